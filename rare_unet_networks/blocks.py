@@ -1,0 +1,60 @@
+"""Convolution blocks of RARE-UNet (Albertsen et al. 2025, section 3.2), built from MONAI's ``Convolution``."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from monai.networks.blocks import Convolution
+
+__all__ = ["ConvStack", "GatewayBlock"]
+
+
+class ConvStack(nn.Sequential):
+    """``num_convs`` times (convolution 3 with bias, normalisation, activation), without change of the grid.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of the output and of everything between.
+        num_convs: number of convolutions, at least 1.
+        act: activation type and arguments, as in :py:class:`monai.networks.blocks.Convolution`.
+        norm: normalisation type and arguments, likewise.
+
+    Raises:
+        ValueError: when ``num_convs`` is below 1.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        num_convs: int = 2,
+        act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
+        norm: str | tuple = ("instance", {"affine": True}),
+    ) -> None:
+        if num_convs < 1:
+            raise ValueError(f"num_convs must be at least 1, got {num_convs}.")
+        super().__init__(
+            *(
+                Convolution(
+                    spatial_dims,
+                    in_channels if i == 0 else out_channels,
+                    out_channels,
+                    kernel_size=3,
+                    act=act,
+                    norm=norm,
+                    adn_ordering="NA",
+                )
+                for i in range(num_convs)
+            )
+        )
+
+
+class GatewayBlock(ConvStack):
+    """Multi-scale gateway block (MSB): an image at 1/2^d becomes features with the shape and meaning of encoder output d.
+
+    Its output serves as the skip connection of level d and, pooled, as the input of encoder stage d + 1; it does not
+    pool itself. Arguments as in :py:class:`ConvStack`; ``in_channels`` are the image's, ``out_channels`` encoder
+    stage d's. Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *spatial_size).
+    """

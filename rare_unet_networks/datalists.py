@@ -1,0 +1,95 @@
+"""Lists of cases: a folder in the Medical Segmentation Decathlon's layout, or scans to segment."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["at_levels", "case_name", "input_datalist", "msd_datalist"]
+
+logger = logging.getLogger(__name__)
+SUFFIXES = (".nii.gz", ".nii")
+POSTFIX = "_seg"
+
+
+def case_name(path: str | Path) -> str:
+    """File name without folder and NIfTI suffix."""
+    name = Path(path).name
+    return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
+
+
+def _niftis(folder: Path) -> list[Path]:
+    """NIfTI files of a folder, without hidden ones (the Decathlon's archives hold ``._`` files)."""
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+
+
+def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[str, str]]:
+    """Labelled cases of one split, from ``imagesTr/`` and ``labelsTr/``.
+
+    Args:
+        dataset_dir: folder in the Decathlon's layout.
+        splits_file: JSON file that maps names of splits to lists of cases. A labelled case in none of its lists counts
+            as ``test``.
+        split: name of the split.
+
+    Returns:
+        items with ``image``, ``label`` (paths) and ``case``, of the cases that are present.
+
+    Raises:
+        ValueError: when a folder is missing, the split is unknown, or none of its cases is present.
+    """
+    root = Path(str(dataset_dir))
+    for folder in (root, root / "imagesTr", root / "labelsTr"):
+        if not folder.is_dir():
+            raise ValueError(f"dataset_dir must be a folder with imagesTr/ and labelsTr/, {folder} is missing.")
+    splits: dict[str, list[str]] = json.loads(Path(splits_file).read_text())
+    if split not in splits:
+        raise ValueError(f"split must be one of {list(splits)}, got {split!r}.")
+    listed = {case for cases in splits.values() for case in cases}
+    images = {case_name(p): p for p in _niftis(root / "imagesTr")}
+    labels = {case_name(p): p for p in _niftis(root / "labelsTr")}
+    wanted = set(splits[split])
+    if split == "test":
+        wanted |= labels.keys() - listed
+    cases = sorted(wanted & images.keys() & labels.keys())
+    if not cases:
+        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} is in {root}.")
+    logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
+    return [{"image": str(images[c]), "label": str(labels[c]), "case": c} for c in cases]
+
+
+def at_levels(items: Sequence[dict], num_levels: int) -> list[dict]:
+    """Every item once per level, with the level under ``level``."""
+    return [{**item, "level": level} for item in items for level in range(num_levels)]
+
+
+def input_datalist(path: str) -> list[dict[str, str]]:
+    """Scans to segment: one NIfTI file or all of a folder; earlier answers (``*_seg.nii.gz``) are passed over.
+
+    Args:
+        path: a file or a folder. A file of another kind is taken as well: it fails by itself, with its reason.
+
+    Returns:
+        items with ``image`` (path) and ``case``.
+
+    Raises:
+        ValueError: when the path does not exist, holds no NIfTI file, or two files would write the same answer.
+    """
+    source = Path(str(path))
+    if not source.exists():
+        raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
+    files = _niftis(source) if source.is_dir() else [source]
+    if source.is_dir():
+        files = [p for p in files if not case_name(p).endswith(POSTFIX)]
+    if not files:
+        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
+    items = [{"image": str(p), "case": case_name(p)} for p in files]
+    seen: dict[str, str] = {}
+    for item in items:
+        if item["case"] in seen:
+            raise ValueError(f"{seen[item['case']]} and {item['image']} would both write {item['case']}{POSTFIX}.nii.gz.")
+        seen[item["case"]] = item["image"]
+    logger.info(f"{len(items)} scan(s) in {source}")
+    return items

@@ -1,0 +1,115 @@
+"""What MONAI's engines lack: a pyramid as a batch, and evaluation that survives a case that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from monai.data import Dataset, MetaTensor
+from monai.engines import PrepareBatch, SupervisedEvaluator
+
+__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch"]
+
+logger = logging.getLogger(__name__)
+FAILURE = "failure"
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: MONAI wraps what a transform raised in "applying transform …"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+class GuardedDataset(Dataset):
+    """``monai.data.Dataset`` whose items that cannot be read or transformed become a failure instead of an exception.
+
+    Args:
+        data: items, dictionaries.
+        transform: applied to an item when it is asked for.
+        name_key: entry that names the file of an item.
+    """
+
+    def __init__(self, data: Sequence[dict], transform: Callable | None = None, name_key: Hashable = "image") -> None:
+        super().__init__(data, transform)
+        self.name_key = name_key
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            return super().__getitem__(index)
+        except Exception as error:  # whatever a reader or a transform raises belongs to this one case
+            return {FAILURE: _reason(error), self.name_key: str(self.data[index][self.name_key])}
+
+
+class GuardedEvaluator(SupervisedEvaluator):
+    """``monai.engines.SupervisedEvaluator`` that goes on after a case failed, for batches of one case.
+
+    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``GuardedDataset``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.failures: list[tuple[str, str]] = []
+        super().__init__(*args, **kwargs)
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+        engine.state.output = []
+        name = self._name(batchdata)
+        if FAILURE in batchdata:
+            self._fail(name, batchdata[FAILURE][0])
+            return []
+        try:
+            return super()._iteration(engine, batchdata)
+        except Exception as error:  # as above
+            self._fail(name, _reason(error))
+            return []
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failures.append((name, reason))
+        logger.error(f"{name}: {reason}")
+
+    @staticmethod
+    def _name(batchdata: dict[str, Any]) -> str:
+        image = batchdata["image"]
+        return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
+
+    def exit_status(self) -> int:
+        """0 if every case went through, else 1; logs how many failed."""
+        total = self.state.epoch_length or 0
+        if self.failures:
+            logger.error(f"{len(self.failures)} of {total} failed: {', '.join(name for name, _ in self.failures)}")
+        else:
+            logger.info(f"{total} of {total} done")
+        return int(bool(self.failures))
+
+
+class PreparePyramidBatch(PrepareBatch):
+    """Gathers ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` into the two lists a step takes.
+
+    Args:
+        num_levels: levels of the pyramid.
+    """
+
+    def __init__(self, num_levels: int) -> None:
+        self.num_levels = num_levels
+
+    def __call__(
+        self,
+        batchdata: dict[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """
+        Returns:
+            images and labels, one of each per level, as plain tensors: a training step needs no metadata.
+        """
+
+        def gather(name: str) -> list[torch.Tensor]:
+            tensors = [batchdata[f"{name}_{level}"] for level in range(self.num_levels)]
+            plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in tensors]
+            return [t.to(device, non_blocking=non_blocking, **kwargs) for t in plain]
+
+        return gather("image"), gather("label")

@@ -1,0 +1,143 @@
+"""Inference at the scan's own resolution (Albertsen et al. 2025, section 3.2 "Inference").
+
+Beyond the paper, which resizes every input to one of the training sizes: a scan is placed by its voxel size, only the
+axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the answer comes back on the
+scan's own grid.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, sliding_window_inference
+from monai.networks.layers import GaussianFilter
+from monai.utils import convert_to_dst_type
+from torch.nn import functional as F
+
+from .levels import Levels, Route, by, symmetric_margins
+
+__all__ = ["ResolutionRoutingInferer"]
+
+logger = logging.getLogger(__name__)
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+class ResolutionRoutingInferer(Inferer):
+    """Sends a scan through the gateway of its resolution and returns logits on the scan's grid.
+
+    1. The level is chosen by :py:meth:`rare_unet_networks.Levels.route` and logged with its reason.
+    2. Axes more than the tolerance (10 %) off the level's spacing are resampled linearly, smoothed first where they
+       get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
+    3. The grid is padded to what the level can process, and the one path is run: ``network(x, level=level)``.
+    4. The logits are cut to the grid before padding and brought back linearly to the input's grid.
+
+    Args:
+        levels: the resolution levels of the task.
+        routing: ``"auto"``, ``"spacing"`` or ``"size"``, see :py:meth:`rare_unet_networks.Levels.route`.
+        roi_size: largest grid, in voxels of the level entered, that goes through the network at once; a larger one
+            goes through MONAI's sliding window within its level. Each entry divisible by ``levels.divisor(0)``.
+        sw_batch_size: windows computed together.
+        overlap: overlap of the windows, 0 to below 1.
+        cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
+
+    Raises:
+        ValueError: when ``roi_size`` does not fit ``levels``.
+
+    Example::
+
+        levels = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+        inferer = ResolutionRoutingInferer(levels)
+        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3).eval()
+        inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 18, 26, 17), by size: level 1
+        scan = MetaTensor(torch.rand(1, 1, 40, 50, 12), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
+        inferer(scan, net).shape  # (1, 3, 40, 50, 12), level 0, resampled to 40×50×48, padded to 48×64×48
+    """
+
+    def __init__(
+        self,
+        levels: Levels,
+        routing: str = "auto",
+        roi_size: Sequence[int] | None = None,
+        sw_batch_size: int = 1,
+        overlap: float = 0.25,
+        cval: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if roi_size is not None:
+            divisor = levels.divisor(0)
+            if len(roi_size) != levels.spatial_dims or any(n < 1 or n % divisor for n in roi_size):
+                raise ValueError(
+                    f"roi_size must have {levels.spatial_dims} entries divisible by {divisor}, got {tuple(roi_size)}."
+                )
+        self.levels = levels
+        self.routing = routing
+        self.roi_size = roi_size
+        self.sw_batch_size = sw_batch_size
+        self.overlap = overlap
+        self.cval = cval
+
+    def route(self, inputs: torch.Tensor) -> Route:
+        """The way the inferer sends ``inputs``, shape (B, C, *spatial_size), without running anything."""
+        return self.levels.route(inputs, self.routing)
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Args:
+            inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
+            network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``.
+            args: further positional arguments of the network.
+            kwargs: further keyword arguments of the network.
+
+        Returns:
+            logits, shape (B, classes, *spatial_size), a ``MetaTensor`` with the metadata of ``inputs`` if that is one.
+
+        Raises:
+            ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.Levels.route`.
+        """
+        route = self.route(inputs)
+        logger.info(f"{self._name(inputs)}{route}")
+        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        x = _resample(x, route.resampled_size)
+        margins = symmetric_margins(route.resampled_size, route.padded_size)
+        x = F.pad(x, [w for pair in reversed(margins) for w in pair], value=self.cval)  # F.pad starts at the last axis
+
+        def predict(window: torch.Tensor) -> torch.Tensor:
+            return network(window, *args, level=route.level, **kwargs)
+
+        logits = predict(x) if self._fits(route) else self._slide(x, predict)
+        core = tuple(slice(before, before + n) for (before, _), n in zip(margins, route.resampled_size))
+        logits = logits[(slice(None), slice(None), *core)]
+        if route.resampled_size != route.spatial_size:
+            logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
+        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+
+    def _fits(self, route: Route) -> bool:
+        return self.roi_size is None or all(n <= r for n, r in zip(route.padded_size, self.roi_size))
+
+    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]
+        logger.info(f"larger than roi_size: sliding window of {by(roi_size)} voxels, overlap {self.overlap:g}")
+        return sliding_window_inference(x, roi_size, self.sw_batch_size, predict, overlap=self.overlap, mode="gaussian")
+
+    @staticmethod
+    def _name(inputs: torch.Tensor) -> str:
+        name = inputs.meta.get("filename_or_obj") if isinstance(inputs, MetaTensor) else None
+        name = name[0] if isinstance(name, (list, tuple)) and len(name) == 1 else name
+        return f"{name}: " if isinstance(name, str) and name else ""
+
+
+def _resample(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Linear, over the same extent; an axis that gets coarser is smoothed first, so that it does not alias."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    factors = [n / m for n, m in zip(x.shape[2:], size)]
+    if max(factors) > 1:
+        # Half a voxel of blur per voxel of growth is scikit-image's and MONAI's choice for anti-aliasing.
+        x = GaussianFilter(len(size), [max(0.0, (f - 1) / 2) for f in factors])(x)
+    return F.interpolate(x, size, mode=LINEAR[len(size)])

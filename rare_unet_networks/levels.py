@@ -1,0 +1,238 @@
+"""Levels: which resolution enters the network where.
+
+The single place of the project that knows scales, sizes and spacings. Level 0 is the task's full resolution;
+level ``d`` has voxels ``2 ** d`` times as large. RARE-UNet (Albertsen et al. 2025, section 3.2) rounds "the input
+image size to the nearest matching resolution level"; here "nearest" is measured in log2, a tie goes to the finer
+level, and, beyond the paper, a scan that knows its voxel size is placed by that (mm) instead of by its size (voxels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.utils import ensure_tuple
+
+__all__ = ["Levels", "Route", "by", "symmetric_margins"]
+
+ROUTINGS = ("auto", "spacing", "size")
+# Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
+_LOG2_SLACK = 1e-5
+
+
+def by(values: Sequence[float]) -> str:
+    """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
+    return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
+    """Voxels before and after on each axis of a symmetric padding; an odd voxel goes after, as in MONAI's pads."""
+    return [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(spatial_size, padded_size)]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of one input (or one batch) through the network.
+
+    Attributes:
+        level: the level entered, 0 = full resolution.
+        spacing: voxel size of the input in mm, or None where it was placed by its size.
+        spatial_size: voxels of the input.
+        resampled_size: voxels of the grid the network works on; equal to ``spatial_size`` if nothing is resampled.
+        padded_size: ``resampled_size`` padded to what the level can process.
+        reason: why this level, in words.
+    """
+
+    level: int
+    spacing: tuple[float, ...] | None
+    spatial_size: tuple[int, ...]
+    resampled_size: tuple[int, ...]
+    padded_size: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        steps = [f"level {self.level} (scale 1/{2**self.level}): {self.reason}"]
+        if self.resampled_size != self.spatial_size:
+            steps.append(f"resampled from {by(self.spatial_size)} to {by(self.resampled_size)} voxels")
+        if self.padded_size != self.resampled_size:
+            steps.append(f"padded from {by(self.resampled_size)} to {by(self.padded_size)} voxels")
+        return ", ".join(steps)
+
+
+class Levels:
+    """The resolution levels of a task.
+
+    Args:
+        num_levels: number of levels, the gateways plus one for full resolution.
+        spatial_size: reference size in voxels at level 0, needed to place inputs by size.
+        spacing: reference voxel size in mm at level 0, needed to place inputs by spacing.
+        num_stages: encoder stages of the network, the deepest included; ``num_levels + 1`` by default, as in
+            :py:class:`rare_unet_networks.RAREUNet`.
+        tolerance: an axis whose spacing is off its level's by more than this fraction has to be resampled.
+
+    Raises:
+        ValueError: when an argument is absurd, or neither or unequally long ``spatial_size`` and ``spacing`` are given.
+
+    Example::
+
+        levels = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+        levels.level_of_spacing((1.0, 1.0, 4.0))  # 0: the finest axis decides
+        levels.level_of_spacing((1.5, 1.5, 1.5))  # 1: log2(1.5) = 0.58 is nearer to 1 than to 0
+        levels.level_of_size((8, 16, 8))  # 2
+        levels.padded_size((35, 51, 35), level=0)  # (48, 64, 48): four halvings must come out even
+    """
+
+    def __init__(
+        self,
+        num_levels: int,
+        spatial_size: Sequence[int] | None = None,
+        spacing: Sequence[float] | None = None,
+        num_stages: int | None = None,
+        tolerance: float = 0.1,
+    ) -> None:
+        if num_levels < 1:
+            raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
+        if spatial_size is None and spacing is None:
+            raise ValueError("spatial_size or spacing (or both) must be given, got neither.")
+        if spatial_size is not None and spacing is not None and len(spatial_size) != len(spacing):
+            raise ValueError(f"spatial_size and spacing must have equally many axes, got {spatial_size} and {spacing}.")
+        self.num_levels = num_levels
+        self.num_stages = num_levels + 1 if num_stages is None else num_stages
+        if self.num_stages < num_levels:
+            raise ValueError(f"num_stages must be at least num_levels ({num_levels}), got {num_stages}.")
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance must be 0 or more, got {tolerance}.")
+        self.tolerance = tolerance
+        self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
+        self.spatial_size = None if spatial_size is None else self._checked_size(spatial_size)
+        self.spacing = None if spacing is None else self._checked_spacing(spacing)
+
+    def _checked_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        size = tuple(int(n) for n in size)
+        if len(size) != self.spatial_dims:
+            raise ValueError(f"spatial_size must have {self.spatial_dims} axes, got {len(size)}: {by(size)}.")
+        if any(n < 1 for n in size):
+            raise ValueError(f"spatial_size must be 1 voxel or more on every axis, got {by(size)}.")
+        return size
+
+    def _checked_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
+        spacing = tuple(float(s) for s in spacing)
+        if len(spacing) != self.spatial_dims:
+            raise ValueError(f"spacing must have {self.spatial_dims} axes, got {len(spacing)}: {by(spacing)}.")
+        if not all(math.isfinite(s) and s > 0 for s in spacing):
+            raise ValueError(f"spacing must be finite and above 0 mm on every axis, got {by(spacing)}.")
+        return spacing
+
+    def _checked_level(self, level: int) -> int:
+        if not 0 <= level < self.num_levels:
+            raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
+        return level
+
+    def _nearest(self, log2_ratio: float) -> int:
+        """Nearest level to a ratio of voxel sizes; half way between two levels the finer one."""
+        return min(max(math.ceil(log2_ratio - 0.5 - _LOG2_SLACK), 0), self.num_levels - 1)
+
+    def level_spacing(self, level: int) -> tuple[float, ...]:
+        """Voxel size of a level in mm."""
+        if self.spacing is None:
+            raise ValueError("spacing of level 0 is unknown: construct Levels with spacing.")
+        return tuple(s * 2 ** self._checked_level(level) for s in self.spacing)
+
+    def level_of_spacing(self, spacing: Sequence[float]) -> int:
+        """Level whose voxel size is nearest in log2; of an anisotropic scan the finest axis decides.
+
+        Args:
+            spacing: voxel size in mm, one entry per axis.
+
+        Raises:
+            ValueError: on a wrong number of axes, or a spacing that is 0, negative, infinite or NaN.
+        """
+        reference = self.level_spacing(0)
+        return self._nearest(min(math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)))
+
+    def level_of_size(self, spatial_size: Sequence[int]) -> int:
+        """Level whose reference size is nearest in log2 over all axes (the paper's rule).
+
+        Args:
+            spatial_size: voxels, one entry per axis.
+
+        Raises:
+            ValueError: on a wrong number of axes or 0 voxels.
+        """
+        if self.spatial_size is None:
+            raise ValueError("spatial_size of level 0 is unknown: construct Levels with spatial_size.")
+        size = self._checked_size(spatial_size)
+        # The level that minimises the summed squares of per-axis log2 ratios is the nearest to their mean.
+        return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
+
+    def divisor(self, level: int) -> int:
+        """What every axis of a level's grid must be divisible by, so that all halvings below it come out even."""
+        return 2 ** (self.num_stages - 1 - self._checked_level(level))
+
+    def padded_size(self, spatial_size: Sequence[int], level: int) -> tuple[int, ...]:
+        """Smallest size, not below ``spatial_size``, that a level can process.
+
+        The deepest stage keeps at least two voxels: instance normalisation is undefined on a single one.
+        """
+        k = self.divisor(level)
+        padded = [math.ceil(n / k) * k for n in self._checked_size(spatial_size)]
+        if all(n == k for n in padded):
+            padded[0] += k
+        return tuple(padded)
+
+    def resampled_size(self, spatial_size: Sequence[int], spacing: Sequence[float], level: int) -> tuple[int, ...]:
+        """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance stays as it is."""
+        return tuple(
+            n if abs(s / t - 1) <= self.tolerance + 1e-6 else max(1, round(n * s / t))
+            for n, s, t in zip(
+                self._checked_size(spatial_size), self._checked_spacing(spacing), self.level_spacing(level)
+            )
+        )
+
+    def route(self, image: torch.Tensor, routing: str = "auto") -> Route:
+        """Decides the way of a batch through the network.
+
+        Args:
+            image: shape (B, C, spatial axes).
+            routing: ``"spacing"`` places the input by its voxel size and resamples axes off the level's spacing;
+                ``"size"`` by its voxels alone (the paper's rule), nothing is resampled; ``"auto"`` is "spacing" for a
+                ``MetaTensor`` and "size" for a plain tensor. A ``MetaTensor`` that was never given an affine counts
+                as 1 mm.
+
+        Raises:
+            ValueError: on an unknown ``routing``, a wrong number of axes, an absurd size or spacing, or a batch whose
+                members belong to two levels or need different resampling.
+        """
+        if routing not in ROUTINGS:
+            raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
+        if image.ndim != self.spatial_dims + 2:
+            raise ValueError(
+                f"image must have shape (batch, channel, {self.spatial_dims} spatial axes), got {by(image.shape)}."
+            )
+        size = self._checked_size(image.shape[2:])
+        if routing == "size" or (routing == "auto" and not isinstance(image, MetaTensor)):
+            level = self.level_of_size(size)
+            reason = f"size {by(size)} is nearest to {by(n / 2**level for n in self.spatial_size)} voxels"
+            return Route(level, None, size, size, self.padded_size(size, level), reason)
+        if not isinstance(image, MetaTensor):
+            raise ValueError(f'routing="spacing" needs a MetaTensor with an affine, got {type(image).__name__}.')
+
+        affines = image.affine if image.affine.ndim == 3 else [image.affine]
+        spacings = [
+            self._checked_spacing(affine_to_spacing(torch.as_tensor(a, dtype=torch.float64), self.spatial_dims).tolist())
+            for a in affines
+        ]
+        found = [self.level_of_spacing(s) for s in spacings]
+        if len(set(found)) > 1:
+            raise ValueError(f"the members of a batch must belong to one level, got levels {found}.")
+        level, spacing = found[0], spacings[0]
+        sizes = {self.resampled_size(size, s, level) for s in spacings}
+        if len(sizes) > 1:
+            raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")
+        resampled = sizes.pop()
+        reason = f"spacing {by(spacing)} mm is nearest to {by(self.level_spacing(level))} mm"
+        return Route(level, spacing, size, resampled, self.padded_size(resampled, level), reason)

@@ -1,0 +1,80 @@
+"""Training loss of RARE-UNet (Albertsen et al. 2025, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.losses import DiceCELoss
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["RAREUNetLoss"]
+
+
+class RAREUNetLoss(nn.Module):
+    """Segmentation loss averaged over the active levels plus consistency loss averaged over the gateway levels.
+
+    Per level ``alpha`` · cross-entropy + (1 - ``alpha``) · soft Dice loss; per gateway level the mean squared error
+    between gateway and encoder feature. The soft Dice is taken over the whole batch and without background, as in
+    the authors' code.
+
+    Args:
+        alpha: weight of the cross-entropy, 0 to 1.
+        consistency_weight: the paper's λ.
+        detach_target: whether the encoder feature is a constant target (the authors' code), so that the gateways
+            learn from the encoder and not the other way round.
+        include_background: whether class 0 counts in the soft Dice.
+
+    Raises:
+        ValueError: when ``alpha`` is outside 0 to 1 or ``consistency_weight`` is negative.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        consistency_weight: float = 1.0,
+        detach_target: bool = True,
+        include_background: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be 0 to 1, got {alpha}.")
+        if not consistency_weight >= 0:
+            raise ValueError(f"consistency_weight must be 0 or more, got {consistency_weight}.")
+        self.consistency_weight = consistency_weight
+        self.detach_target = detach_target
+        self.segmentation = DiceCELoss(
+            include_background=include_background,
+            to_onehot_y=True,
+            softmax=True,
+            batch=True,
+            lambda_dice=1 - alpha,
+            lambda_ce=alpha,
+        )
+
+    def forward(
+        self,
+        outputs: tuple[Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]]],
+        labels: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """
+        Args:
+            outputs: what :py:class:`~rare_unet_networks.RAREUNet` returns for a pyramid: the logits of each active
+                level, (B, classes, *spatial_size), and the pairs (gateway feature, encoder feature).
+            labels: class indices of each active level, (B, 1, *spatial_size).
+
+        Returns:
+            the loss, a scalar.
+
+        Raises:
+            ValueError: when there are not as many labels as logits, or none.
+        """
+        logits, features = outputs
+        if len(logits) != len(labels) or not len(logits):
+            raise ValueError(f"labels must be one per active level, got {len(labels)} for {len(logits)} logits.")
+        total = torch.stack([self.segmentation(y, label) for y, label in zip(logits, labels)]).mean()
+        if features:
+            consistency = [F.mse_loss(g, e.detach() if self.detach_target else e) for g, e in features]
+            total = total + self.consistency_weight * torch.stack(consistency).mean()
+        return total

@@ -1,0 +1,200 @@
+"""RARE-UNet: one U-Net with an entrance (gateway) and an exit (head) at several resolutions.
+
+Paper: S. W. Albertsen, H. S. Bjørnstrup, M. M. Ghazi, "RARE-UNet: Resolution-Aligned Routing Entry for Adaptive
+Medical Image Segmentation", 2025. The defaults are the blocks of the authors' published implementation.
+
+What differs: built from MONAI's blocks, 2-D and 3-D, any number of levels; the pyramid of inputs is an argument instead
+of being made inside ``forward``; sizes are never resized, the inferer pads instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these annotations
+
+import torch
+from monai.networks.blocks import Convolution, UpSample
+from monai.networks.layers.factories import Dropout, Pool
+from torch import nn
+
+from .blocks import ConvStack, GatewayBlock
+
+__all__ = ["RAREUNet"]
+
+
+class RAREUNet(nn.Module):
+    """U-Net that a scan enters at the encoder level of its own resolution.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        channels: features of each encoder stage; every stage but the first works on a grid half as fine as the one
+            before. The last is the bottleneck. At least 3.
+        num_gateways: entrances besides the full-resolution one, at levels 1 to ``num_gateways``; every stage between
+            the first and the bottleneck by default.
+        stage_convs: convolutions of an encoder stage and of the bottleneck.
+        decoder_convs: convolutions of a decoder stage.
+        gate_convs: convolutions of a gateway.
+        act: activation type and arguments.
+        norm: normalisation type and arguments.
+        dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
+        upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
+            ``"nontrainable"`` or ``"pixelshuffle"``.
+
+    Raises:
+        ValueError: when an argument is out of its range.
+
+    Example::
+
+        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3)  # 5 stages, levels 0 to 3
+        x = torch.rand(2, 1, 32, 64, 32)
+        net(x).shape  # (2, 3, 32, 64, 32), the path of level 0
+        net(torch.rand(2, 1, 8, 16, 8), level=2).shape  # (2, 3, 8, 16, 8), the path of level 2
+
+        # training: one call takes the pyramid, inputs of 1, 1/2, 1/4 and 1/8
+        pyramid = [torch.nn.functional.avg_pool3d(x, 2**d) for d in range(4)]
+        logits, features = net(pyramid)
+        [tuple(y.shape[2:]) for y in logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
+        [g.shape == e.shape for g, e in features]  # three pairs (gateway feature, encoder feature)
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        num_gateways: int | None = None,
+        stage_convs: int = 2,
+        decoder_convs: int = 1,
+        gate_convs: int = 2,
+        act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
+        norm: str | tuple = ("instance", {"affine": True}),
+        dropout: float = 0.0,
+        upsample: str = "deconv",
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
+        if len(channels) < 3:
+            raise ValueError(f"channels must have at least 3 entries (two levels and a bottleneck), got {channels}.")
+        num_gateways = len(channels) - 2 if num_gateways is None else num_gateways
+        if not 1 <= num_gateways <= len(channels) - 2:
+            raise ValueError(
+                f"num_gateways must be 1 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
+            )
+        self.num_levels = num_gateways + 1
+        self.num_stages = len(channels)
+
+        def stack(block: type[ConvStack], inputs: int, outputs: int, num_convs: int) -> ConvStack:
+            return block(spatial_dims, inputs, outputs, num_convs, act=act, norm=norm)
+
+        def drop() -> nn.Module:
+            return Dropout[Dropout.DROPOUT, spatial_dims](dropout) if dropout else nn.Identity()
+
+        inputs = [in_channels, *channels[:-1]]
+        self.encoder = nn.ModuleList(
+            stack(ConvStack, i, o, stage_convs) for i, o in zip(inputs, channels)
+        )  # entry d: stage d
+        self.gateways = nn.ModuleList(
+            stack(GatewayBlock, in_channels, c, gate_convs) for c in channels[1 : self.num_levels]
+        )  # entry d - 1: gateway d
+        self.down = nn.Sequential(Pool[Pool.MAX, spatial_dims](kernel_size=2), drop())
+        kernel_size = 3 if upsample == "deconv" else None
+        # Deepest first, the order in which they run: the path of level d is the first of them, down to stage d.
+        deepest_first = list(channels[::-1])
+        self.upsamples = nn.ModuleList(
+            UpSample(spatial_dims, i, o, 2, kernel_size=kernel_size, mode=upsample)
+            for i, o in zip(deepest_first[:-1], deepest_first[1:])
+        )
+        self.decoder = nn.ModuleList(
+            nn.Sequential(stack(ConvStack, 2 * c, c, decoder_convs), drop()) for c in deepest_first[1:]
+        )
+        self.heads = nn.ModuleList(
+            Convolution(spatial_dims, c, out_channels, kernel_size=1, conv_only=True)
+            for c in channels[: self.num_levels]
+        )
+
+    def forward(
+        self,
+        x: Union[torch.Tensor, List[torch.Tensor]],  # noqa: UP006, UP007
+        level: int = 0,
+        levels: Optional[List[int]] = None,  # noqa: UP006, UP045
+    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]]]]:  # noqa: UP006, UP007
+        """Runs one path, or, for a list of inputs, all paths of a training step.
+
+        Args:
+            x: image of shape (B, C, *spatial_size), every axis divisible by ``2 ** (len(channels) - 1 - level)``;
+                or the pyramid, a list with one such image per active level, each half as large as the one before
+                it for each level between them.
+            level: where a single image enters.
+            levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
+
+        Returns:
+            For an image: logits of shape (B, out_channels, *spatial_size) on its own grid. For a pyramid: the list of
+            such logits, one per active level, and the list of pairs (gateway feature, encoder feature), one per
+            active level above 0, empty if level 0 is not active.
+
+        Raises:
+            ValueError: when ``level`` or ``levels`` name a level that does not exist, or a size does not divide.
+        """
+        if torch.jit.is_scripting():
+            # The exported network is for inference: one image, one path.
+            assert isinstance(x, torch.Tensor), "a scripted RAREUNet takes one image"
+            return self.run_path(x, level)[0]
+        if isinstance(x, torch.Tensor):
+            return self.run_path(x, level)[0]
+        active = list(range(len(x))) if levels is None else list(levels)
+        if len(active) != len(x) or active != sorted(set(active)):
+            raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")
+        logits: List[torch.Tensor] = []  # noqa: UP006
+        features: List[Tuple[torch.Tensor, torch.Tensor]] = []  # noqa: UP006
+        encoded: List[torch.Tensor] = []  # noqa: UP006
+        for d, image in zip(active, x):
+            y, encodings = self.run_path(image, d)
+            logits.append(y)
+            if d == 0:
+                encoded = encodings
+            elif encoded:
+                if encodings[0].shape != encoded[d].shape:
+                    raise ValueError(
+                        f"the image of level {d} must be 1/{2**d} as large as that of level 0, got "
+                        f"{tuple(image.shape[2:])} and {tuple(x[0].shape[2:])}."
+                    )
+                features.append((encodings[0], encoded[d]))
+        return logits, features
+
+    def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:  # noqa: UP006
+        """One path: enters at ``level``, runs the deeper stages only, and leaves through that level's head.
+
+        Returns:
+            logits, and the features of the stages ``level`` (the gateway's, above level 0) to the bottleneck.
+        """
+        if level < 0 or level >= self.num_levels:
+            raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
+        divisor = 2 ** (self.num_stages - 1 - level)
+        for n in x.shape[2:]:
+            if n % divisor != 0:
+                raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {x.shape[2:]}.")
+        # Module lists are walked, never indexed: TorchScript unrolls loops but cannot index by a variable.
+        features: List[torch.Tensor] = []  # noqa: UP006
+        for d, gateway in enumerate(self.gateways):
+            if d + 1 == level:
+                features.append(gateway(x))  # (B, channels[level], *spatial_size)
+        for d, stage in enumerate(self.encoder):
+            if d == 0:
+                if level == 0:
+                    features.append(stage(x))
+            elif d > level:
+                features.append(stage(self.down(features[-1])))
+        y = features[-1]
+        for i, (upsample, block) in enumerate(zip(self.upsamples, self.decoder)):
+            d = self.num_stages - 2 - i
+            if d >= level:
+                y = block(torch.cat((features[d - level], upsample(y)), dim=1))
+        logits = y
+        for d, head in enumerate(self.heads):
+            if d == level:
+                logits = head(y)
+        return logits, features

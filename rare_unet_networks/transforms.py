@@ -1,0 +1,255 @@
+"""MONAI dictionary transforms for scans and labels at several resolutions.
+
+Coarse scans follow the paper's idea (Albertsen et al. 2025, sections 3.2 and 4.2), with two differences by default:
+an image voxel is the mean of the block it replaces (a scanner averages; the paper interpolates), and a label voxel the
+majority of its block. The paper's nearest-neighbour labels take the first voxel of each block, which moves the label by
+half a block against the image; they are kept as an option for comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.networks.utils import one_hot
+from monai.transforms import DivisiblePad, MapTransform, Resize
+from monai.utils import ensure_tuple
+from torch.nn import functional as F
+
+from .levels import by, symmetric_margins
+
+__all__ = ["CheckScand", "Coarsend", "FullGridd", "MultiResolutionPyramidd", "coarsen_image", "coarsen_label"]
+
+logger = logging.getLogger(__name__)
+IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
+LABEL_MODES = ("majority", "nearest")
+
+
+def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
+    if any(n % factor for n in shape):
+        raise ValueError(f"spatial_size must be divisible by {factor} to be coarsened so far, got {by(shape)}.")
+    return tuple(n // factor for n in shape)
+
+
+def coarsen_image(image: MetaTensor, level: int, mode: str = "mean") -> MetaTensor:
+    """Image at 1/2^level of its resolution, on the grid of the blocks' centres.
+
+    Args:
+        image: shape (C, D, H, W), every axis divisible by ``2 ** level``.
+        level: 0 returns the image as it is.
+        mode: ``"mean"`` of each block, or ``"trilinear"`` (interpolated at the block's centre, the paper's).
+
+    Returns:
+        shape (C, D / 2^level, …) with the affine of the coarse grid: voxel 0 lies at (2^level - 1) / 2 of the fine one.
+
+    Raises:
+        ValueError: on an unknown mode or a size that does not divide.
+    """
+    if mode not in IMAGE_MODES:
+        raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {mode!r}.")
+    size = _check_divisible(image.shape[1:], 2**level)
+    return image if level == 0 else Resize(size, mode=IMAGE_MODES[mode])(image)
+
+
+def coarsen_label(label: MetaTensor, level: int, mode: str = "majority") -> MetaTensor:
+    """Label at 1/2^level of its resolution, on the same grid as :py:func:`coarsen_image`.
+
+    Args:
+        label: class indices, shape (1, D, H, W), every axis divisible by ``2 ** level``.
+        level: 0 returns the label as it is.
+        mode: ``"majority"``, the most frequent class of each block, a tie to the lowest index; or ``"nearest"``, the
+            block's first voxel (``F.interpolate``'s, the paper's), half a block off the image.
+
+    Raises:
+        ValueError: on an unknown mode or a size that does not divide.
+    """
+    if mode not in LABEL_MODES:
+        raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {mode!r}.")
+    size = _check_divisible(label.shape[1:], 2**level)
+    if level == 0:
+        return label
+    if mode == "nearest":
+        return Resize(size, mode="nearest")(label)
+    # Shares of whole voxels in a block of 8^level are exact in float32, so a tie is a tie.
+    shares = Resize(size, mode="area")(one_hot(label, int(label.max()) + 1, dim=0))
+    return shares.argmax(dim=0, keepdim=True).to(label.dtype)
+
+
+class Coarsend(MapTransform):
+    """One coarse scan, simulated from a fine one: padded symmetrically to a multiple of ``divisor``, then coarsened.
+
+    The level is read from the data (``level_key``), so that one dataset holds a case at several scales. Images are
+    padded with their minimum, labels with background. At level 0 nothing is changed.
+
+    Args:
+        image_keys: images, shape (C, D, H, W).
+        label_keys: labels, shape (1, D, H, W).
+        level_key: where the level is written in the data.
+        divisor: multiple to pad to, voxels.
+        image_mode: see :py:func:`coarsen_image`.
+        label_mode: see :py:func:`coarsen_label`.
+        allow_missing_keys: as in MONAI.
+    """
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection = (),
+        level_key: str = "level",
+        divisor: int = 8,
+        image_mode: str = "mean",
+        label_mode: str = "majority",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(image_keys, allow_missing_keys)
+        self.label_keys = ensure_tuple(label_keys)
+        self.level_key = level_key
+        self.divisor = divisor
+        self.image_mode = image_mode
+        self.label_mode = label_mode
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        level = int(d[self.level_key])
+        if level == 0:
+            return d
+        for key in self.key_iterator(d):
+            d[key] = coarsen_image(_pad(d[key], self.divisor, float(d[key].min())), level, self.image_mode)
+        for key in self.label_keys:
+            d[key] = coarsen_label(_pad(d[key], self.divisor, 0), level, self.label_mode)
+        for key in (*self.key_iterator(d), *self.label_keys):
+            # From here on it is a scan of its own, as if read from a coarse file: nothing is left to invert.
+            d[key].applied_operations = []
+        return d
+
+
+class MultiResolutionPyramidd(MapTransform):
+    """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
+
+    Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
+    background). Image and label of a level share one grid and carry its affine.
+
+    Args:
+        image_keys: images, shape (C, D, H, W).
+        label_keys: labels, shape (1, D, H, W).
+        num_levels: levels to make.
+        divisor: multiple to pad to, voxels; what level 0 of the network needs.
+        image_mode: see :py:func:`coarsen_image`.
+        label_mode: see :py:func:`coarsen_label`.
+    """
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection,
+        num_levels: int = 4,
+        divisor: int = 16,
+        image_mode: str = "mean",
+        label_mode: str = "majority",
+    ) -> None:
+        super().__init__(image_keys)
+        self.label_keys = ensure_tuple(label_keys)
+        self.num_levels = num_levels
+        self.divisor = divisor
+        self.image_mode = image_mode
+        self.label_mode = label_mode
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.keys:
+            image = d.pop(key)
+            image = _pad(image, self.divisor, float(image.min()))
+            d.update({f"{key}_{level}": coarsen_image(image, level, self.image_mode) for level in self._levels})
+        for key in self.label_keys:
+            label = _pad(d.pop(key), self.divisor, 0)
+            d.update({f"{key}_{level}": coarsen_label(label, level, self.label_mode) for level in self._levels})
+        return d
+
+    @property
+    def _levels(self) -> range:
+        return range(self.num_levels)
+
+
+class FullGridd(MapTransform):
+    """Brings logits of a coarse scan back to the fine grid it was simulated from (undoes :py:class:`Coarsend`).
+
+    Logits are interpolated linearly, then the padding is cut off.
+
+    Args:
+        keys: logits on the coarse grid, shape (C, D, H, W); the answer is written to ``<key>_full``.
+        like: key of something on the fine grid, whose spatial size counts.
+        level_key: where the level is written in the data.
+    """
+
+    def __init__(self, keys: KeysCollection, like: str, level_key: str = "level") -> None:
+        super().__init__(keys)
+        self.like = like
+        self.level_key = level_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        scale, size = 2 ** int(d[self.level_key]), tuple(d[self.like].shape[1:])
+        for key in self.keys:
+            fine = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
+            if scale > 1:
+                mode = "trilinear" if len(size) == 3 else "bilinear"
+                fine = F.interpolate(fine[None], scale_factor=scale, mode=mode)[0]
+            margins = symmetric_margins(size, fine.shape[1:])
+            core = tuple(slice(before, before + n) for (before, _), n in zip(margins, size))
+            d[f"{key}_full"] = fine[(slice(None), *core)]
+        return d
+
+
+class CheckScand(MapTransform):
+    """Refuses what the network cannot segment, with one clear reason, before anything is computed from it.
+
+    Args:
+        keys: scans, shape (C, D, H, W), as loaded.
+        channels: number of channels expected.
+        spatial_dims: number of spatial axes expected.
+        max_extent: warn if the field of view is longer than this on an axis, mm.
+
+    Raises:
+        ValueError: on a wrong number of channels or axes, voxels that are not finite or all equal, or an affine whose
+            spacing is 0, NaN or infinite.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, channels: int = 1, spatial_dims: int = 3, max_extent: float | None = None
+    ) -> None:
+        super().__init__(keys)
+        self.channels = channels
+        self.spatial_dims = spatial_dims
+        self.max_extent = max_extent
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        for key in self.keys:
+            self._check(data[key])
+        return dict(data)
+
+    def _check(self, scan: MetaTensor) -> None:
+        if scan.ndim != self.spatial_dims + 1:
+            raise ValueError(f"expected {self.spatial_dims} spatial axes, got a scan of shape {by(scan.shape[1:])}")
+        if scan.shape[0] != self.channels:
+            raise ValueError(f"expected {self.channels} channel(s), got {scan.shape[0]}")
+        if not torch.isfinite(scan).all():
+            raise ValueError("the scan has voxels that are NaN or infinite")
+        if scan.min() == scan.max():
+            raise ValueError(f"the scan is constant (every voxel is {float(scan.min()):g}), there is nothing to segment")
+        spacing = affine_to_spacing(scan.affine.double(), self.spatial_dims)
+        if not (torch.isfinite(spacing).all() and (spacing > 0).all()):
+            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing.tolist())}")
+        extent = [n * s for n, s in zip(scan.shape[1:], spacing.tolist())]
+        if self.max_extent is not None and max(extent) > self.max_extent:
+            logger.warning(
+                f"{scan.meta.get('filename_or_obj', 'scan')}: field of view {by(extent)} mm, the network was trained on "
+                f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
+            )
+
+
+def _pad(image: MetaTensor, divisor: int, value: float) -> MetaTensor:
+    return DivisiblePad(divisor, mode="constant", value=value)(image)
