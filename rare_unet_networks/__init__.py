@@ -1,9 +1,10 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
+from .baselines import MeanShapeInferer
 from .blocks import ConvStack, GatewayBlock
 from .command_line import as_bool, bundle_root, check_command_line
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
-from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch
+from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
 from .handlers import (
     BestCheckpointSaver,
     DiceReport,
@@ -18,6 +19,6 @@ from .levels import Levels, Route
 from .losses import RAREUNetLoss
 from .metrics import ScaleDice, dice_per_class, summarise
 from .rare_unet import RAREUNet
-from .transforms import CheckScand, Coarsend, FullGridd, MultiResolutionPyramidd
+from .transforms import CheckScand, Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
 
 __version__ = "0.1.0"

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
 
-__all__ = ["as_bool", "bundle_root", "check_command_line"]
+__all__ = ["as_bool", "bundle_root", "check_command_line", "innermost_reason"]
 
 # Overrides that name something that has to be there already.
 EXISTING = ("bundle_root", "dataset_dir", "input")
@@ -28,6 +29,19 @@ def as_bool(value: Any) -> bool:
     if text not in ("true", "false", "1", "0"):
         raise ValueError(f"expected true or false, got {value!r}.")
     return text in ("true", "1")
+
+
+def innermost_reason(error: BaseException) -> str:
+    """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)
+    print(f"error: {innermost_reason(error)}", file=sys.stderr)
 
 
 def _options(argv: Sequence[str]) -> dict[str, str]:
@@ -64,15 +78,19 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on an override that the configs do not know, and on a path that does not exist.
 
+    Later errors get their innermost reason as the last line, below MONAI's traceback.
+
     Args:
         argv: the command, ``sys.argv`` by default.
 
     Raises:
-        ValueError: names the override or the path, and what was meant if that can be guessed.
+        SystemExit: with a message that names the override or the path, and what was meant if that can be guessed; a
+            user's slip deserves a line, not a traceback.
     """
     options = _options(sys.argv if argv is None else argv)
     if not options:
         return
+    sys.excepthook = _end_with_reason
     config = ConfigParser.load_config_files(_config_files(options))
     parser = ConfigParser(config)
     runner = [p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -80,6 +98,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         if key not in runner and key not in parser:
             guess = get_close_matches(key, [*config, *runner], n=1)
             hint = f" Did you mean --{guess[0]}?" if guess else ""
-            raise ValueError(f"--{key} is neither an option of the bundle runner nor an entry of the config.{hint}")
+            raise SystemExit(f"error: --{key} is neither an option of the bundle runner nor an entry of the config.{hint}")
         if key in EXISTING and not Path(value).exists():
-            raise ValueError(f"--{key} must exist, {value} does not.")
+            raise SystemExit(f"error: --{key} must exist, {value} does not.")

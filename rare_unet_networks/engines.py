@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -10,18 +11,12 @@ import torch
 from monai.data import Dataset, MetaTensor
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
-__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch"]
+from .command_line import innermost_reason
+
+__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "exit_status"]
 
 logger = logging.getLogger(__name__)
 FAILURE = "failure"
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line: MONAI wraps what a transform raised in "applying transform …"."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 class GuardedDataset(Dataset):
@@ -41,7 +36,7 @@ class GuardedDataset(Dataset):
         try:
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return {FAILURE: _reason(error), self.name_key: str(self.data[index][self.name_key])}
+            return {FAILURE: innermost_reason(error), self.name_key: str(self.data[index][self.name_key])}
 
 
 class GuardedEvaluator(SupervisedEvaluator):
@@ -63,7 +58,7 @@ class GuardedEvaluator(SupervisedEvaluator):
         try:
             return super()._iteration(engine, batchdata)
         except Exception as error:  # as above
-            self._fail(name, _reason(error))
+            self._fail(name, innermost_reason(error))
             return []
 
     def _fail(self, name: str, reason: str) -> None:
@@ -75,14 +70,18 @@ class GuardedEvaluator(SupervisedEvaluator):
         image = batchdata["image"]
         return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
 
-    def exit_status(self) -> int:
-        """0 if every case went through, else 1; logs how many failed."""
-        total = self.state.epoch_length or 0
-        if self.failures:
-            logger.error(f"{len(self.failures)} of {total} failed: {', '.join(name for name, _ in self.failures)}")
-        else:
-            logger.info(f"{total} of {total} done")
-        return int(bool(self.failures))
+
+def exit_status(evaluator: GuardedEvaluator) -> None:
+    """Logs how many cases went through, and ends the program with status 1 if any did not: for a config's ``finalize``.
+
+    Raises:
+        SystemExit: when a case failed.
+    """
+    total, failures = evaluator.state.epoch_length or 0, evaluator.failures
+    if failures:
+        logger.error(f"{len(failures)} of {total} failed: {', '.join(name for name, _ in failures)}")
+        sys.exit(1)
+    logger.info(f"{total} of {total} done")
 
 
 class PreparePyramidBatch(PrepareBatch):

@@ -112,7 +112,7 @@ class ResumableCheckpoint:
 
 
 class ProgressBar:
-    """tqdm progress bar with loss and remaining time; without tqdm it says so once and does nothing.
+    """tqdm progress bar with remaining time and, in training, the loss; without tqdm it says so once and does nothing.
 
     Args:
         desc: text before the bar.
@@ -128,9 +128,10 @@ class ProgressBar:
             return
         from ignite.handlers.tqdm_logger import ProgressBar as IgniteProgressBar
 
-        IgniteProgressBar(desc=self.desc, persist=True, mininterval=1.0).attach(
-            engine, output_transform=lambda output: {"loss": float(output["loss"].detach())}
-        )
+        def loss(output: Any) -> dict[str, float]:
+            return {"loss": float(output["loss"].detach())} if isinstance(output, dict) and "loss" in output else {}
+
+        IgniteProgressBar(desc=self.desc, persist=True, mininterval=1.0).attach(engine, output_transform=loss)
 
 
 class _CSV:
@@ -145,8 +146,7 @@ class _CSV:
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self.columns).writerows(
-                {k: f"{v:.4f}" if isinstance(v, float) and k not in ("scale", "spacing") else v for k, v in r.items()}
-                for r in rows
+                {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows
             )
 
 
@@ -181,11 +181,14 @@ class DiceReport:
         _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(summary)
         for s in summary:
             left = f", {s['left_out']} left out" if s["left_out"] else ""
-            logger.info(f"scale {s['scale']!s:>7} {s['grid']:<6} {s['class']:<10} {s['mean']:.4f} ± {s['sd']:.4f} (n {s['n']}{left})")
+            place = f"scale {s['scale']!s:>7} {s['grid']:<6} {s['class']:<10}"
+            logger.info(f"{place} {s['mean']:.4f} ± {s['sd']:.4f} (n {s['n']}{left})")
 
 
 class VolumeReport:
     """Writes ``volumes.csv`` case by case: the volume of each class, the level used and the time it took.
+
+    A table of the same is logged at the end.
 
     Columns: case, class, voxels, mm3, spacing (mm, of the file's own axes), level, seconds (resampling and network).
 
@@ -208,9 +211,20 @@ class VolumeReport:
         engine.add_event_handler(Events.ITERATION_STARTED, self.iteration_started)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.forward_completed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self) -> None:
+        self._table: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *self._headings)]
         self._file = _CSV(self.output_dir / "volumes.csv", self.columns)
+
+    @property
+    def _headings(self) -> list[str]:
+        return [f"{name} mm3" for name in self.class_names]
+
+    def completed(self) -> None:
+        widths = [max(len(cell) for cell in column) for column in zip(*self._table)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in self._table]
+        logger.info("\n".join([f"answers and volumes.csv are in {self.output_dir}", *lines]))
 
     def iteration_started(self) -> None:
         self._start = time.perf_counter()
@@ -230,3 +244,5 @@ class VolumeReport:
                 values = (batch["case"], name, voxels, voxels * voxel, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
             self._file.append(rows)
+            volumes = [f"{row['mm3']:.0f}" for row in rows]
+            self._table.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))

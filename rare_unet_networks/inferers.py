@@ -18,12 +18,11 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import Levels, Route, by, symmetric_margins
+from .levels import LINEAR, Levels, Route, by, symmetric_margins
 
 __all__ = ["ResolutionRoutingInferer"]
 
 logger = logging.getLogger(__name__)
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class ResolutionRoutingInferer(Inferer):

@@ -20,6 +20,7 @@ from monai.utils import ensure_tuple
 __all__ = ["Levels", "Route", "by", "symmetric_margins"]
 
 ROUTINGS = ("auto", "spacing", "size")
+LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
 _LOG2_SLACK = 1e-5
 
@@ -55,7 +56,8 @@ class Route:
     reason: str
 
     def __str__(self) -> str:
-        steps = [f"level {self.level} (scale 1/{2**self.level}): {self.reason}"]
+        scale = f"1/{2**self.level}" if self.level else "1"
+        steps = [f"level {self.level} (scale {scale}): {self.reason}"]
         if self.resampled_size != self.spatial_size:
             steps.append(f"resampled from {by(self.spatial_size)} to {by(self.resampled_size)} voxels")
         if self.padded_size != self.resampled_size:

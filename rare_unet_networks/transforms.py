@@ -16,13 +16,21 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.networks.utils import one_hot
-from monai.transforms import DivisiblePad, MapTransform, Resize
+from monai.transforms import DivisiblePad, MapTransform, RandomizableTransform, Resize
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from .levels import by, symmetric_margins
+from .levels import LINEAR, by, symmetric_margins
 
-__all__ = ["CheckScand", "Coarsend", "FullGridd", "MultiResolutionPyramidd", "coarsen_image", "coarsen_label"]
+__all__ = [
+    "CheckScand",
+    "Coarsend",
+    "FullGridd",
+    "MultiResolutionPyramidd",
+    "RandThickSlicesd",
+    "coarsen_image",
+    "coarsen_label",
+]
 
 logger = logging.getLogger(__name__)
 IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
@@ -196,11 +204,42 @@ class FullGridd(MapTransform):
         for key in self.keys:
             fine = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
             if scale > 1:
-                mode = "trilinear" if len(size) == 3 else "bilinear"
-                fine = F.interpolate(fine[None], scale_factor=scale, mode=mode)[0]
+                fine = F.interpolate(fine[None], scale_factor=scale, mode=LINEAR[len(size)])[0]
             margins = symmetric_margins(size, fine.shape[1:])
             core = tuple(slice(before, before + n) for (before, _), n in zip(margins, size))
             d[f"{key}_full"] = fine[(slice(None), *core)]
+        return d
+
+
+class RandThickSlicesd(RandomizableTransform, MapTransform):
+    """Simulates a scan with thick slices along a random axis that was resampled to its old grid.
+
+    It is what the inferer makes of a 1×1×4 mm scan: each slice the mean over its thickness, linear between slices.
+
+    Args:
+        keys: images, shape (C, D, H, W); labels keep their grid and need no change.
+        prob: probability of a change.
+        thickness: range of the slices' thickness, voxels.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float = 0.2, thickness: tuple[float, float] = (2.0, 5.0)) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.thickness = thickness
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return d
+        position, thickness = self.R.random(), self.R.uniform(*self.thickness)
+        for key in self.keys:
+            size = list(d[key].shape[1:])
+            axis = int(position * len(size))
+            thick = [max(1, round(n / thickness)) if i == axis else n for i, n in enumerate(size)]
+            slices = F.interpolate(d[key].as_tensor()[None], thick, mode="area")
+            smooth = F.interpolate(slices, size, mode=LINEAR[len(size)])[0]
+            d[key] = MetaTensor(smooth).copy_meta_from(d[key])
         return d
 
 
