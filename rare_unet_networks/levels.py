@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import ensure_tuple
 
-__all__ = ["Levels", "Route", "by", "symmetric_margins"]
+__all__ = ["Levels", "Route", "by", "spacing_of", "symmetric_margins"]
 
 ROUTINGS = ("auto", "spacing", "size")
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
@@ -28,6 +28,12 @@ _LOG2_SLACK = 1e-5
 def by(values: Sequence[float]) -> str:
     """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
     return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
+    """Voxel size in mm of an affine; a degenerate axis is 0 (MONAI's default would call it 1)."""
+    affine = torch.as_tensor(affine, dtype=torch.float64)
+    return affine_to_spacing(affine, spatial_dims, suppress_zeros=False).tolist()
 
 
 def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
@@ -224,10 +230,7 @@ class Levels:
             raise ValueError(f'routing="spacing" needs a MetaTensor with an affine, got {type(image).__name__}.')
 
         affines = image.affine if image.affine.ndim == 3 else [image.affine]
-        spacings = [
-            self._checked_spacing(affine_to_spacing(torch.as_tensor(a, dtype=torch.float64), self.spatial_dims).tolist())
-            for a in affines
-        ]
+        spacings = [self._checked_spacing(spacing_of(a, self.spatial_dims)) for a in affines]
         found = [self.level_of_spacing(s) for s in spacings]
         if len(set(found)) > 1:
             raise ValueError(f"the members of a batch must belong to one level, got levels {found}.")

@@ -9,18 +9,18 @@ half a block against the image; they are kept as an option for comparison.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from monai.networks.utils import one_hot
 from monai.transforms import DivisiblePad, MapTransform, RandomizableTransform, Resize
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from .levels import LINEAR, by, symmetric_margins
+from .levels import LINEAR, by, spacing_of, symmetric_margins
 
 __all__ = [
     "CheckScand",
@@ -279,10 +279,10 @@ class CheckScand(MapTransform):
             raise ValueError("the scan has voxels that are NaN or infinite")
         if scan.min() == scan.max():
             raise ValueError(f"the scan is constant (every voxel is {float(scan.min()):g}), there is nothing to segment")
-        spacing = affine_to_spacing(scan.affine.double(), self.spatial_dims)
-        if not (torch.isfinite(spacing).all() and (spacing > 0).all()):
-            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing.tolist())}")
-        extent = [n * s for n, s in zip(scan.shape[1:], spacing.tolist())]
+        spacing = spacing_of(scan.affine, self.spatial_dims)
+        if not all(math.isfinite(s) and s > 0 for s in spacing):
+            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
+        extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
             logger.warning(
                 f"{scan.meta.get('filename_or_obj', 'scan')}: field of view {by(extent)} mm, the network was trained on "

@@ -1,0 +1,59 @@
+"""A tiny dataset in the Decathlon's layout, and ways to run a bundle in this process and as a command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLE = REPOSITORY / "bundles" / "hippocampus_mri_segmentation"
+CONFIGS = BUNDLE / "configs"
+SAMPLE = BUNDLE / "sample"
+DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
+# Small enough to train in seconds, with the depth of the real network.
+SMALL = {"network_def#channels": [2, 4, 4, 4, 4]}
+
+
+def run(*files, workflow_type="infer", run=True, **overrides):
+    """Runs configs of the bundle in this process; returns the workflow."""
+    overrides = {"bundle_root": str(BUNDLE), **overrides}
+    files = [str(CONFIGS / name) for name in files]
+    workflow = ConfigWorkflow(files, workflow_type=workflow_type, logging_file=False, **overrides)
+    workflow.initialize()
+    if run:
+        workflow.run()
+    return workflow
+
+
+def command(run_id, file, *options, launcher=(), start=False, **overrides):
+    """The command of the documentation, from another folder; returns the process, finished unless ``start``."""
+    words = [sys.executable, "-m", *launcher, "monai.bundle", "run", run_id, "--config_file", str(file)]
+    words += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+    kwargs = dict(cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen([*words, *options], **kwargs) if start else subprocess.run([*words, *options], **kwargs)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Four cases of a bright blob in two halves, two to train and two to validate, and their splits.json."""
+    root = tmp_path_factory.mktemp("tiny")
+    random = np.random.default_rng(0)
+    cases = {"train": ["a", "b"], "validation": ["c", "d"], "test": []}
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    for case in sum(cases.values(), []):
+        size = random.integers(20, 30, 3)
+        label = np.zeros(size, np.uint8)
+        label[6:14, 5:10, 6:14] = 1
+        label[6:14, 10:16, 6:14] = 2
+        image = 100 * (label > 0) + 20 * random.random(size)
+        nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), root / "imagesTr" / f"{case}.nii.gz")
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / f"{case}.nii.gz")
+    (root / "splits.json").write_text(json.dumps(cases))
+    return root

@@ -1,0 +1,229 @@
+"""Training, evaluating and inferring, run for real."""
+
+import csv
+import itertools
+import signal
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.transforms import Compose, LoadImaged, SaveImage
+
+from rare_unet_networks import Coarsend
+
+from .conftest import CONFIGS, DATA, SAMPLE, SMALL, command, run
+
+SUBJECT = SAMPLE / "Task04_Hippocampus"
+CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def small_options(tiny, tmp_path, **more):
+    return dict(dataset_dir=tiny, splits_file=tiny / "splits.json", output_dir=tmp_path, **{k: v for k, v in SMALL.items()}, **more)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """A small network after two epochs of one iteration each."""
+    output = tmp_path_factory.mktemp("trained")
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(output))
+    workflow = run("train.json", workflow_type="train", max_epochs=2, **paths, **SMALL)
+    return workflow, output
+
+
+def test_training_validates_every_scale_and_class_and_keeps_the_best_weights(trained):
+    workflow, output = trained
+    metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    expected = {f"val_mean_dice_scale_{s}_{c}" for s in (1, 0.5, 0.25, 0.125) for c in ("anterior", "posterior", "mean")}
+    assert expected <= set(metrics) and 0 <= metrics["val_mean_dice"] <= 1
+    assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 2
+    state = torch.load(output / "model.pt", weights_only=True)
+    assert state.keys() == workflow.parser.get_parsed_content("network_def").state_dict().keys()
+    assert {p.name for p in (output / "checkpoints").iterdir()} == {"checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt"}
+    assert list((output / "tensorboard").iterdir())
+
+
+def test_trained_weights_are_the_average_not_the_last(trained):
+    workflow, _ = trained
+    network, averaged = (workflow.parser.get_parsed_content(key) for key in ("network_def", "averaged"))
+    pairs = list(zip(network.state_dict().values(), averaged.module.state_dict().values()))
+    assert int(averaged.n_averaged) == 2 and any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tmp_path):
+    _, output = trained
+    weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
+    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
+    run("inference.json", input=str(tiny / "imagesTr"), **weights)
+    assert len(read(tmp_path / "volumes.csv")) == 4 * 2
+
+
+def test_a_killed_training_goes_on_where_it_was(tiny, tmp_path):
+    options = small_options(tiny, tmp_path)
+    process = command("training", CONFIGS / "train.json", start=True, max_epochs=1000, **options)
+    deadline = time.time() + 120
+    while not (tmp_path / "checkpoints" / "checkpoint_epoch=3.pt").exists():
+        assert process.poll() is None and time.time() < deadline, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # A kill in the middle of writing leaves a file that cannot be read.
+    newest = max(int(p.stem.split("=")[1]) for p in (tmp_path / "checkpoints").iterdir())
+    (tmp_path / "checkpoints" / f"checkpoint_epoch={newest + 1}.pt").write_bytes(b"cut short")
+    result = command("training", CONFIGS / "train.json", max_epochs=newest + 2, **options)
+    assert result.returncode == 0, result.stdout
+    assert f"checkpoint_epoch={newest + 1}.pt cannot be read" in result.stdout
+    assert "Restored all variables" in result.stdout
+    assert f"Epoch[{newest + 2}] Complete" in result.stdout and "Epoch[1] Complete" not in result.stdout
+
+
+def test_the_best_weights_survive_a_resume(tiny, tmp_path):
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path), **SMALL)
+    first = run("train.json", workflow_type="train", max_epochs=1, **paths)
+    best = first.parser.get_parsed_content("best_saver").state_dict()
+    checkpoint = tmp_path / "checkpoints" / "checkpoint_epoch=1.pt"
+    # Say that the best so far was perfect: the next validation must not overwrite it.
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["best"] == best
+    content["best"]["saved"] = [(2.0, name) for _, name in best["saved"]]
+    torch.save(content, checkpoint)
+    (tmp_path / "model.pt").write_bytes(b"the best")
+    run("train.json", workflow_type="train", max_epochs=2, **paths)
+    assert (tmp_path / "model.pt").read_bytes() == b"the best"
+
+
+def test_several_processes_train_one_network(tiny, tmp_path):
+    files = f"['{CONFIGS}/train.json','{CONFIGS}/multi_gpu_train.json']"
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    result = command("training", files, launcher=launcher, max_epochs=2, batch_size=1, **small_options(tiny, tmp_path))
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / "model.pt").exists()
+    # Each of the two processes saw one of the two training cases an epoch.
+    assert torch.load(tmp_path / "checkpoints" / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 2
+
+
+def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    image = nib.load(CASE)
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    oblique = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag([1.0, -1, 1]), [5, 6, 7])
+    nib.save(nib.Nifti1Image(data, oblique), scans / "oblique.nii.gz")
+    nib.save(nib.Nifti1Image(data, np.diag([1.0, 1, 0, 1])), scans / "flat.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack([data] * 4, axis=-1), np.eye(4)), scans / "four.nii")
+    nib.save(nib.Nifti1Image(np.full_like(data, 7), np.eye(4)), scans / "constant.nii.gz")
+    (scans / "junk.nii.gz").write_text("not a scan")
+    result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output)
+    assert result.returncode == 1
+    errors = [line for line in result.stdout.splitlines() if " ERROR - " in line]
+    assert len(errors) == 5 and errors[-1].split("ERROR - ")[1].startswith("4 of 5 failed")
+    for name, reason in {
+        "constant.nii.gz": "constant",
+        "flat.nii.gz": "spacing must be finite and above 0",
+        "four.nii": "expected 1 channel(s), got 4",
+        "junk.nii.gz": "not a gzip file",
+    }.items():
+        assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
+    assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
+    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "volumes.csv"}
+    answer = nib.load(output / "oblique_seg.nii.gz")
+    assert answer.shape == data.shape and answer.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(answer.affine, oblique, atol=1e-5)
+    rows = read(output / "volumes.csv")
+    labels = np.asarray(answer.dataobj)
+    assert [(r["case"], r["class"], int(r["voxels"]), float(r["mm3"]), r["level"]) for r in rows] == [
+        ("oblique", name, int((labels == i).sum()), pytest.approx((labels == i).sum()), "0")
+        for i, name in ((1, "anterior"), (2, "posterior"))
+    ]
+
+
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+
+
+def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    image = nib.load(CASE)
+    chosen = {f"o{i:02d}": np.array(list(zip(*ORIENTATIONS[i]))) for i in (0, 7, 12, 22, 29, 35, 41, 46)}
+    for name, orientation in chosen.items():
+        nib.save(image.as_reoriented(orientation), scans / f"{name}.nii.gz")
+    run("inference.json", input=str(scans), output_dir=str(output))
+    expected = nib.as_closest_canonical(nib.load(output / "o00_seg.nii.gz"))
+    assert 1000 < (np.asarray(expected.dataobj) > 0).sum() < 10000
+    for name in chosen:
+        answer, scan = nib.load(output / f"{name}_seg.nii.gz"), nib.load(scans / f"{name}.nii.gz")
+        assert answer.shape == scan.shape
+        np.testing.assert_allclose(answer.affine, scan.affine, atol=1e-5)
+        np.testing.assert_array_equal(np.asarray(nib.as_closest_canonical(answer).dataobj), np.asarray(expected.dataobj))
+
+
+@pytest.mark.parametrize("downsample, labels", [("mean", "majority"), ("trilinear", "nearest")])
+def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, labels):
+    answers = {}
+    workflow = run("evaluate.json", run=False, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample, labels=labels)
+    evaluator = workflow.parser.get_parsed_content("evaluator")
+
+    def keep(engine):
+        item, output = engine.state.batch[0], engine.state.output[0]
+        answers[item["case"], int(item["level"])] = output["pred"][0].numpy()
+
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
+    workflow.run()
+    assert len(answers) == 8
+    for case, level in answers:
+        coarse = Compose([LoadImaged("image", ensure_channel_first=True), Coarsend("image", image_mode=downsample)])(
+            {"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level}
+        )["image"]
+        coarse.meta["filename_or_obj"] = f"{case}_{level}.nii.gz"
+        SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False, print_log=False)(coarse)
+    run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"))
+    for (case, level), expected in answers.items():
+        answer = np.asarray(nib.load(tmp_path / "out" / f"{case}_{level}_seg.nii.gz").dataobj)
+        assert expected.max() == 2
+        np.testing.assert_array_equal(answer, expected)
+
+
+def test_a_class_in_neither_map_is_left_out_and_a_bad_case_does_not_stop_evaluating(tmp_path):
+    dataset = tmp_path / "data"
+    for folder in ("imagesTr", "labelsTr"):
+        (dataset / folder).mkdir(parents=True)
+    image, label = nib.load(CASE), nib.load(SUBJECT / "labelsTr" / CASE.name)
+    nib.save(image, dataset / "imagesTr" / "good.nii.gz")
+    nib.save(label, dataset / "labelsTr" / "good.nii.gz")
+    (dataset / "imagesTr" / "bad.nii.gz").write_text("not a scan")
+    nib.save(label, dataset / "labelsTr" / "bad.nii.gz")
+    result = command("evaluating", CONFIGS / "evaluate.json", dataset_dir=dataset, output_dir=tmp_path / "out", split="test")
+    assert result.returncode == 1 and "4 of 8 failed" in result.stdout
+    rows = read(tmp_path / "out" / "metrics" / "per_case.csv")
+    assert {r["case"] for r in rows} == {"good"} and len(rows) == 16
+    assert list(rows[0]) == ["case", "scale", "grid", "class", "dice"]
+    assert {r["scale"] for r in rows} == {"1", "0.5", "0.25", "0.125"}
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (dict(inputt="x"), "error: --inputt is neither an option of the bundle runner nor an entry of the config. Did you mean --input?"),
+        (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
+        (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
+    ],
+)
+def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides, message):
+    result = command("inferring", CONFIGS / "inference.json", output_dir=tmp_path / "out", **overrides)
+    assert result.returncode != 0 and result.stdout.splitlines()[-1] == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path):
+    (tmp_path / "2024").symlink_to(SAMPLE / "images")
+    result = command("run", CONFIGS / "inference.json", input=tmp_path / "2024", output_dir=tmp_path / "7", amp="false")
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / "7" / "volumes.csv").exists()

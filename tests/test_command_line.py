@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from rare_unet_networks import as_bool, bundle_root, check_command_line
+from rare_unet_networks.command_line import innermost_reason
+
+MODULE = "/site-packages/monai/bundle/__main__.py"
+
+
+@pytest.fixture
+def config(tmp_path):
+    folder = tmp_path / "bundle" / "configs"
+    (folder / "baselines").mkdir(parents=True)
+    for path in (folder / "train.json", folder / "baselines" / "delta.json"):
+        path.write_text(json.dumps({"dataset_dir": "", "output_dir": "", "trainer": {"max_epochs": 1}}))
+    return folder / "train.json"
+
+
+def command(config, *options):
+    return [MODULE, "run", "training", "--config_file", str(config), *options]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--output_dir", "new"),
+        ("--output_dir=new",),
+        ("--output-dir", "new"),
+        ("--trainer#max_epochs", "3"),
+        ("--trainer::max_epochs", "3"),
+        ("--meta_file", "metadata.json", "--logging_file", "logging.conf"),
+    ],
+)
+def test_known_overrides_pass(config, options):
+    check_command_line(command(config, *options))
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (("--dataset_dri", "x"), r"--dataset_dri is neither .* Did you mean --dataset_dir\?"),
+        (("--datasetdir=x",), "--datasetdir is neither"),
+        (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
+        (("--amp",), "--amp is neither"),
+        (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
+    ],
+)
+def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, match):
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(config, *options))
+
+
+def test_other_programs_are_left_alone(config):
+    check_command_line(["/usr/bin/pytest", "--dataset_dri", "x"])
+    assert bundle_root(["/usr/bin/pytest", "--config_file", str(config)]) == "."
+
+
+def test_bundle_root_is_found_from_any_folder(config, monkeypatch):
+    bundle = config.parents[1]
+    assert bundle_root(command(config)) == str(bundle)
+    assert bundle_root(command(f"['{config}','other.json']")) == str(bundle)
+    assert bundle_root(command(config.parent / "baselines" / "delta.json")) == str(bundle)
+    monkeypatch.chdir(bundle)
+    assert bundle_root(command("configs/train.json")) == str(bundle)
+
+
+@pytest.mark.parametrize(
+    "value, expected", [("false", False), ("False", False), (False, False), ("true", True), (True, True), (1, True), ("0", False)]
+)
+def test_as_bool_reads_what_the_command_line_makes_of_it(value, expected):
+    assert as_bool(value) is expected
+
+
+def test_as_bool_refuses_anything_else():
+    with pytest.raises(ValueError, match="expected true or false, got 'maybe'"):
+        as_bool("maybe")
+
+
+def test_innermost_reason_is_one_line():
+    try:
+        try:
+            raise ValueError("spacing must be\nabove 0")
+        except ValueError as inner:
+            raise RuntimeError("applying transform <...>") from inner
+    except RuntimeError as error:
+        assert innermost_reason(error) == "spacing must be above 0"
+    assert innermost_reason(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"

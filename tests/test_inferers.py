@@ -1,0 +1,142 @@
+import logging
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from rare_unet_networks import Levels, MeanShapeInferer, ResolutionRoutingInferer
+
+LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+
+
+class Recorder(torch.nn.Module):
+    """Returns its input as logits and remembers what it was called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, level=0):
+        self.calls.append((tuple(x.shape[2:]), level, type(x)))
+        return torch.cat([x, -x], dim=1)
+
+
+def scan(size, spacing=(1.0, 1.0, 1.0), channels=1, value=None):
+    data = torch.rand(1, channels, *size) if value is None else torch.full((1, channels, *size), value)
+    return MetaTensor(data, affine=torch.diag(torch.tensor([*spacing, 1.0])))
+
+
+# input size, spacing, level, size the network sees
+CASES = [
+    ((35, 51, 35), (1.0, 1.0, 1.0), 0, (48, 64, 48)),
+    ((18, 26, 18), (2.0, 2.0, 2.0), 1, (24, 32, 24)),
+    ((9, 13, 9), (4.0, 4.0, 4.0), 2, (12, 16, 12)),
+    ((5, 7, 5), (8.0, 8.0, 8.0), 3, (6, 8, 6)),
+    ((35, 51, 9), (1.0, 1.0, 4.0), 0, (48, 64, 48)),  # the thick axis becomes 36 voxels
+    ((24, 34, 24), (1.5, 1.5, 1.5), 1, (24, 32, 24)),  # 18 × 25.5 (26) × 18 voxels of 2 mm
+    ((1, 1, 1), (8.0, 8.0, 8.0), 3, (4, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("size, spacing, level, seen", CASES)
+def test_scan_enters_its_level_and_the_answer_lies_on_its_grid(size, spacing, level, seen):
+    net, image = Recorder(), scan(size, spacing)
+    out = ResolutionRoutingInferer(LEVELS)(image, net)
+    assert net.calls == [(seen, level, torch.Tensor)]
+    assert out.shape == (1, 2, *size)
+    assert isinstance(out, MetaTensor) and torch.equal(out.affine, image.affine)
+
+
+def test_without_resampling_the_grid_is_untouched():
+    image = scan((35, 51, 33))
+    out = ResolutionRoutingInferer(LEVELS)(image, Recorder())
+    assert torch.equal(out[:, :1].as_tensor(), image.as_tensor())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("spacing", [1.5, 4.0, 0.5])
+def test_resampling_there_and_back_keeps_a_ramp_in_place(axis, spacing):
+    """Linear interpolation reproduces a linear ramp; half a voxel of shift would change it by half a step."""
+    size, spacings = [20, 20, 20], [1.0, 1.0, 1.0]
+    spacings[axis] = spacing
+    ramp = torch.arange(20.0).reshape([1, 1] + [-1 if a == axis else 1 for a in range(3)]).expand(1, 1, *size)
+    image = MetaTensor(ramp.clone(), affine=torch.diag(torch.tensor([*spacings, 1.0])))
+    out = ResolutionRoutingInferer(LEVELS, cval=0.0)(image, Recorder())[:, :1].as_tensor()
+    inner = out.narrow(2 + axis, 5, 10)
+    torch.testing.assert_close(inner, ramp.narrow(2 + axis, 5, 10), atol=0.05, rtol=0)
+
+
+def test_an_axis_within_ten_percent_is_not_resampled():
+    net = Recorder()
+    ResolutionRoutingInferer(LEVELS)(scan((32, 32, 32), (1.0, 1.09, 0.91)), net)
+    assert net.calls[0][0] == (32, 32, 32)
+
+
+def test_plain_tensor_is_placed_by_size():
+    net = Recorder()
+    out = ResolutionRoutingInferer(LEVELS)(torch.rand(1, 1, 16, 32, 16), net)
+    assert net.calls[0][1] == 1 and not isinstance(out, MetaTensor)
+
+
+def test_size_routing_follows_the_papers_rule_for_meta_tensors_too():
+    net = Recorder()
+    ResolutionRoutingInferer(LEVELS, routing="size")(scan((8, 16, 8), (1.0, 1.0, 1.0)), net)
+    assert net.calls == [((8, 16, 8), 2, torch.Tensor)]
+
+
+def test_metadata_of_a_batch_is_kept():
+    image = scan((32, 32, 32))
+    image.meta["filename_or_obj"] = "a.nii.gz"
+    out = ResolutionRoutingInferer(LEVELS)(image, Recorder())
+    assert out.meta["filename_or_obj"] == "a.nii.gz"
+
+
+def test_level_and_reason_are_logged(caplog):
+    image = scan((18, 26, 18), (2.0, 2.0, 2.0))
+    image.meta["filename_or_obj"] = "patient.nii.gz"
+    with caplog.at_level(logging.INFO):
+        ResolutionRoutingInferer(LEVELS)(image, Recorder())
+    assert "patient.nii.gz: level 1 (scale 1/2): spacing 2×2×2 mm" in caplog.text
+    assert "padded from 18×26×18 to 24×32×24" in caplog.text
+
+
+def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
+    net, image = Recorder(), scan((40, 40, 40), (2.0, 2.0, 2.0))
+    out = ResolutionRoutingInferer(LEVELS, roi_size=(32, 32, 32))(image, net)
+    assert {call[:2] for call in net.calls} == {((32, 32, 32), 1)} and len(net.calls) == 8
+    torch.testing.assert_close(out[:, :1].as_tensor(), image.as_tensor())
+
+
+def test_arguments_go_on_to_the_network():
+    seen = {}
+
+    def net(x, extra, level, flag):
+        seen.update(extra=extra, flag=flag)
+        return x
+
+    ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16)), net, "extra", flag=True)
+    assert seen == {"extra": "extra", "flag": True}
+
+
+@pytest.mark.parametrize("roi_size", [(32, 32), (30, 32, 32), (0, 32, 32)])
+def test_ill_roi_size_is_refused(roi_size):
+    with pytest.raises(ValueError, match="roi_size must have 3 entries divisible by 16"):
+        ResolutionRoutingInferer(LEVELS, roi_size=roi_size)
+
+
+def test_mean_shape_answers_without_looking_at_the_image(tmp_path):
+    import nibabel as nib
+    import numpy as np
+
+    for name, width in (("a", 4), ("b", 8)):
+        label = np.zeros((16, 16, 16), np.uint8)
+        half = width // 2
+        label[8 - half : 8 + half, 4:12, 4:12] = 1
+        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    data = [{"label": tmp_path / "a.nii.gz"}, {"label": tmp_path / "b.nii.gz"}]
+    inferer = MeanShapeInferer(LEVELS, data, num_classes=2, spatial_size=(32, 32, 32))
+    out = inferer(scan((16, 16, 16)))
+    assert out.shape == (1, 2, 16, 16, 16)
+    assert out[0, 1, :, 8, 8].tolist() == [0] * 4 + [0.5] * 2 + [1] * 4 + [0.5] * 2 + [0] * 4
+    coarse = inferer(scan((8, 8, 8), (2.0, 2.0, 2.0)))
+    assert coarse[0, 1, :, 4, 4].tolist() == [0, 0, 0.5, 1, 1, 0.5, 0, 0]

@@ -1,0 +1,174 @@
+import math
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from rare_unet_networks import Levels
+from rare_unet_networks.levels import symmetric_margins
+
+LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+
+SPACING_CASES = [
+    ((1.0, 1.0, 1.0), 0),
+    ((2.0, 2.0, 2.0), 1),
+    ((4.0, 4.0, 4.0), 2),
+    ((8.0, 8.0, 8.0), 3),
+    ((1.5, 1.5, 1.5), 1),  # log2 1.5 = 0.585 is nearer to 1
+    ((1.4, 1.4, 1.4), 0),  # log2 1.4 = 0.485 is nearer to 0
+    ((math.sqrt(2),) * 3, 0),  # a tie goes to the finer level
+    ((float(torch.tensor(2**1.5)),) * 3, 1),  # a tie in float32
+    ((1.0, 1.0, 4.0), 0),  # the finest axis decides
+    ((8.0, 2.0, 4.0), 1),
+    ((0.3, 0.3, 0.3), 0),  # finer than the finest
+    ((30.0, 30.0, 30.0), 3),  # coarser than the coarsest
+]
+SIZE_CASES = [
+    ((32, 64, 32), 0),
+    ((16, 32, 16), 1),
+    ((8, 16, 8), 2),
+    ((4, 8, 4), 3),
+    ((35, 51, 35), 0),
+    ((20, 28, 20), 1),
+    ((1, 1, 1), 3),
+    ((256, 256, 256), 0),
+    ((16, 64, 32), 0),  # mean of 1, 0, 0 halvings is nearer to none
+    ((16, 32, 32), 1),  # mean of 1, 1, 0 halvings is nearer to one
+]
+ILL_SIZES = [((32, 64), "3 axes, got 2"), ((32, 0, 32), "1 voxel or more"), ((32, -1, 32), "1 voxel or more")]
+ILL_SPACINGS = [
+    ((1.0, 1.0), "3 axes, got 2"),
+    ((0.0, 1.0, 1.0), "finite and above 0"),
+    ((1.0, -1.0, 1.0), "finite and above 0"),
+    ((1.0, float("nan"), 1.0), "finite and above 0"),
+    ((1.0, float("inf"), 1.0), "finite and above 0"),
+]
+PADDED_CASES = [
+    ((35, 51, 35), 0, (48, 64, 48)),
+    ((32, 64, 32), 0, (32, 64, 32)),
+    ((18, 26, 18), 1, (24, 32, 24)),
+    ((5, 7, 5), 3, (6, 8, 6)),
+    ((1, 1, 1), 3, (4, 2, 2)),  # two voxels are left at the deepest stage
+    ((16, 16, 16), 0, (32, 16, 16)),
+]
+ILL_LEVELS = [
+    (dict(num_levels=0, spacing=(1.0,)), "num_levels must be at least 1"),
+    (dict(num_levels=4), "got neither"),
+    (dict(num_levels=4, spatial_size=(32, 32), spacing=(1.0,)), "equally many axes"),
+    (dict(num_levels=4, spacing=(1.0,), num_stages=3), "num_stages must be at least"),
+    (dict(num_levels=4, spacing=(1.0,), tolerance=float("nan")), "tolerance must be 0 or more"),
+]
+
+
+def scan(size=(32, 64, 32), spacing=(1.0, 1.0, 1.0)):
+    return MetaTensor(torch.zeros(1, 1, *size), affine=torch.diag(torch.tensor([*spacing, 1.0])))
+
+
+@pytest.mark.parametrize("spacing, level", SPACING_CASES)
+def test_level_of_spacing_is_the_nearest_in_log2(spacing, level):
+    assert LEVELS.level_of_spacing(spacing) == level
+
+
+@pytest.mark.parametrize("size, level", SIZE_CASES)
+def test_level_of_size_is_the_nearest_in_log2(size, level):
+    assert LEVELS.level_of_size(size) == level
+
+
+@pytest.mark.parametrize("size, match", ILL_SIZES)
+def test_absurd_sizes_are_refused(size, match):
+    with pytest.raises(ValueError, match=match):
+        LEVELS.level_of_size(size)
+
+
+@pytest.mark.parametrize("spacing, match", ILL_SPACINGS)
+def test_absurd_spacings_are_refused(spacing, match):
+    with pytest.raises(ValueError, match=match):
+        LEVELS.level_of_spacing(spacing)
+
+
+@pytest.mark.parametrize("size, level, expected", PADDED_CASES)
+def test_padded_size_is_the_smallest_a_level_can_process(size, level, expected):
+    assert LEVELS.padded_size(size, level) == expected
+
+
+@pytest.mark.parametrize("kwargs, match", ILL_LEVELS)
+def test_ill_arguments_are_refused(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        Levels(**kwargs)
+
+
+def test_a_level_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="level must be 0 to 3, got 4"):
+        LEVELS.padded_size((8, 8, 8), 4)
+
+
+def test_anisotropic_reference_compares_each_axis_with_its_own():
+    levels = Levels(num_levels=3, spacing=(1.0, 1.0, 3.0))
+    assert levels.level_of_spacing((2.0, 2.0, 6.0)) == 1
+    assert levels.level_spacing(2) == (4.0, 4.0, 12.0)
+
+
+def test_only_axes_off_by_more_than_the_tolerance_are_resampled():
+    assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.09, 4.0), 0) == (40, 50, 48)
+    assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.11, 4.0), 0) == (40, 56, 48)  # 50 · 1.11 = 55.5
+    assert LEVELS.resampled_size((40, 40, 40), (1.5, 1.5, 1.5), 1) == (30, 30, 30)
+
+
+def test_meta_tensor_is_placed_by_spacing_and_plain_tensor_by_size():
+    image = scan((32, 64, 32), (2.0, 2.0, 2.0))
+    assert LEVELS.route(image).level == 1
+    assert LEVELS.route(image, routing="size").level == 0
+    assert LEVELS.route(image.as_tensor()).level == 0
+
+
+def test_size_routing_needs_no_spacing_and_spacing_routing_no_size():
+    assert Levels(num_levels=2, spatial_size=(8, 8)).route(torch.zeros(1, 1, 4, 4)).level == 1
+    assert Levels(num_levels=2, spacing=(1.0, 1.0)).route(MetaTensor(torch.zeros(1, 1, 4, 4))).level == 0
+
+
+def test_route_tells_what_happens_in_words():
+    text = str(LEVELS.route(scan((40, 50, 12), (1.0, 1.0, 4.0))))
+    assert "level 0 (scale 1)" in text and "spacing 1×1×4 mm is nearest to 1×1×1 mm" in text
+    assert "resampled from 40×50×12 to 40×50×48" in text and "padded from 40×50×48 to 48×64×48" in text
+
+
+def test_oblique_scan_is_placed_by_its_voxel_edges():
+    c, s = math.cos(0.3), math.sin(0.3)
+    affine = torch.tensor([[2 * c, -2 * s, 0, 5], [2 * s, 2 * c, 0, -3], [0, 0, 2, 7], [0, 0, 0, 1.0]])
+    route = LEVELS.route(MetaTensor(torch.zeros(1, 1, 16, 32, 16), affine=affine))
+    assert route.level == 1 and route.resampled_size == (16, 32, 16)
+
+
+def batch(*spacings):
+    affine = torch.stack([torch.diag(torch.tensor([s, s, s, 1.0])) for s in spacings])
+    image = MetaTensor(torch.zeros(len(spacings), 1, 16, 32, 16), affine=affine)
+    image.is_batch = True
+    return image
+
+
+def test_a_batch_of_two_levels_is_refused():
+    assert LEVELS.route(batch(2.0, 2.05)).level == 1
+    with pytest.raises(ValueError, match=r"one level, got levels \[0, 1\]"):
+        LEVELS.route(batch(1.0, 2.0))
+    with pytest.raises(ValueError, match="same resampling"):
+        LEVELS.route(batch(2.0, 2.5))
+
+
+@pytest.mark.parametrize(
+    "image, routing, match",
+    [
+        (torch.zeros(1, 1, 8, 8), "auto", "3 spatial axes"),
+        (torch.zeros(1, 1, 8, 8, 0), "auto", "1 voxel or more"),
+        (torch.zeros(1, 1, 8, 8, 8), "spacing", "needs a MetaTensor"),
+        (torch.zeros(1, 1, 8, 8, 8), "nearest", "routing must be one of"),
+        (scan(spacing=(1.0, 0.0, 1.0)), "auto", "finite and above 0"),
+        (scan(spacing=(1.0, float("nan"), 1.0)), "auto", "finite and above 0"),
+    ],
+)
+def test_inputs_that_fit_no_level_are_refused(image, routing, match):
+    with pytest.raises(ValueError, match=match):
+        LEVELS.route(image, routing)
+
+
+def test_symmetric_margins_put_the_odd_voxel_after():
+    assert symmetric_margins((35, 4), (40, 4)) == [(2, 3), (0, 0)]
