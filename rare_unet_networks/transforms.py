@@ -139,13 +139,14 @@ class MultiResolutionPyramidd(MapTransform):
     """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
 
     Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
-    background). Image and label of a level share one grid and carry its affine.
+    background). Image and label of a level share one grid and carry its affine. Scale the intensities of each level
+    next, and pad to what the network can process last: the inferer, too, pads after scaling.
 
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
         num_levels: levels to make.
-        divisor: multiple to pad to, voxels; what level 0 of the network needs.
+        divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
         image_mode: see :py:func:`coarsen_image`.
         label_mode: see :py:func:`coarsen_label`.
     """
@@ -155,7 +156,7 @@ class MultiResolutionPyramidd(MapTransform):
         image_keys: KeysCollection,
         label_keys: KeysCollection,
         num_levels: int = 4,
-        divisor: int = 16,
+        divisor: int = 8,
         image_mode: str = "mean",
         label_mode: str = "majority",
     ) -> None:

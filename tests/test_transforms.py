@@ -101,7 +101,7 @@ def test_pyramid_has_every_level_on_one_grid():
     assert set(out) == {f"{key}_{level}" for key in ("image", "label") for level in range(4)}
     for level in range(4):
         image, label = out[f"image_{level}"], out[f"label_{level}"]
-        assert image.shape == label.shape == (1, 32 >> level, 32 >> level, 32 >> level)
+        assert image.shape == label.shape == (1, 32 >> level, 24 >> level, 24 >> level)
         torch.testing.assert_close(image.affine, label.affine)
         assert centre_mm(image) == pytest.approx(CENTRE)
 

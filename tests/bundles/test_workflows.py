@@ -93,7 +93,7 @@ def test_the_best_weights_survive_a_resume(tiny, tmp_path):
     # Say that the best so far was perfect: the next validation must not overwrite it.
     content = torch.load(checkpoint, weights_only=True)
     assert content["best"] == best
-    content["best"]["saved"] = [(2.0, name) for _, name in best["saved"]]
+    content["best"]["_saved"] = [(2.0, name) for _, name in best["_saved"]]
     torch.save(content, checkpoint)
     (tmp_path / "model.pt").write_bytes(b"the best")
     run("train.json", workflow_type="train", max_epochs=2, **paths)
@@ -117,7 +117,10 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
     data = np.asarray(image.dataobj, dtype=np.float32)
     oblique = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag([1.0, -1, 1]), [5, 6, 7])
     nib.save(nib.Nifti1Image(data, oblique), scans / "oblique.nii.gz")
-    nib.save(nib.Nifti1Image(data, np.diag([1.0, 1, 0, 1])), scans / "flat.nii.gz")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_sform(np.diag([1.0, 1, 0, 1]), code=1)  # slices without thickness
+    nib.save(nib.Nifti1Image(data, None, header), scans / "flat.nii.gz")
     nib.save(nib.Nifti1Image(np.stack([data] * 4, axis=-1), np.eye(4)), scans / "four.nii")
     nib.save(nib.Nifti1Image(np.full_like(data, 7), np.eye(4)), scans / "constant.nii.gz")
     (scans / "junk.nii.gz").write_text("not a scan")
