@@ -2,6 +2,7 @@
 
 from .baselines import MeanShapeInferer
 from .blocks import ConvStack, GatewayBlock
+from .checks import CheckScand
 from .command_line import as_bool, bundle_root, check_command_line
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
 from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
@@ -19,6 +20,6 @@ from .levels import Levels, Route
 from .losses import RAREUNetLoss
 from .metrics import ScaleDice, dice_per_class, summarise
 from .rare_unet import RAREUNet
-from .transforms import CheckScand, Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
+from .transforms import Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
 
 __version__ = "0.1.0"

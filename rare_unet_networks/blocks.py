@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from monai.networks.blocks import Convolution
+from torch import nn
 
 __all__ = ["ConvStack", "GatewayBlock"]
 
@@ -52,7 +51,7 @@ class ConvStack(nn.Sequential):
 
 
 class GatewayBlock(ConvStack):
-    """Multi-scale gateway block (MSB): an image at 1/2^d becomes features with the shape and meaning of encoder output d.
+    """Multi-scale gateway block (MSB): an image at 1/2^d becomes features like those of encoder stage d.
 
     Its output serves as the skip connection of level d and, pooled, as the input of encoder stage d + 1; it does not
     pool itself. Arguments as in :py:class:`ConvStack`; ``in_channels`` are the image's, ``out_channels`` encoder

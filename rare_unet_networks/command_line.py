@@ -98,6 +98,8 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         if key not in runner and key not in parser:
             guess = get_close_matches(key, [*config, *runner], n=1)
             hint = f" Did you mean --{guess[0]}?" if guess else ""
-            raise SystemExit(f"error: --{key} is neither an option of the bundle runner nor an entry of the config.{hint}")
+            raise SystemExit(
+                f"error: --{key} is neither an option of the bundle runner nor an entry of the config.{hint}"
+            )
         if key in EXISTING and not Path(value).exists():
             raise SystemExit(f"error: --{key} must exist, {value} does not.")

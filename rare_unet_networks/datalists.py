@@ -89,7 +89,9 @@ def input_datalist(path: str) -> list[dict[str, str]]:
     seen: dict[str, str] = {}
     for item in items:
         if item["case"] in seen:
-            raise ValueError(f"{seen[item['case']]} and {item['image']} would both write {item['case']}{POSTFIX}.nii.gz.")
+            raise ValueError(
+                f"{seen[item['case']]} and {item['image']} would both write {item['case']}{POSTFIX}.nii.gz."
+            )
         seen[item["case"]] = item["image"]
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

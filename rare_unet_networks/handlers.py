@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI lacks: averaged weights, a best checkpoint that survives a resume, progress, CSV reports."""
+"""Ignite handlers that MONAI lacks: averaged weights, checkpoints to resume from, a progress bar, CSV reports."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ class BestCheckpointSaver(CheckpointSaver):
 
 def latest_checkpoint(folder: str) -> str | None:
     """The newest whole ``checkpoint_epoch=N.pt`` in a folder; one cut short by a kill is passed over with a warning."""
-    found = {int(m[1]): p for p in Path(folder).glob("*.pt") if (m := re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", p.name))}
+    found = {
+        int(m[1]): p for p in Path(folder).glob("*.pt") if (m := re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", p.name))
+    }
     for _, path in sorted(found.items(), reverse=True):
         try:
             torch.load(path, map_location="cpu", weights_only=True)

@@ -1,8 +1,8 @@
 """Inference at the scan's own resolution (Albertsen et al. 2025, section 3.2 "Inference").
 
 Beyond the paper, which resizes every input to one of the training sizes: a scan is placed by its voxel size, only the
-axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the answer comes back on the
-scan's own grid.
+axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the answer comes back on
+the scan's own grid.
 """
 
 from __future__ import annotations

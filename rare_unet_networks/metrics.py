@@ -63,7 +63,9 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     def keys(name: str) -> list[Any]:
         return list(dict.fromkeys(row[name] for row in rows))
 
-    def line(scale: Any, grid: str, name: str, values: Sequence[float], mean: float | None = None, left: int = 0) -> dict:
+    def line(
+        scale: Any, grid: str, name: str, values: Sequence[float], mean: float | None = None, left: int = 0
+    ) -> dict:
         valid = [v for v in values if not math.isnan(v)]
         sd = stdev(valid) if len(valid) > 1 else math.nan
         return dict(zip(SUMMARY_ROW, (scale, grid, name, _mean(valid) if mean is None else mean, sd, len(valid), left)))

@@ -10,7 +10,7 @@ of being made inside ``forward``; sizes are never resized, the inferer pads inst
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these annotations
+from typing import List, Optional, Tuple, Union  # TorchScript reads these
 
 import torch
 from monai.networks.blocks import Convolution, UpSample
@@ -118,10 +118,10 @@ class RAREUNet(nn.Module):
 
     def forward(
         self,
-        x: Union[torch.Tensor, List[torch.Tensor]],  # noqa: UP006, UP007
+        x: Union[torch.Tensor, List[torch.Tensor]],
         level: int = 0,
-        levels: Optional[List[int]] = None,  # noqa: UP006, UP045
-    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]]]]:  # noqa: UP006, UP007
+        levels: Optional[List[int]] = None,
+    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]]]]:
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:
@@ -148,9 +148,9 @@ class RAREUNet(nn.Module):
         active = list(range(len(x))) if levels is None else list(levels)
         if len(active) != len(x) or active != sorted(set(active)):
             raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")
-        logits: List[torch.Tensor] = []  # noqa: UP006
-        features: List[Tuple[torch.Tensor, torch.Tensor]] = []  # noqa: UP006
-        encoded: List[torch.Tensor] = []  # noqa: UP006
+        logits: List[torch.Tensor] = []
+        features: List[Tuple[torch.Tensor, torch.Tensor]] = []
+        encoded: List[torch.Tensor] = []
         for d, image in zip(active, x):
             y, encodings = self.run_path(image, d)
             logits.append(y)
@@ -165,7 +165,7 @@ class RAREUNet(nn.Module):
                 features.append((encodings[0], encoded[d]))
         return logits, features
 
-    def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:  # noqa: UP006
+    def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:
         """One path: enters at ``level``, runs the deeper stages only, and leaves through that level's head.
 
         Returns:
@@ -178,7 +178,7 @@ class RAREUNet(nn.Module):
             if n % divisor != 0:
                 raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {x.shape[2:]}.")
         # Module lists are walked, never indexed: TorchScript unrolls loops but cannot index by a variable.
-        features: List[torch.Tensor] = []  # noqa: UP006
+        features: List[torch.Tensor] = []
         for d, gateway in enumerate(self.gateways):
             if d + 1 == level:
                 features.append(gateway(x))  # (B, channels[level], *spatial_size)

@@ -67,7 +67,8 @@ def test_bundle_root_is_found_from_any_folder(config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "value, expected", [("false", False), ("False", False), (False, False), ("true", True), (True, True), (1, True), ("0", False)]
+    "value, expected",
+    [("false", False), ("False", False), (False, False), ("true", True), (True, True), (1, True), ("0", False)],
 )
 def test_as_bool_reads_what_the_command_line_makes_of_it(value, expected):
     assert as_bool(value) is expected

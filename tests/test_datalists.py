@@ -52,7 +52,9 @@ def test_at_levels_repeats_every_item():
     ]
 
 
-@pytest.mark.parametrize("path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d.mgz"), ("E.NII.GZ", "E")])
+@pytest.mark.parametrize(
+    "path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d.mgz"), ("E.NII.GZ", "E")]
+)
 def test_case_name_is_the_file_name_without_suffix(path, name):
     assert case_name(path) == name
 
@@ -72,7 +74,8 @@ def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "files, match", [([], "has none"), (["a.nii", "a.nii.gz"], "would both write a_seg.nii.gz"), (None, "does not exist")]
+    "files, match",
+    [([], "has none"), (["a.nii", "a.nii.gz"], "would both write a_seg.nii.gz"), (None, "does not exist")],
 )
 def test_ill_input_is_an_error(tmp_path, files, match):
     folder = tmp_path / "in"

@@ -15,7 +15,10 @@ TILTED = torch.zeros(1, 2, 2, 1, 1)
 TILTED[:, 1] = math.log(3)
 CE = {"flat": math.log(2), "tilted": (math.log(4) + math.log(4 / 3)) / 2}
 # Gateway and encoder differ by 1 and by 3 in every entry: mean squares 1 and 9.
-FEATURES = [(torch.ones(1, 2, 1, 1, 1), torch.zeros(1, 2, 1, 1, 1)), (torch.full((1, 4, 1, 1, 1), 3.0), torch.zeros(1, 4, 1, 1, 1))]
+FEATURES = [
+    (torch.ones(1, 2, 1, 1, 1), torch.zeros(1, 2, 1, 1, 1)),
+    (torch.full((1, 4, 1, 1, 1), 3.0), torch.zeros(1, 4, 1, 1, 1)),
+]
 
 CASES = [
     ({}, [FLAT], [], 0.5 * CE["flat"] + 0.5 * 0.5),

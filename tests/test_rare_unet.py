@@ -19,7 +19,8 @@ CASES = [
     (dict(spatial_dims=3, upsample="pixelshuffle", **SMALL), 1, (1, 1, 8, 8, 8), (1, 3, 8, 8, 8)),
     (dict(spatial_dims=2, act="relu", norm="batch", dropout=0.2, **SMALL), 1, (2, 1, 8, 8), (2, 3, 8, 8)),
     (dict(spatial_dims=2, in_channels=1, out_channels=2, channels=(2,) * 7), 5, (1, 1, 4, 4), (1, 2, 4, 4)),
-    (dict(spatial_dims=2, stage_convs=1, decoder_convs=2, gate_convs=3, num_gateways=1, **SMALL), 1, (1, 1, 8, 8), (1, 3, 8, 8)),
+    (dict(spatial_dims=2, stage_convs=1, decoder_convs=2, gate_convs=3, **SMALL), 1, (1, 1, 8, 8), (1, 3, 8, 8)),
+    (dict(spatial_dims=2, num_gateways=1, **SMALL), 1, (1, 1, 8, 8), (1, 3, 8, 8)),
 ]
 ILL_CASES = [
     (dict(spatial_dims=1), "spatial_dims must be 2 or 3"),

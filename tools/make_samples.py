@@ -25,7 +25,8 @@ OUTPUT = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation/sampl
 
 def region(template: MetaTensor, side: str) -> MetaTensor:
     """The hippocampal region of one side; the two are exact mirror images."""
-    start = [round(float(x)) for x in torch.linalg.inv(template.affine)[:3] @ torch.tensor([*FIRST[side], 1.0]).double()]
+    first = torch.tensor([*FIRST[side], 1], dtype=torch.float64)
+    start = [round(float(x)) for x in torch.linalg.inv(template.affine.double())[:3] @ first]
     return SpatialCrop(roi_start=start, roi_end=[s + n for s, n in zip(start, SIZE)])(template)
 
 

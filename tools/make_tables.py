@@ -2,8 +2,8 @@
 
     python tools/make_tables.py NETWORK/summary.csv MEAN_SHAPE/summary.csv
 
-Each file keeps a block between ``<!-- table -->`` and ``<!-- /table -->``; everything else is left alone. The metadata's
-``eval_metrics`` get the network's figures.
+Each file keeps a block between ``<!-- table -->`` and ``<!-- /table -->``; everything else is left alone. The
+metadata's ``eval_metrics`` get the network's figures.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def config(name):
     return json.loads((CONFIGS / name).read_text())
 
 
-def transforms(items, keys=None):
+def transforms(items):
     """Transforms without their keys, which differ where a file has labels beside the images."""
     names = ("LoadImaged", "rare_unet_networks.CheckScand", "Orientationd", "ScaleIntensityRangePercentilesd")
     return [{k: v for k, v in t.items() if k != "keys"} for t in items if t["_target_"] in names]
@@ -78,13 +78,14 @@ def test_metadata_says_what_the_configs_do():
     assert metadata["version"] in metadata["changelog"]
 
 
-def test_network_takes_and_gives_what_the_metadata_says(capsys):
-    verify_net_in_out(
-        net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=str(CONFIGS / "inference.json"), device="cpu"
-    )
+def test_network_takes_and_gives_what_the_metadata_says():
+    files = dict(meta_file=str(CONFIGS / "metadata.json"), config_file=str(CONFIGS / "inference.json"))
+    verify_net_in_out(net_id="network_def", device="cpu", **files)
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt"])
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt"]
+)
 def test_bundle_has_the_files_of_a_bundle(name):
     assert (BUNDLE / name).stat().st_size > 0
 

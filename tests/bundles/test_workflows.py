@@ -14,7 +14,7 @@ from monai.transforms import Compose, LoadImaged, SaveImage
 
 from rare_unet_networks import Coarsend
 
-from .conftest import CONFIGS, DATA, SAMPLE, SMALL, command, run
+from .conftest import CONFIGS, SAMPLE, SMALL, command, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
@@ -25,8 +25,8 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def small_options(tiny, tmp_path, **more):
-    return dict(dataset_dir=tiny, splits_file=tiny / "splits.json", output_dir=tmp_path, **{k: v for k, v in SMALL.items()}, **more)
+def small_options(tiny, tmp_path):
+    return dict(dataset_dir=tiny, splits_file=tiny / "splits.json", output_dir=tmp_path, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def trained(tiny, tmp_path_factory):
 def test_training_validates_every_scale_and_class_and_keeps_the_best_weights(trained):
     workflow, output = trained
     metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
-    expected = {f"val_mean_dice_scale_{s}_{c}" for s in (1, 0.5, 0.25, 0.125) for c in ("anterior", "posterior", "mean")}
+    classes = ("anterior", "posterior", "mean")
+    expected = {f"val_mean_dice_scale_{s}_{c}" for s in (1, 0.5, 0.25, 0.125) for c in classes}
     assert expected <= set(metrics) and 0 <= metrics["val_mean_dice"] <= 1
     assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 2
     state = torch.load(output / "model.pt", weights_only=True)
@@ -107,7 +108,8 @@ def test_several_processes_train_one_network(tiny, tmp_path):
     assert result.returncode == 0, result.stdout
     assert (tmp_path / "model.pt").exists()
     # Each of the two processes saw one of the two training cases an epoch.
-    assert torch.load(tmp_path / "checkpoints" / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 2
+    checkpoint = torch.load(tmp_path / "checkpoints" / "checkpoint_epoch=2.pt", weights_only=True)
+    assert checkpoint["trainer"]["iteration"] == 2
 
 
 def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
@@ -165,13 +167,15 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
         answer, scan = nib.load(output / f"{name}_seg.nii.gz"), nib.load(scans / f"{name}.nii.gz")
         assert answer.shape == scan.shape
         np.testing.assert_allclose(answer.affine, scan.affine, atol=1e-5)
-        np.testing.assert_array_equal(np.asarray(nib.as_closest_canonical(answer).dataobj), np.asarray(expected.dataobj))
+        canonical = nib.as_closest_canonical(answer)
+        np.testing.assert_array_equal(np.asarray(canonical.dataobj), np.asarray(expected.dataobj))
 
 
 @pytest.mark.parametrize("downsample, labels", [("mean", "majority"), ("trilinear", "nearest")])
 def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, labels):
     answers = {}
-    workflow = run("evaluate.json", run=False, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample, labels=labels)
+    protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample, labels=labels)
+    workflow = run("evaluate.json", run=False, **protocol)
     evaluator = workflow.parser.get_parsed_content("evaluator")
 
     def keep(engine):
@@ -186,7 +190,7 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
             {"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level}
         )["image"]
         coarse.meta["filename_or_obj"] = f"{case}_{level}.nii.gz"
-        SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False, print_log=False)(coarse)
+        SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False)(coarse)
     run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"))
     for (case, level), expected in answers.items():
         answer = np.asarray(nib.load(tmp_path / "out" / f"{case}_{level}_seg.nii.gz").dataobj)
@@ -203,7 +207,8 @@ def test_a_class_in_neither_map_is_left_out_and_a_bad_case_does_not_stop_evaluat
     nib.save(label, dataset / "labelsTr" / "good.nii.gz")
     (dataset / "imagesTr" / "bad.nii.gz").write_text("not a scan")
     nib.save(label, dataset / "labelsTr" / "bad.nii.gz")
-    result = command("evaluating", CONFIGS / "evaluate.json", dataset_dir=dataset, output_dir=tmp_path / "out", split="test")
+    options = dict(dataset_dir=dataset, output_dir=tmp_path / "out", split="test")
+    result = command("evaluating", CONFIGS / "evaluate.json", **options)
     assert result.returncode == 1 and "4 of 8 failed" in result.stdout
     rows = read(tmp_path / "out" / "metrics" / "per_case.csv")
     assert {r["case"] for r in rows} == {"good"} and len(rows) == 16
@@ -214,7 +219,11 @@ def test_a_class_in_neither_map_is_left_out_and_a_bad_case_does_not_stop_evaluat
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (dict(inputt="x"), "error: --inputt is neither an option of the bundle runner nor an entry of the config. Did you mean --input?"),
+        (
+            dict(inputt="x"),
+            "error: --inputt is neither an option of the bundle runner nor an entry of the config. "
+            "Did you mean --input?",
+        ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
     ],

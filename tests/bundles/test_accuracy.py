@@ -1,0 +1,76 @@
+"""What the shipped weights are worth, on the bundle's samples and, where it is there, on the full validation set."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from rare_unet_networks import summarise
+
+from .conftest import CONFIGS, DATA, SAMPLE, run
+
+# Figures of the shipped weights with their tolerances, written down when they were trained.
+EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
+THRESHOLDS = {1: 0.880, 0.5: 0.865, 0.25: 0.820, 0.125: 0.75}
+
+
+def evaluate(output_dir, *files, **overrides):
+    workflow = run("evaluate.json", *files, output_dir=str(output_dir), **overrides)
+    rows = summarise(workflow.parser.get_parsed_content("key_metric#mean_dice").rows)
+    return {f"{s['grid']}_{s['scale']}_{s['class']}": s["mean"] for s in rows if s["scale"] != "average"}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """mm3 of each class in each sample scan, and the levels used."""
+    output = tmp_path_factory.mktemp("volumes")
+    run("inference.json", output_dir=str(output))
+    with open(output / "volumes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["case"], r["class"]): float(r["mm3"]) for r in rows}, {r["case"]: int(r["level"]) for r in rows}
+
+
+def test_dice_on_the_shipped_labelled_subject_is_the_stored_one(tmp_path):
+    found = evaluate(tmp_path, dataset_dir=str(SAMPLE / "Task04_Hippocampus"))
+    expected = EXPECTED["sample_dice"]
+    assert found == pytest.approx(expected["values"], abs=expected["tolerance"])
+
+
+def test_sample_scans_enter_the_level_of_their_resolution(volumes):
+    names = {"1mm": 0, "2mm": 1, "4mm": 2, "1x1x4mm": 0}
+    assert volumes[1] == {f"icbm152_{side}_{n}": level for side in ("left", "right") for n, level in names.items()}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", ["anterior", "posterior"])
+def test_volumes_at_2_mm_agree_with_those_at_1_mm_within_ten_percent(volumes, side, name):
+    fine, coarse = (volumes[0][f"icbm152_{side}_{n}", name] for n in ("1mm", "2mm"))
+    assert coarse == pytest.approx(fine, rel=0.10)
+
+
+@pytest.mark.parametrize("resolution", ["1mm", "2mm"])
+def test_both_hemispheres_of_the_symmetric_template_get_the_same_volumes(volumes, resolution):
+    for name in ("anterior", "posterior"):
+        left, right = (volumes[0][f"icbm152_{side}_{resolution}", name] for side in ("left", "right"))
+        assert right == pytest.approx(left, rel=0.05)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
+def test_validation_dice_is_that_of_the_documentation_and_above_the_thresholds(tmp_path):
+    found = evaluate(tmp_path, dataset_dir=str(DATA))
+    documented = json.loads((CONFIGS / "metadata.json").read_text())["eval_metrics"]
+    parts = [key.split("_") for key in found]
+    expected = {f"dice_{grid}_scale_{scale}_{name}": found[f"{grid}_{scale}_{name}"] for grid, scale, name in parts}
+    assert documented == pytest.approx(expected, abs=0.002)
+    for scale, threshold in THRESHOLDS.items():
+        assert found[f"native_{scale}_mean"] >= threshold
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
+def test_the_network_beats_the_mean_shape_at_every_scale(tmp_path):
+    mean_shape = evaluate(tmp_path, "baselines/mean_shape.json", dataset_dir=str(DATA))
+    for scale, threshold in THRESHOLDS.items():
+        assert 0.5 < mean_shape[f"native_{scale}_mean"] < threshold - 0.1
