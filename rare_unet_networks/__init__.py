@@ -14,6 +14,7 @@ from .handlers import (
     UpdateAverage,
     VolumeReport,
     averaged_model,
+    has_tensorboard,
 )
 from .inferers import ResolutionRoutingInferer
 from .levels import Levels, Route

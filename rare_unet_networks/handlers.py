@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "UpdateAverage",
     "VolumeReport",
     "averaged_model",
+    "has_tensorboard",
     "latest_checkpoint",
 ]
 
@@ -111,6 +113,15 @@ class ResumableCheckpoint:
         if newest is not None:
             CheckpointLoader(newest, objects, map_location=self.map_location).attach(engine)
         CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2).attach(engine)
+
+
+@cache
+def has_tensorboard() -> bool:
+    """Whether TensorBoard is installed; says so once if not. For a config's ``_disabled_``."""
+    _, found = optional_import("tensorboard")
+    if not found:
+        logger.warning("tensorboard is not installed: no curves (pip install 'rare-unet-networks[train]')")
+    return found
 
 
 class ProgressBar:

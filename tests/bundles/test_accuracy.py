@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from rare_unet_networks import summarise
@@ -35,6 +37,20 @@ def test_dice_on_the_shipped_labelled_subject_is_the_stored_one(tmp_path):
     found = evaluate(tmp_path, dataset_dir=str(SAMPLE / "Task04_Hippocampus"))
     expected = EXPECTED["sample_dice"]
     assert found == pytest.approx(expected["values"], abs=expected["tolerance"])
+
+
+def test_the_mirrored_subject_is_segmented_as_well(tmp_path):
+    mirrored = tmp_path / "mirrored"
+    for folder in ("imagesTr", "labelsTr"):
+        (mirrored / folder).mkdir(parents=True)
+        for path in (SAMPLE / "Task04_Hippocampus" / folder).iterdir():
+            scan = nib.load(path)
+            # The voxels change sides, the affine does not: a left hippocampus becomes a right one.
+            nib.save(nib.Nifti1Image(np.asarray(scan.dataobj)[::-1], scan.affine), mirrored / folder / path.name)
+    found = evaluate(tmp_path, dataset_dir=str(mirrored))
+    expected = EXPECTED["sample_dice"]["values"]
+    for scale in (1, 0.5):
+        assert found[f"native_{scale}_mean"] == pytest.approx(expected[f"native_{scale}_mean"], abs=0.03)
 
 
 def test_sample_scans_enter_the_level_of_their_resolution(volumes):

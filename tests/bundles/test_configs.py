@@ -96,6 +96,12 @@ def test_shipped_weights_are_a_plain_state_dict_of_the_network():
     workflow.network_def.load_state_dict(state, strict=True)
 
 
+def test_levels_fit_the_network():
+    workflow = run("inference.json", run=False)
+    network, levels = (workflow.parser.get_parsed_content(key) for key in ("network_def", "levels"))
+    assert (levels.num_levels, levels.num_stages) == (network.num_levels, network.num_stages)
+
+
 def test_no_property_of_a_training_workflow_is_missing(tiny, tmp_path):
     paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
     assert run("train.json", workflow_type="train", run=False, **paths, **SMALL).check_properties() == []

@@ -112,6 +112,20 @@ def test_several_processes_train_one_network(tiny, tmp_path):
     assert checkpoint["trainer"]["iteration"] == 2
 
 
+def test_without_tqdm_and_tensorboard_training_says_so_and_runs(tiny, tmp_path):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    hide = "import sys\nfor name in ('tqdm', 'tensorboard'):\n    sys.modules[name] = None\n"
+    (hidden / "sitecustomize.py").write_text(hide)
+    variables = {"PYTHONPATH": str(hidden)}
+    options = small_options(tiny, tmp_path / "out")
+    result = command("training", CONFIGS / "train.json", variables=variables, max_epochs=1, device="cpu", **options)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("tqdm is not installed") == 1
+    assert result.stdout.count("tensorboard is not installed") == 1
+    assert (tmp_path / "out" / "model.pt").exists() and not (tmp_path / "out" / "tensorboard").exists()
+
+
 def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
     scans, output = tmp_path / "scans", tmp_path / "out"
     scans.mkdir()
