@@ -2,25 +2,27 @@
 
 from .baselines import MeanShapeInferer
 from .blocks import ConvStack, GatewayBlock
-from .checks import CheckScand
-from .command_line import as_bool, bundle_root, check_command_line
+from .checks import CheckLabeld, CheckScand
+from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
 from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
 from .handlers import (
     BestCheckpointSaver,
-    DiceReport,
     ProgressBar,
     ResumableCheckpoint,
     UpdateAverage,
-    VolumeReport,
     averaged_model,
+    cosine_decay,
     has_tensorboard,
+    last_epoch,
 )
 from .inferers import ResolutionRoutingInferer
 from .levels import Levels, Route
 from .losses import RAREUNetLoss
 from .metrics import ScaleDice, dice_per_class, summarise
 from .rare_unet import RAREUNet
+from .reports import DiceReport, VolumeReport
 from .transforms import Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
+from .writers import SameShapeWriter
 
 __version__ = "0.1.0"

@@ -10,10 +10,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from .levels import by, spacing_of
 
-__all__ = ["CheckScand"]
+__all__ = ["CheckLabeld", "CheckScand"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class CheckScand(MapTransform):
         max_extent: warn if the field of view is longer than this on an axis, mm.
 
     Raises:
-        ValueError: on a wrong number of channels or axes, voxels that are not finite or all equal, or an affine whose
+        ValueError: on a wrong number of channels or axes, voxels that are not finite, no contrast, or an affine whose
             spacing is 0, NaN or infinite.
     """
 
@@ -52,8 +53,10 @@ class CheckScand(MapTransform):
             raise ValueError(f"expected {self.channels} channel(s), got {scan.shape[0]}")
         if not torch.isfinite(scan).all():
             raise ValueError("the scan has voxels that are NaN or infinite")
-        if scan.min() == scan.max():
-            raise ValueError(f"the scan is constant (every voxel is {float(scan.min()):g}), nothing is to be seen")
+        for channel in scan:
+            low, high = (float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5]))
+            if low == high:
+                raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {low:g})")
         spacing = spacing_of(scan.affine, self.spatial_dims)
         if not all(math.isfinite(s) and s > 0 for s in spacing):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
@@ -64,3 +67,34 @@ class CheckScand(MapTransform):
                 f"{name}: field of view {by(extent)} mm, the network was trained on "
                 f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
             )
+
+
+class CheckLabeld(MapTransform):
+    """Refuses a label that does not belong to its image, instead of scoring it wrongly.
+
+    Args:
+        keys: labels, shape (1, D, H, W), as loaded.
+        image_key: the image on whose grid they have to lie.
+        num_classes: classes, background included.
+
+    Raises:
+        ValueError: when shape or affine differ from the image's, or a value is none of 0 to ``num_classes - 1``.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str, num_classes: int) -> None:
+        super().__init__(keys)
+        self.image_key = image_key
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        image = data[self.image_key]
+        for key in self.keys:
+            label = data[key]
+            if label.shape[1:] != image.shape[1:]:
+                raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
+            if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
+                raise ValueError("the label's affine is not its image's: they do not lie on one grid")
+            found = set(torch.unique(label.as_tensor()).tolist())
+            if not found <= set(range(self.num_classes)):
+                raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")
+        return dict(data)

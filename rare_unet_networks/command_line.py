@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -13,10 +14,11 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
 
-__all__ = ["as_bool", "bundle_root", "check_command_line", "innermost_reason"]
+__all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "innermost_reason"]
 
 # Overrides that name something that has to be there already.
-EXISTING = ("bundle_root", "dataset_dir", "input")
+EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file")
+OPTION = re.compile(r"--?[A-Za-z]")
 
 
 def as_bool(value: Any) -> bool:
@@ -44,16 +46,22 @@ def _end_with_reason(kind: type[BaseException], error: BaseException, trace: Tra
     print(f"error: {innermost_reason(error)}", file=sys.stderr)
 
 
-def _options(argv: Sequence[str]) -> dict[str, str]:
-    """``--key value`` and ``--key=value`` of a ``python -m monai.bundle run`` command; empty for other programs."""
+def _options(argv: Sequence[str] | None = None) -> dict[str, str]:
+    """Options of a ``python -m monai.bundle run`` command, as written; empty for other programs.
+
+    As fire does, ``--key value``, ``--key=value`` and one dash are taken; ``--args_file`` stands behind the rest.
+    """
+    argv = sys.argv if argv is None else argv
     if not argv or Path(argv[0]).parts[-2:] != ("bundle", "__main__.py"):
         return {}
     options: dict[str, str] = {}
-    for i, word in enumerate(argv):
-        if word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
-            following = argv[i + 1] if i + 1 < len(argv) and not argv[i + 1].startswith("--") else "True"
-            options[key.replace("-", "_")] = value if equals else following
+    for word, following in zip(argv, [*argv[1:], "True"]):
+        if OPTION.match(word):
+            key, equals, value = word.lstrip("-").partition("=")
+            options[key.replace("-", "_")] = value if equals else "True" if OPTION.match(following) else following
+    if "args_file" in options:
+        stored = ConfigParser.load_config_file(options["args_file"])
+        options = {**{key: str(value) for key, value in stored.items()}, **options}
     return options
 
 
@@ -62,12 +70,23 @@ def _config_files(options: dict[str, str]) -> list[str]:
     return [f.strip(" '\"") for f in text.strip("[]").split(",")] if text else []
 
 
+def as_path(name: str, value: Any) -> str:
+    """A path override as it was written: ``--output_dir 2024.10`` arrives as the number 2024.1.
+
+    Args:
+        name: the override's name.
+        value: its value in the config, used where the command line does not set it, or sets it to an expression.
+    """
+    written = _options().get(name, str(value))
+    return str(value) if written.startswith(("$", "@", "%")) else written
+
+
 def bundle_root(argv: Sequence[str] | None = None) -> str:
     """The bundle that the command's (first) ``--config_file`` lies in, so that a command works from any folder.
 
     Programs that load a config themselves (MONAI Label, ``ConfigWorkflow``) set ``bundle_root`` or work in it: ".".
     """
-    files = _config_files(_options(sys.argv if argv is None else argv))
+    files = _config_files(_options(argv))
     if not files:
         return "."
     folder = Path(files[0]).resolve().parent
@@ -87,7 +106,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         SystemExit: with a message that names the override or the path, and what was meant if that can be guessed; a
             user's slip deserves a line, not a traceback.
     """
-    options = _options(sys.argv if argv is None else argv)
+    options = _options(argv)
     if not options:
         return
     sys.excepthook = _end_with_reason

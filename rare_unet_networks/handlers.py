@@ -1,35 +1,31 @@
-"""Ignite handlers that MONAI lacks: averaged weights, checkpoints to resume from, a progress bar, CSV reports."""
+"""Ignite handlers that MONAI lacks: averaged weights, checkpoints to resume from, a progress bar."""
 
 from __future__ import annotations
 
-import csv
 import logging
+import math
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import IterationEvents
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.utils import optional_import
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .inferers import ResolutionRoutingInferer
-from .metrics import ROW, SUMMARY_ROW, ScaleDice, summarise
-
 __all__ = [
     "BestCheckpointSaver",
-    "DiceReport",
     "ProgressBar",
     "ResumableCheckpoint",
     "UpdateAverage",
-    "VolumeReport",
     "averaged_model",
+    "cosine_decay",
     "has_tensorboard",
+    "last_epoch",
     "latest_checkpoint",
 ]
 
@@ -39,6 +35,19 @@ logger = logging.getLogger(__name__)
 def averaged_model(network: torch.nn.Module, decay: float = 0.995) -> AveragedModel:
     """Exponential moving average of a network's weights (``torch.optim.swa_utils``); ``.module`` is the network."""
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def cosine_decay(max_epochs: int) -> Callable[[int], float]:
+    """Factor of the learning rate from 1 to 0 over ``max_epochs``, for ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Unlike ``CosineAnnealingLR`` it keeps no length in its state: a training resumed with a larger ``max_epochs``
+    follows the longer curve instead of climbing again after the shorter one.
+    """
+
+    def factor(epoch: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(epoch / max_epochs, 1.0)))
+
+    return factor
 
 
 class UpdateAverage:
@@ -71,12 +80,20 @@ class BestCheckpointSaver(CheckpointSaver):
         return self._key_metric_checkpoint.state_dict()
 
 
+def _checkpoints(folder: str) -> dict[int, Path]:
+    """``checkpoint_epoch=N.pt`` by N, the newest first."""
+    found = {p: re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", p.name) for p in Path(folder).glob("*.pt")}
+    return dict(sorted(((int(m[1]), p) for p, m in found.items() if m), reverse=True))
+
+
+def last_epoch(folder: str) -> int:
+    """Epochs already trained according to a folder's checkpoints, to seed a resumed training differently."""
+    return next(iter(_checkpoints(folder)), 0)
+
+
 def latest_checkpoint(folder: str) -> str | None:
-    """The newest whole ``checkpoint_epoch=N.pt`` in a folder; one cut short by a kill is passed over with a warning."""
-    found = {
-        int(m[1]): p for p in Path(folder).glob("*.pt") if (m := re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", p.name))
-    }
-    for _, path in sorted(found.items(), reverse=True):
+    """The newest whole checkpoint in a folder; one cut short by a kill is passed over with a warning."""
+    for path in _checkpoints(folder).values():
         try:
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -90,9 +107,9 @@ def latest_checkpoint(folder: str) -> str | None:
 class ResumableCheckpoint:
     """Saves everything a training needs to go on, and goes on from the newest checkpoint that is already there.
 
-    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` in one, with the trainer itself (epoch and iteration) among
-    the objects, which a config cannot refer to from its own handlers. The last two checkpoints are kept, because a
-    kill can hit while one is written. Put it after the handlers whose state it saves.
+    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` in one, with the trainer itself (epoch, iteration and the
+    scaler of mixed precision) among the objects, which a config cannot refer to from its own handlers. The last two
+    checkpoints are kept, because a kill can hit while one is written. Put it after the handlers whose state it saves.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -109,19 +126,31 @@ class ResumableCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         objects = {"trainer": engine, **self.objects}
+        if getattr(engine, "scaler", None) is not None:
+            objects["scaler"] = engine.scaler
         newest = latest_checkpoint(self.save_dir)
         if newest is not None:
             CheckpointLoader(newest, objects, map_location=self.map_location).attach(engine)
         CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._prune)
+
+    def _prune(self, engine: Engine) -> None:
+        """Removes what a run before this one left: each run's saver knows its own files only."""
+        if engine.state.rank == 0:
+            for path in list(_checkpoints(self.save_dir).values())[2:]:
+                path.unlink(missing_ok=True)
 
 
 @cache
 def has_tensorboard() -> bool:
-    """Whether TensorBoard is installed; says so once if not. For a config's ``_disabled_``."""
+    """Whether this process is the one to write TensorBoard's curves; says so once if that is not installed.
+
+    For a config's ``_disabled_``.
+    """
     _, found = optional_import("tensorboard")
     if not found:
         logger.warning("tensorboard is not installed: no curves (pip install 'rare-unet-networks[train]')")
-    return found
+    return found and idist.get_rank() == 0
 
 
 class ProgressBar:
@@ -135,6 +164,8 @@ class ProgressBar:
         self.desc = desc
 
     def attach(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
         _, has_tqdm = optional_import("tqdm")
         if not has_tqdm:
             logger.warning("tqdm is not installed: no progress bar (pip install 'rare-unet-networks[train]')")
@@ -145,117 +176,3 @@ class ProgressBar:
             return {"loss": float(output["loss"].detach())} if isinstance(output, dict) and "loss" in output else {}
 
         IgniteProgressBar(desc=self.desc, persist=True, mininterval=1.0).attach(engine, output_transform=loss)
-
-
-class _CSV:
-    """A CSV file that is whole after every row."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.columns = path, columns
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerow(columns)
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows(
-                {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows
-            )
-
-
-class DiceReport:
-    """Writes ``metrics/per_case.csv`` case by case and ``summary.csv`` at the end, and logs the summary.
-
-    Args:
-        metric: the evaluator's metric, whose rows are written.
-        output_dir: where the files go.
-    """
-
-    def __init__(self, metric: ScaleDice, output_dir: str) -> None:
-        self.metric = metric
-        self.output_dir = Path(output_dir)
-        self._written = 0
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
-
-    def started(self) -> None:
-        self._written = 0
-        self._per_case = _CSV(self.output_dir / "metrics" / "per_case.csv", ROW)
-
-    def iteration_completed(self) -> None:
-        self._per_case.append(self.metric.rows[self._written :])
-        self._written = len(self.metric.rows)
-
-    def epoch_completed(self) -> None:
-        summary = summarise(self.metric.rows)
-        _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(summary)
-        for s in summary:
-            left = f", {s['left_out']} left out" if s["left_out"] else ""
-            place = f"scale {s['scale']!s:>7} {s['grid']:<6} {s['class']:<10}"
-            logger.info(f"{place} {s['mean']:.4f} ± {s['sd']:.4f} (n {s['n']}{left})")
-
-
-class VolumeReport:
-    """Writes ``volumes.csv`` case by case: the volume of each class, the level used and the time it took.
-
-    A table of the same is logged at the end.
-
-    Columns: case, class, voxels, mm3, spacing (mm, of the file's own axes), level, seconds (resampling and network).
-
-    Args:
-        inferer: the evaluator's inferer, asked for the route.
-        class_names: names of the classes above background, in order.
-        output_dir: where the file goes.
-    """
-
-    columns = ("case", "class", "voxels", "mm3", "spacing", "level", "seconds")
-
-    def __init__(self, inferer: ResolutionRoutingInferer, class_names: Sequence[str], output_dir: str) -> None:
-        self.inferer = inferer
-        self.class_names = list(class_names)
-        self.output_dir = Path(output_dir)
-        self._seconds = self._start = 0.0
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.started)
-        engine.add_event_handler(Events.ITERATION_STARTED, self.iteration_started)
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.forward_completed)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-        engine.add_event_handler(Events.COMPLETED, self.completed)
-
-    def started(self) -> None:
-        self._table: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *self._headings)]
-        self._file = _CSV(self.output_dir / "volumes.csv", self.columns)
-
-    @property
-    def _headings(self) -> list[str]:
-        return [f"{name} mm3" for name in self.class_names]
-
-    def completed(self) -> None:
-        widths = [max(len(cell) for cell in column) for column in zip(*self._table)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in self._table]
-        logger.info("\n".join([f"answers and volumes.csv are in {self.output_dir}", *lines]))
-
-    def iteration_started(self) -> None:
-        self._start = time.perf_counter()
-
-    def forward_completed(self) -> None:
-        self._seconds = time.perf_counter() - self._start
-
-    def iteration_completed(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output or []):
-            pred = output["pred"]  # class indices on the file's own grid
-            voxel = float(pred.pixdim.double().prod())
-            level = self.inferer.route(batch["image"][None]).level
-            spacing = "x".join(f"{float(s):.4g}" for s in pred.pixdim)
-            rows = []
-            for index, name in enumerate(self.class_names, start=1):
-                voxels = int((pred == index).sum())
-                values = (batch["case"], name, voxels, voxels * voxel, spacing, level, self._seconds)
-                rows.append(dict(zip(self.columns, values)))
-            self._file.append(rows)
-            volumes = [f"{row['mm3']:.0f}" for row in rows]
-            self._table.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))

@@ -8,6 +8,7 @@ the scan's own grid.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class ResolutionRoutingInferer(Inferer):
         levels: the resolution levels of the task.
         routing: ``"auto"``, ``"spacing"`` or ``"size"``, see :py:meth:`rare_unet_networks.Levels.route`.
         roi_size: largest grid, in voxels of the level entered, that goes through the network at once; a larger one
-            goes through MONAI's sliding window within its level. Each entry divisible by ``levels.divisor(0)``.
+            goes through MONAI's sliding window within its level. A size that level 0 can process.
         sw_batch_size: windows computed together.
         overlap: overlap of the windows, 0 to below 1.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
@@ -67,11 +68,9 @@ class ResolutionRoutingInferer(Inferer):
     ) -> None:
         super().__init__()
         if roi_size is not None:
-            divisor = levels.divisor(0)
-            if len(roi_size) != levels.spatial_dims or any(n < 1 or n % divisor for n in roi_size):
-                raise ValueError(
-                    f"roi_size must have {levels.spatial_dims} entries divisible by {divisor}, got {tuple(roi_size)}."
-                )
+            fitting = levels.padded_size(roi_size, level=0)
+            if fitting != tuple(roi_size):
+                raise ValueError(f"roi_size must be a size level 0 can process, as {fitting}, got {tuple(roi_size)}.")
         self.levels = levels
         self.routing = routing
         self.roi_size = roi_size
@@ -138,5 +137,9 @@ def _resample(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     factors = [n / m for n, m in zip(x.shape[2:], size)]
     if max(factors) > 1:
         # Half a voxel of blur per voxel of growth is scikit-image's and MONAI's choice for anti-aliasing.
-        x = GaussianFilter(len(size), [max(0.0, (f - 1) / 2) for f in factors])(x)
+        sigmas = [max(0.0, (f - 1) / 2) for f in factors]
+        margins = [math.ceil(4 * s) for s in sigmas]  # the filter's reach; it would pad with zeros and darken borders
+        x = F.pad(x, [m for m in reversed(margins) for _ in range(2)], mode="replicate")
+        x = GaussianFilter(len(size), sigmas)(x)
+        x = x[(..., *(slice(m, n - m) for m, n in zip(margins, x.shape[2:])))]
     return F.interpolate(x, size, mode=LINEAR[len(size)])

@@ -120,7 +120,8 @@ class ScaleDice(Metric):
         for item in output:
             for grid, (pred, label) in GRIDS.items():
                 if pred in item:
-                    dice = dice_per_class(item[pred], item[label], len(self.class_names) + 1)
+                    # The engine moves only the keys it knows to its device.
+                    dice = dice_per_class(item[pred], item[label].to(item[pred].device), len(self.class_names) + 1)
                     scale = 0.5 ** int(item["level"])
                     self.rows += [
                         dict(zip(ROW, (item["case"], scale if scale < 1 else 1, grid, name, d)))

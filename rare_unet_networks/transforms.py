@@ -39,6 +39,13 @@ def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
     return tuple(n // factor for n in shape)
 
 
+def _check_modes(image_mode: str = "mean", label_mode: str = "majority") -> None:
+    if image_mode not in IMAGE_MODES:
+        raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {image_mode!r}.")
+    if label_mode not in LABEL_MODES:
+        raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {label_mode!r}.")
+
+
 def coarsen_image(image: MetaTensor, level: int, mode: str = "mean") -> MetaTensor:
     """Image at 1/2^level of its resolution, on the grid of the blocks' centres.
 
@@ -53,8 +60,7 @@ def coarsen_image(image: MetaTensor, level: int, mode: str = "mean") -> MetaTens
     Raises:
         ValueError: on an unknown mode or a size that does not divide.
     """
-    if mode not in IMAGE_MODES:
-        raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {mode!r}.")
+    _check_modes(image_mode=mode)
     size = _check_divisible(image.shape[1:], 2**level)
     return image if level == 0 else Resize(size, mode=IMAGE_MODES[mode])(image)
 
@@ -71,8 +77,7 @@ def coarsen_label(label: MetaTensor, level: int, mode: str = "majority") -> Meta
     Raises:
         ValueError: on an unknown mode or a size that does not divide.
     """
-    if mode not in LABEL_MODES:
-        raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {mode!r}.")
+    _check_modes(label_mode=mode)
     size = _check_divisible(label.shape[1:], 2**level)
     if level == 0:
         return label
@@ -110,6 +115,7 @@ class Coarsend(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(image_keys, allow_missing_keys)
+        _check_modes(image_mode, label_mode)
         self.label_keys = ensure_tuple(label_keys)
         self.level_key = level_key
         self.divisor = divisor
@@ -136,7 +142,7 @@ class MultiResolutionPyramidd(MapTransform):
 
     Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
     background). Image and label of a level share one grid and carry its affine. Scale the intensities of each level
-    next, and pad to what the network can process last: the inferer, too, pads after scaling.
+    next, and pad to what the network can process last: the inferer, too, pads a scan after it was scaled.
 
     Args:
         image_keys: images, shape (C, D, H, W).
@@ -157,6 +163,7 @@ class MultiResolutionPyramidd(MapTransform):
         label_mode: str = "majority",
     ) -> None:
         super().__init__(image_keys)
+        _check_modes(image_mode, label_mode)
         self.label_keys = ensure_tuple(label_keys)
         self.num_levels = num_levels
         self.divisor = divisor

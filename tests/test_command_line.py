@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rare_unet_networks import as_bool, bundle_root, check_command_line
+from rare_unet_networks import as_bool, as_path, bundle_root, check_command_line
 from rare_unet_networks.command_line import innermost_reason
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
@@ -44,12 +44,38 @@ def test_known_overrides_pass(config, options):
         (("--datasetdir=x",), "--datasetdir is neither"),
         (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
         (("--amp",), "--amp is neither"),
+        (("-inputt", "x"), "--inputt is neither"),  # fire takes one dash as well
         (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
     ],
 )
 def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, match):
     with pytest.raises(SystemExit, match=match):
         check_command_line(command(config, *options))
+
+
+def test_an_args_file_counts_as_options(config, tmp_path):
+    args = tmp_path / "args.json"
+    args.write_text(json.dumps({"config_file": str(config), "output_dir": "x"}))
+    argv = [MODULE, "run", "training", "--args_file", str(args)]
+    check_command_line(argv)
+    assert bundle_root(argv) == str(config.parents[1])
+    with pytest.raises(SystemExit, match="--nonsense is neither"):
+        check_command_line([*argv, "--nonsense", "1"])
+
+
+@pytest.mark.parametrize(
+    "options, value, expected",
+    [
+        (("--output_dir", "2024.10"), 2024.1, "2024.10"),
+        (("--output_dir=1e3",), 1000.0, "1e3"),
+        (("--output_dir", "a,b"), ("a", "b"), "a,b"),
+        (("--output_dir", "$'x' + 'y'"), "xy", "xy"),  # an expression counts by its value
+        ((), 7, "7"),
+    ],
+)
+def test_a_path_is_taken_as_it_was_written(config, monkeypatch, options, value, expected):
+    monkeypatch.setattr("sys.argv", command(config, *options))
+    assert as_path("output_dir", value) == expected
 
 
 def test_other_programs_are_left_alone(config):

@@ -66,6 +66,20 @@ def test_resampling_there_and_back_keeps_a_ramp_in_place(axis, spacing):
     torch.testing.assert_close(inner, ramp.narrow(2 + axis, 5, 10), atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("spacing", [0.25, 0.5, 0.75, 4.0])
+def test_resampling_keeps_a_constant_up_to_the_border(spacing):
+    seen = []
+
+    def net(x, level):
+        seen.append(x)
+        return x
+
+    image = scan((32, 40, 24), (spacing, spacing, 1.0), value=1.0)
+    out = ResolutionRoutingInferer(LEVELS, cval=1.0)(image, net)
+    torch.testing.assert_close(seen[0], torch.ones_like(seen[0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out.as_tensor(), image.as_tensor(), atol=1e-3, rtol=0)
+
+
 def test_an_axis_within_ten_percent_is_not_resampled():
     net = Recorder()
     ResolutionRoutingInferer(LEVELS)(scan((32, 32, 32), (1.0, 1.09, 0.91)), net)
@@ -118,9 +132,17 @@ def test_arguments_go_on_to_the_network():
     assert seen == {"extra": "extra", "flag": True}
 
 
-@pytest.mark.parametrize("roi_size", [(32, 32), (30, 32, 32), (0, 32, 32)])
-def test_ill_roi_size_is_refused(roi_size):
-    with pytest.raises(ValueError, match="roi_size must have 3 entries divisible by 16"):
+@pytest.mark.parametrize(
+    "roi_size, match",
+    [
+        ((32, 32), "must have 3 axes"),
+        ((30, 32, 32), r"a size level 0 can process, as \(32, 32, 32\)"),
+        ((16, 16, 16), r"a size level 0 can process, as \(32, 16, 16\)"),  # a single voxel at the deepest stage
+        ((0, 32, 32), "1 voxel or more"),
+    ],
+)
+def test_ill_roi_size_is_refused(roi_size, match):
+    with pytest.raises(ValueError, match=match):
         ResolutionRoutingInferer(LEVELS, roi_size=roi_size)
 
 

@@ -37,9 +37,9 @@ def table(network: dict, mean_shape: dict) -> str:
             lines.append(f"| {title} | " + " | ".join(f"**{c}**" if name == "mean" else c for c in cells) + " |")
     cells = [cell(mean_shape["native", "mean", scale], sd=scale != "average") for scale in SCALES]
     lines.append("| mean shape (no image), own grid | " + " | ".join(cells) + " |")
-    # No image is used, so no scale either: on the 1 mm grid the mean shape is the same whatever the scan.
-    full = cell(mean_shape["full", "mean", "1"])
-    lines.append(f"| mean shape (no image), 1 mm | {full} | {full} | {full} | {full} | {full.split()[0]} |")
+    # No image is used, so no scale either: at 1 mm the mean shape is what it is, whatever the scan's resolution.
+    cells = [cell(mean_shape["full", "mean", "1"]), *["same"] * 4]
+    lines.append("| mean shape (no image), 1 mm | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -31,12 +31,12 @@ def run(*files, workflow_type="infer", run=True, **overrides):
     return workflow
 
 
-def command(run_id, file, *options, launcher=(), start=False, variables=None, **overrides):
+def command(run_id, file, *options, launcher=(), start=False, variables=None, cwd="/", **overrides):
     """The command of the documentation, from another folder; returns the process, finished unless ``start``."""
     words = [sys.executable, "-m", *launcher, "monai.bundle", "run", run_id, "--config_file", str(file)]
     words += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
-    kwargs = dict(cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    kwargs = dict(cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     return subprocess.Popen([*words, *options], **kwargs) if start else subprocess.run([*words, *options], **kwargs)
 
 

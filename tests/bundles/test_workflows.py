@@ -145,7 +145,7 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
     errors = [line for line in result.stdout.splitlines() if " ERROR - " in line]
     assert len(errors) == 5 and errors[-1].split("ERROR - ")[1].startswith("4 of 5 failed")
     for name, reason in {
-        "constant.nii.gz": "constant",
+        "constant.nii.gz": "no contrast",
         "flat.nii.gz": "spacing must be finite and above 0",
         "four.nii": "expected 1 channel(s), got 4",
         "junk.nii.gz": "not a gzip file",
@@ -212,22 +212,51 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
         np.testing.assert_array_equal(answer, expected)
 
 
-def test_a_class_in_neither_map_is_left_out_and_a_bad_case_does_not_stop_evaluating(tmp_path):
+def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating(tmp_path):
     dataset = tmp_path / "data"
     for folder in ("imagesTr", "labelsTr"):
         (dataset / folder).mkdir(parents=True)
     image, label = nib.load(CASE), nib.load(SUBJECT / "labelsTr" / CASE.name)
-    nib.save(image, dataset / "imagesTr" / "good.nii.gz")
-    nib.save(label, dataset / "labelsTr" / "good.nii.gz")
-    (dataset / "imagesTr" / "bad.nii.gz").write_text("not a scan")
-    nib.save(label, dataset / "labelsTr" / "bad.nii.gz")
-    options = dict(dataset_dir=dataset, output_dir=tmp_path / "out", split="test")
-    result = command("evaluating", CONFIGS / "evaluate.json", **options)
-    assert result.returncode == 1 and "4 of 8 failed" in result.stdout
-    rows = read(tmp_path / "out" / "metrics" / "per_case.csv")
-    assert {r["case"] for r in rows} == {"good"} and len(rows) == 16
+    values = np.asarray(label.dataobj)
+    labels = {
+        "good": label,
+        "unreadable": label,
+        "shifted": nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])),
+        "cut": nib.Nifti1Image(values[:, :, :-1], label.affine),
+        "strange": nib.Nifti1Image(np.where(values == 2, 7, values).astype(np.uint8), label.affine),
+    }
+    for name, answer in labels.items():
+        nib.save(image, dataset / "imagesTr" / f"{name}.nii.gz")
+        nib.save(answer, dataset / "labelsTr" / f"{name}.nii.gz")
+    (dataset / "imagesTr" / "unreadable.nii.gz").write_text("not a scan")
+    output = tmp_path / "out"
+    # A third class that is in no map: left out and counted.
+    state = torch.load(CONFIGS.parent / "models" / "model.pt", weights_only=True)
+    for key in [k for k in state if k.startswith("heads.")]:
+        extra = torch.zeros_like(state[key][:1]) - (1e4 if key.endswith("bias") else 0)
+        state[key] = torch.cat([state[key], extra])
+    torch.save(state, tmp_path / "four.pt")
+    options = dict(dataset_dir=dataset, output_dir=output, split="test", checkpoint=tmp_path / "four.pt")
+    names = {"network_def#out_channels": 4, "class_names": "['anterior','posterior','absent']"}
+    result = command("evaluating", CONFIGS / "evaluate.json", **options, **names)
+    assert result.returncode == 1 and "16 of 20 failed" in result.stdout, result.stdout
+    for name, reason in {
+        "unreadable": "not a gzip file",
+        "shifted": "the label's affine is not its image's",
+        "cut": "the label has",
+        "strange": "must hold 0 to 3 only",
+    }.items():
+        assert f"{name}.nii.gz: " in result.stdout and reason in result.stdout
+    rows = read(output / "metrics" / "per_case.csv")
     assert list(rows[0]) == ["case", "scale", "grid", "class", "dice"]
-    assert {r["scale"] for r in rows} == {"1", "0.5", "0.25", "0.125"}
+    assert {r["case"] for r in rows} == {"good"} and len(rows) == 4 * 2 * 3
+    assert {r["dice"] for r in rows if r["class"] == "absent"} == {"nan"}
+    summary = {(r["scale"], r["grid"], r["class"]): r for r in read(output / "summary.csv")}
+    assert {key[0] for key in summary} == {"1", "0.5", "0.25", "0.125", "average"}
+    absent = summary["0.5", "native", "absent"]
+    assert (absent["mean"], absent["n"], absent["left_out"]) == ("nan", "0", "1")
+    parts = [float(summary["0.5", "native", c]["mean"]) for c in ("anterior", "posterior")]
+    assert float(summary["0.5", "native", "mean"]["mean"]) == pytest.approx(sum(parts) / 2, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +278,41 @@ def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides
 
 
 def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path):
-    (tmp_path / "2024").symlink_to(SAMPLE / "images")
-    result = command("run", CONFIGS / "inference.json", input=tmp_path / "2024", output_dir=tmp_path / "7", amp="false")
+    (tmp_path / "2024.10").symlink_to(SAMPLE / "images")
+    options = dict(cwd=tmp_path, input="2024.10", output_dir="1e3", amp="false")
+    result = command("run", CONFIGS / "inference.json", **options)
     assert result.returncode == 0, result.stdout
-    assert (tmp_path / "7" / "volumes.csv").exists()
+    assert (tmp_path / "1e3" / "volumes.csv").exists()
+    assert "icbm152_left_1x1x4mm   1x1x4       0" in result.stdout
+
+
+def test_dataset_dir_names_the_scans_to_segment_as_well_as_input(tmp_path):
+    run("inference.json", dataset_dir=str(SUBJECT / "imagesTr"), output_dir=str(tmp_path))
+    assert {r["case"] for r in read(tmp_path / "volumes.csv")} == {"hippocampus_067", "hippocampus_068"}
+
+
+def test_axes_of_one_voxel_and_sheared_grids_are_kept(tmp_path):
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    image = nib.load(CASE)
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.2
+    files = {"four": data[..., None], "slice": data[:, :, 16:17], "sheared": data}
+    for name, array in files.items():
+        nib.save(nib.Nifti1Image(array, sheared if name == "sheared" else np.eye(4)), scans / f"{name}.nii.gz")
+    run("inference.json", input=str(scans), output_dir=str(output))
+    for name, array in files.items():
+        answer = nib.load(output / f"{name}_seg.nii.gz")
+        assert answer.shape == array.shape
+        np.testing.assert_allclose(answer.affine, nib.load(scans / f"{name}.nii.gz").affine, atol=1e-5)
+    rows = [r for r in read(output / "volumes.csv") if r["case"] == "sheared"]
+    assert [float(r["mm3"]) for r in rows] == pytest.approx([int(r["voxels"]) for r in rows])  # its determinant is 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_evaluating_and_inferring_run_on_a_gpu(tmp_path):
+    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 32
+    run("inference.json", output_dir=str(tmp_path), device="cuda:0")
+    assert len(read(tmp_path / "volumes.csv")) == 16
