@@ -4,9 +4,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def log_levels_as_before():
+def loggers_speak():
     """Configs quieten loggers of the package in their process; here many run in one."""
-    logger = logging.getLogger("rare_unet_networks.inferers")
-    before = logger.level
-    yield
-    logger.setLevel(before)
+    logging.getLogger("rare_unet_networks.inferers").setLevel(logging.NOTSET)
