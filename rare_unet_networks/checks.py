@@ -57,12 +57,14 @@ class CheckScand(MapTransform):
             low, high = (float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5]))
             if low == high:
                 raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {low:g})")
+        name = scan.meta.get("filename_or_obj", "scan")
         spacing = spacing_of(scan.affine, self.spatial_dims)
         if not all(math.isfinite(s) and s > 0 for s in spacing):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
+        if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
+            logger.warning(f"{name}: the file does not say how it is oriented, left and right may be swapped")
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
-            name = scan.meta.get("filename_or_obj", "scan")
             logger.warning(
                 f"{name}: field of view {by(extent)} mm, the network was trained on "
                 f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from monai.bundle.scripts import run
 
 __all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "innermost_reason"]
 
+logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file")
 OPTION = re.compile(r"--?[A-Za-z]")
@@ -33,16 +35,26 @@ def as_bool(value: Any) -> bool:
     return text in ("true", "1")
 
 
-def innermost_reason(error: BaseException) -> str:
-    """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
+def _innermost(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def innermost_reason(error: BaseException) -> str:
+    """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
+    error = _innermost(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.__excepthook__(kind, error, trace)
+    if isinstance(
+        _innermost(error), (ValueError, OSError)
+    ):  # what a user gave; anything else is for a developer as well
+        logger.debug("what led to it:", exc_info=error)
+    else:
+        sys.__excepthook__(kind, error, trace)
     print(f"error: {innermost_reason(error)}", file=sys.stderr)
 
 
@@ -97,7 +109,8 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on an override that the configs do not know, and on a path that does not exist.
 
-    Later errors get their innermost reason as the last line, below MONAI's traceback.
+    Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
+    level DEBUG only.
 
     Args:
         argv: the command, ``sys.argv`` by default.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ __all__ = ["at_levels", "case_name", "input_datalist", "msd_datalist"]
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
 POSTFIX = "_seg"
+FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
 
 def case_name(path: str | Path) -> str:
@@ -66,16 +68,17 @@ def at_levels(items: Sequence[dict], num_levels: int) -> list[dict]:
 
 
 def input_datalist(path: str) -> list[dict[str, str]]:
-    """Scans to segment: one NIfTI file or all of a folder; earlier answers (``*_seg.nii.gz``) are passed over.
+    """Scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier answers (``*_seg``).
 
     Args:
         path: a file or a folder. A file of another kind is taken as well: it fails by itself, with its reason.
 
     Returns:
-        items with ``image`` (path) and ``case``.
+        items with ``image`` (path) and ``case``; of files that would write the same answer, with the reason under
+        ``FAILURE``, see :py:class:`rare_unet_networks.GuardedDataset`.
 
     Raises:
-        ValueError: when the path does not exist, holds no NIfTI file, or two files would write the same answer.
+        ValueError: when the path does not exist or holds no NIfTI file.
     """
     source = Path(str(path))
     if not source.exists():
@@ -86,12 +89,9 @@ def input_datalist(path: str) -> list[dict[str, str]]:
     if not files:
         raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
     items = [{"image": str(p), "case": case_name(p)} for p in files]
-    seen: dict[str, str] = {}
+    cases = Counter(item["case"] for item in items)
     for item in items:
-        if item["case"] in seen:
-            raise ValueError(
-                f"{seen[item['case']]} and {item['image']} would both write {item['case']}{POSTFIX}.nii.gz."
-            )
-        seen[item["case"]] = item["image"]
+        if cases[item["case"]] > 1:
+            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

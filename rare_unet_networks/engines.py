@@ -12,11 +12,11 @@ from monai.data import Dataset, MetaTensor
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from .command_line import innermost_reason
+from .datalists import FAILURE
 
 __all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "exit_status"]
 
 logger = logging.getLogger(__name__)
-FAILURE = "failure"
 
 
 class GuardedDataset(Dataset):
@@ -33,6 +33,8 @@ class GuardedDataset(Dataset):
         self.name_key = name_key
 
     def __getitem__(self, index: int) -> dict:
+        if FAILURE in self.data[index]:
+            return {key: self.data[index][key] for key in (FAILURE, self.name_key)}
         try:
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
@@ -79,7 +81,7 @@ def exit_status(evaluator: GuardedEvaluator) -> None:
     """
     total, failures = evaluator.state.epoch_length or 0, evaluator.failures
     if failures:
-        logger.error(f"{len(failures)} of {total} failed: {', '.join(name for name, _ in failures)}")
+        logger.error(f"{len(failures)} of {total} failed: {', '.join(dict.fromkeys(name for name, _ in failures))}")
         sys.exit(1)
     logger.info(f"{total} of {total} done")
 

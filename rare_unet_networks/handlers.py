@@ -131,8 +131,13 @@ class ResumableCheckpoint:
         newest = latest_checkpoint(self.save_dir)
         if newest is not None:
             CheckpointLoader(newest, objects, map_location=self.map_location).attach(engine)
+            engine.add_event_handler(Events.STARTED, self._tell_if_done)
         CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._prune)
+
+    def _tell_if_done(self, engine: Engine) -> None:
+        if engine.state.epoch >= engine.state.max_epochs:
+            logger.info(f"all {engine.state.max_epochs} epochs are trained already, nothing is left to do")
 
     def _prune(self, engine: Engine) -> None:
         """Removes what a run before this one left: each run's saver knows its own files only."""

@@ -100,6 +100,7 @@ class ResolutionRoutingInferer(Inferer):
         """
         route = self.route(inputs)
         logger.info(f"{self._name(inputs)}{route}")
+        self._warn_of_distance(inputs, route)
         x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         x = _resample(x, route.resampled_size)
         margins = symmetric_margins(route.resampled_size, route.padded_size)
@@ -114,6 +115,13 @@ class ResolutionRoutingInferer(Inferer):
         if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
         return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+
+    def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
+        if route.spacing is not None:
+            nearest = self.levels.level_spacing(route.level)
+            if not 0.5 <= min(s / t for s, t in zip(route.spacing, nearest)) <= 1.5:  # between levels at most √2
+                scan = f"{self._name(inputs)}spacing {by(route.spacing)} mm"
+                logger.warning(f"{scan} is far from the nearest level's, {by(nearest)} mm: do not trust the answer")
 
     def _fits(self, route: Route) -> bool:
         return self.roi_size is None or all(n <= r for n, r in zip(route.padded_size, self.roi_size))

@@ -21,20 +21,49 @@ __all__ = ["DiceReport", "VolumeReport"]
 logger = logging.getLogger(__name__)
 
 
-class _CSV:
-    """A CSV file that is whole after every row."""
+def _formatted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows]
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+
+class _CSV:
+    """A CSV file that is whole after every case.
+
+    Args:
+        path: where it lies.
+        columns: its columns.
+        keep: keep the rows of cases that are not written again, where the file is there already.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], keep: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.columns = path, columns
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerow(columns)
+        self.rows: list[dict[str, Any]] = []
+        if keep and path.exists():
+            with open(path, newline="") as file:
+                reader = csv.DictReader(file)
+                self.rows = list(reader) if tuple(reader.fieldnames or ()) == tuple(columns) else []
+        self.replace([])
+
+    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes rows, in place of what an earlier run wrote of their cases."""
+        cases = {row.get("case") for row in rows}
+        self.rows = [row for row in self.rows if row.get("case") not in cases] + _formatted(rows)
+        # Whatever happens while writing, the rows of before are not lost.
+        new = self.path.with_suffix(".new")
+        with open(new, "w", newline="") as file:
+            csv.DictWriter(file, self.columns).writerows([dict(zip(self.columns, self.columns)), *self.rows])
+        new.replace(self.path)
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes rows below those that are there."""
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows(
-                {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows
-            )
+            csv.DictWriter(file, self.columns).writerows(_formatted(rows))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines with aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 
 
 class DiceReport:
@@ -66,16 +95,14 @@ class DiceReport:
     def epoch_completed(self) -> None:
         summary = summarise(self.metric.rows)
         _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(summary)
-        for s in summary:
-            left = f", {s['left_out']} left out" if s["left_out"] else ""
-            place = f"scale {s['scale']!s:>7} {s['grid']:<6} {s['class']:<10}"
-            logger.info(f"{place} {s['mean']:.4f} ± {s['sd']:.4f} (n {s['n']}{left})")
+        lines = [[str(cell) for cell in row.values()] for row in _formatted(summary)]
+        logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table([SUMMARY_ROW, *lines])}")
 
 
 class VolumeReport:
     """Writes ``volumes.csv`` case by case: the volume of each class, the level used and the time it took.
 
-    A table of the same is logged at the end.
+    A table of the same is logged at the end. What earlier runs wrote of other cases stays.
 
     Columns: case, class, voxels, mm3, spacing (mm, of the file's own axes), level, seconds (resampling and network).
 
@@ -101,17 +128,16 @@ class VolumeReport:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self) -> None:
-        self._table: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *self._headings)]
-        self._file = _CSV(self.output_dir / "volumes.csv", self.columns)
+        self._lines: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *self._headings)]
+        self._file = _CSV(self.output_dir / "volumes.csv", self.columns, keep=True)
 
     @property
     def _headings(self) -> list[str]:
         return [f"{name} mm3" for name in self.class_names]
 
     def completed(self) -> None:
-        widths = [max(len(cell) for cell in column) for column in zip(*self._table)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in self._table]
-        logger.info("\n".join([f"answers and volumes.csv are in {self.output_dir}", *lines]))
+        if len(self._lines) > 1:
+            logger.info(f"answers and volumes.csv are in {self.output_dir}\n{_table(self._lines)}")
 
     def iteration_started(self) -> None:
         self._start = time.perf_counter()
@@ -132,6 +158,6 @@ class VolumeReport:
                 voxels = int((pred == index).sum())
                 values = (batch["case"], name, voxels, voxels * voxel, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
-            self._file.append(rows)
+            self._file.replace(rows)
             volumes = [f"{row['mm3']:.0f}" for row in rows]
-            self._table.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))
+            self._lines.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))

@@ -1,4 +1,4 @@
-"""NIfTI answers with the very shape of the scan's file."""
+"""NIfTI answers with the very shape, codes and units of the scan's file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+from monai.config import PathLike
 from monai.data import NibabelWriter
 
 __all__ = ["SameShapeWriter"]
@@ -15,14 +17,28 @@ __all__ = ["SameShapeWriter"]
 class SameShapeWriter(NibabelWriter):
     """``monai.data.NibabelWriter`` that keeps axes of a single voxel, which MONAI drops at the end of a shape.
 
-    A scan of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets an answer of that shape. For
-    ``SaveImaged(writer=...)``.
+    A scan of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets an answer of that shape. What the affine
+    means (scanner, aligned, MNI space …) and the units are the scan's, too. For ``SaveImaged(writer=...)``.
     """
+
+    _header: Mapping = {}
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         super().set_metadata(meta_dict, resample, **options)
-        if meta_dict is not None and "dim" in meta_dict:
-            dim = [int(n) for n in np.asarray(meta_dict["dim"])]  # the header's: number of axes, then their sizes
+        self._header = meta_dict or {}
+        if "dim" in self._header:
+            dim = [int(n) for n in np.asarray(self._header["dim"])]  # the header's: number of axes, then their sizes
             shape = dim[1 : 1 + dim[0]]
             if prod(shape) == np.size(self.data_obj):
                 self.data_obj = self.data_obj.reshape(shape)
+
+    def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        super().write(filename, verbose, **obj_kwargs)
+        if not {"sform_code", "qform_code", "xyzt_units"} <= set(self._header):
+            return
+        sform, qform, units = (int(self._header[k]) for k in ("sform_code", "qform_code", "xyzt_units"))
+        affine = self.data_obj.affine
+        self.data_obj.set_sform(affine, code=sform or qform or 1)  # the scan's affine may have come from either
+        self.data_obj.set_qform(affine, code=qform)
+        self.data_obj.header["xyzt_units"] = units
+        nib.save(self.data_obj, filename)

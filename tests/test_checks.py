@@ -25,6 +25,14 @@ def test_scans_that_cannot_be_segmented_are_refused_with_the_reason(scan, match)
         CheckScand("image")({"image": scan})
 
 
+@pytest.mark.parametrize("sform, qform, warned", [(0, 0, True), (1, 0, False), (0, 4, False)])
+def test_a_file_that_does_not_say_its_orientation_is_warned_of(caplog, sform, qform, warned):
+    scan = MetaTensor(torch.tensor(GOOD), meta={"sform_code": sform, "qform_code": qform})
+    with caplog.at_level(logging.WARNING):
+        CheckScand("image")({"image": scan})
+    assert ("left and right may be swapped" in caplog.text) == warned
+
+
 def test_a_field_of_view_far_from_the_training_crops_is_warned_of(caplog):
     scan = MetaTensor(torch.tensor(GOOD), affine=torch.diag(torch.tensor([20.0, 1.0, 1.0, 1.0])))
     with caplog.at_level(logging.WARNING):

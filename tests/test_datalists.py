@@ -66,6 +66,14 @@ def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):
     assert [item["case"] for item in input_datalist(str(tmp_path / "a_seg.nii.gz"))] == ["a_seg"]
 
 
+def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path):
+    for name in ("a.nii", "a.nii.gz", "b.nii"):
+        (tmp_path / name).touch()
+    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path))}
+    clash = "another scan would write a_seg.nii.gz as well"
+    assert reasons == {"a.nii": clash, "a.nii.gz": clash, "b.nii": None}
+
+
 def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):
     (tmp_path / "2024").mkdir()
     (tmp_path / "2024" / "a.nii").touch()
@@ -75,7 +83,7 @@ def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "files, match",
-    [([], "has none"), (["a.nii", "a.nii.gz"], "would both write a_seg.nii.gz"), (None, "does not exist")],
+    [([], "has none"), (["a_seg.nii.gz", "notes.txt"], "has none"), (None, "does not exist")],
 )
 def test_ill_input_is_an_error(tmp_path, files, match):
     folder = tmp_path / "in"

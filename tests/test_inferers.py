@@ -114,6 +114,13 @@ def test_level_and_reason_are_logged(caplog):
     assert "padded from 18×26×18 to 24×32×24" in caplog.text
 
 
+@pytest.mark.parametrize("spacing, far", [(0.4, True), (0.5, False), (1.4, False), (8.0, False), (20.0, True)])
+def test_spacing_far_from_every_level_is_warned_of(caplog, spacing, far):
+    with caplog.at_level(logging.WARNING):
+        ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16), (spacing,) * 3), Recorder())
+    assert ("is far from the nearest level's" in caplog.text) == far
+
+
 def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
     net, image = Recorder(), scan((40, 40, 40), (2.0, 2.0, 2.0))
     out = ResolutionRoutingInferer(LEVELS, roi_size=(32, 32, 32))(image, net)

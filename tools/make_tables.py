@@ -25,7 +25,8 @@ def read(path: str) -> dict[tuple[str, str, str], dict[str, str]]:
 
 
 def cell(row: dict[str, str], sd: bool = True) -> str:
-    return f"{float(row['mean']):.3f}" + (f" ± {float(row['sd']):.3f}" if sd else "")
+    left_out = f" (n {row['n']})" if int(row["left_out"]) else ""
+    return f"{float(row['mean']):.3f}" + (f" ± {float(row['sd']):.3f}" if sd else "") + left_out
 
 
 def table(network: dict, mean_shape: dict) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import signal
 import time
 
@@ -117,7 +118,7 @@ def test_without_tqdm_and_tensorboard_training_says_so_and_runs(tiny, tmp_path):
     hidden.mkdir()
     hide = "import sys\nfor name in ('tqdm', 'tensorboard'):\n    sys.modules[name] = None\n"
     (hidden / "sitecustomize.py").write_text(hide)
-    variables = {"PYTHONPATH": str(hidden)}
+    variables = {"PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
     options = small_options(tiny, tmp_path / "out")
     result = command("training", CONFIGS / "train.json", variables=variables, max_epochs=1, device="cpu", **options)
     assert result.returncode == 0, result.stdout
@@ -140,15 +141,19 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
     nib.save(nib.Nifti1Image(np.stack([data] * 4, axis=-1), np.eye(4)), scans / "four.nii")
     nib.save(nib.Nifti1Image(np.full_like(data, 7), np.eye(4)), scans / "constant.nii.gz")
     (scans / "junk.nii.gz").write_text("not a scan")
+    for suffix in (".nii", ".nii.gz"):
+        nib.save(image, scans / f"twice{suffix}")
     result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output)
     assert result.returncode == 1
     errors = [line for line in result.stdout.splitlines() if " ERROR - " in line]
-    assert len(errors) == 5 and errors[-1].split("ERROR - ")[1].startswith("4 of 5 failed")
+    assert len(errors) == 7 and errors[-1].split("ERROR - ")[1].startswith("6 of 7 failed")
     for name, reason in {
         "constant.nii.gz": "no contrast",
         "flat.nii.gz": "spacing must be finite and above 0",
         "four.nii": "expected 1 channel(s), got 4",
         "junk.nii.gz": "not a gzip file",
+        "twice.nii": "another scan would write twice_seg.nii.gz",
+        "twice.nii.gz": "another scan would write twice_seg.nii.gz",
     }.items():
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
     assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
@@ -274,6 +279,7 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
 def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides, message):
     result = command("inferring", CONFIGS / "inference.json", output_dir=tmp_path / "out", **overrides)
     assert result.returncode != 0 and result.stdout.splitlines()[-1] == message
+    assert "Traceback" not in result.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -305,9 +311,30 @@ def test_axes_of_one_voxel_and_sheared_grids_are_kept(tmp_path):
     for name, array in files.items():
         answer = nib.load(output / f"{name}_seg.nii.gz")
         assert answer.shape == array.shape
+        assert answer.get_data_dtype() == np.uint8
         np.testing.assert_allclose(answer.affine, nib.load(scans / f"{name}.nii.gz").affine, atol=1e-5)
     rows = [r for r in read(output / "volumes.csv") if r["case"] == "sheared"]
     assert [float(r["mm3"]) for r in rows] == pytest.approx([int(r["voxels"]) for r in rows])  # its determinant is 1
+
+
+@pytest.mark.parametrize("sform, qform", [(4, 4), (2, 1), (4, 0), (0, 1)])
+def test_what_the_affine_means_and_the_units_are_the_scans(tmp_path, sform, qform):
+    image = nib.Nifti1Image(np.asarray(nib.load(CASE).dataobj, dtype=np.float32), np.diag([1.0, 1, 1, 1]))
+    image.set_sform(image.affine, code=sform)
+    image.set_qform(image.affine, code=qform)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, tmp_path / "scan.nii.gz")
+    run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"))
+    header = nib.load(tmp_path / "out" / "scan_seg.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (sform or qform, qform)
+    assert header.get_xyzt_units() == ("mm", "sec")
+
+
+def test_volumes_of_earlier_runs_stay_and_a_case_done_again_is_replaced(tmp_path):
+    for name in ("icbm152_left_4mm", "icbm152_right_4mm", "icbm152_left_4mm"):
+        run("inference.json", input=str(SAMPLE / "images" / f"{name}.nii.gz"), output_dir=str(tmp_path))
+    cases = [(r["case"], r["class"]) for r in read(tmp_path / "volumes.csv")]
+    assert cases == [(f"icbm152_{s}_4mm", c) for s in ("right", "left") for c in ("anterior", "posterior")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
