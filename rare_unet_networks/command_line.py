@@ -49,9 +49,8 @@ def innermost_reason(error: BaseException) -> str:
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(
-        _innermost(error), (ValueError, OSError)
-    ):  # what a user gave; anything else is for a developer as well
+    # What a user can mend gets a line; anything else is for a developer as well.
+    if isinstance(_innermost(error), (ValueError, OSError)):
         logger.debug("what led to it:", exc_info=error)
     else:
         sys.__excepthook__(kind, error, trace)
