@@ -187,12 +187,12 @@ class MultiResolutionPyramidd(MapTransform):
 
 
 class FullGridd(MapTransform):
-    """Brings logits of a coarse scan back to the fine grid it was simulated from (undoes :py:class:`Coarsend`).
+    """Brings an answer for a coarse scan back to the fine grid it was simulated from (undoes :py:class:`Coarsend`).
 
-    Logits are interpolated linearly, then the padding is cut off.
+    Probabilities (or logits) are interpolated linearly, then the padding is cut off.
 
     Args:
-        keys: logits on the coarse grid, shape (C, D, H, W); the answer is written to ``<key>_full``.
+        keys: probabilities on the coarse grid, shape (C, D, H, W); the answer is written to ``<key>_full``.
         like: key of something on the fine grid, whose spatial size counts.
         level_key: where the level is written in the data.
     """
