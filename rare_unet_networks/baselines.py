@@ -13,7 +13,7 @@ from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCro
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import Levels, symmetric_margins
+from .levels import Levels, symmetric_core
 
 __all__ = ["MeanShapeInferer"]
 
@@ -62,7 +62,6 @@ class MeanShapeInferer(Inferer):
         """
         scale = 2 ** self.route(inputs).level
         fine = [n * scale for n in inputs.shape[2:]]
-        margins = symmetric_margins(fine, self.mean.shape[1:])
-        window = self.mean[(slice(None), *(slice(before, before + n) for (before, _), n in zip(margins, fine)))]
+        window = self.mean[(..., *symmetric_core(fine, self.mean.shape[1:]))]
         shares = F.interpolate(window[None], tuple(inputs.shape[2:]), mode="area").expand(len(inputs), -1, -1, -1, -1)
         return convert_to_dst_type(shares, inputs)[0] if isinstance(inputs, MetaTensor) else shares

@@ -1,10 +1,11 @@
-"""What a scan has to be before anything is computed from it."""
+"""What a scan and a label have to be before anything is computed from it."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from monai.config import KeysCollection
@@ -17,6 +18,19 @@ from .levels import by, spacing_of
 __all__ = ["CheckLabeld", "CheckScand"]
 
 logger = logging.getLogger(__name__)
+
+
+def _name(tensor: MetaTensor) -> str:
+    return str(tensor.meta.get("filename_or_obj", "scan"))
+
+
+@contextmanager
+def _naming(tensor: MetaTensor) -> Iterator[None]:
+    """Puts the file before what is wrong with it: a training that stops has nobody else to say which it was."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{_name(tensor)}: {error}") from None
 
 
 class CheckScand(MapTransform):
@@ -43,7 +57,8 @@ class CheckScand(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         for key in self.keys:
-            self._check(data[key])
+            with _naming(data[key]):
+                self._check(data[key])
         return dict(data)
 
     def _check(self, scan: MetaTensor) -> None:
@@ -57,16 +72,15 @@ class CheckScand(MapTransform):
             low, high = (float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5]))
             if low == high:
                 raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {low:g})")
-        name = scan.meta.get("filename_or_obj", "scan")
         spacing = spacing_of(scan.affine, self.spatial_dims)
         if not all(math.isfinite(s) and s > 0 for s in spacing):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
         if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
-            logger.warning(f"{name}: the file does not say how it is oriented, left and right may be swapped")
+            logger.warning(f"{_name(scan)}: the file does not say how it is oriented, left and right may be swapped")
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
             logger.warning(
-                f"{name}: field of view {by(extent)} mm, the network was trained on "
+                f"{_name(scan)}: field of view {by(extent)} mm, the network was trained on "
                 f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
             )
 
@@ -89,14 +103,16 @@ class CheckLabeld(MapTransform):
         self.num_classes = num_classes
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        image = data[self.image_key]
         for key in self.keys:
-            label = data[key]
-            if label.shape[1:] != image.shape[1:]:
-                raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
-            if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
-                raise ValueError("the label's affine is not its image's: they do not lie on one grid")
-            found = set(torch.unique(label.as_tensor()).tolist())
-            if not found <= set(range(self.num_classes)):
-                raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")
+            with _naming(data[key]):
+                self._check(data[key], data[self.image_key])
         return dict(data)
+
+    def _check(self, label: MetaTensor, image: MetaTensor) -> None:
+        if label.shape[1:] != image.shape[1:]:
+            raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
+        if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
+            raise ValueError("the label's affine is not its image's: they do not lie on one grid")
+        found = set(torch.unique(label.as_tensor()).tolist())
+        if not found <= set(range(self.num_classes)):
+            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")

@@ -64,6 +64,7 @@ class GuardedEvaluator(SupervisedEvaluator):
             return []
 
     def _fail(self, name: str, reason: str) -> None:
+        reason = reason.removeprefix(f"{name}: ")  # checks name the file themselves
         self.failures.append((name, reason))
         logger.error(f"{name}: {reason}")
 

@@ -19,7 +19,7 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import LINEAR, Levels, Route, by, symmetric_margins
+from .levels import LINEAR, Levels, Route, by, symmetric_core, symmetric_margins
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -110,8 +110,7 @@ class ResolutionRoutingInferer(Inferer):
             return network(window, *args, level=route.level, **kwargs)
 
         logits = predict(x) if self._fits(route) else self._slide(x, predict)
-        core = tuple(slice(before, before + n) for (before, _), n in zip(margins, route.resampled_size))
-        logits = logits[(slice(None), slice(None), *core)]
+        logits = logits[(..., *symmetric_core(route.resampled_size, route.padded_size))]
         if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
         return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits

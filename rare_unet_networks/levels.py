@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import ensure_tuple
 
-__all__ = ["Levels", "Route", "by", "spacing_of", "symmetric_margins"]
+__all__ = ["Levels", "Route", "by", "spacing_of", "symmetric_core", "symmetric_margins"]
 
 ROUTINGS = ("auto", "spacing", "size")
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
@@ -39,6 +39,12 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
 def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
     """Voxels before and after on each axis of a symmetric padding; an odd voxel goes after, as in MONAI's pads."""
     return [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(spatial_size, padded_size)]
+
+
+def symmetric_core(spatial_size: Sequence[int], padded_size: Sequence[int]) -> tuple[slice, ...]:
+    """Index of what was there before a symmetric padding, for ``x[(..., *core)]``."""
+    margins = symmetric_margins(spatial_size, padded_size)
+    return tuple(slice(before, before + n) for (before, _), n in zip(margins, spatial_size))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -95,21 +95,20 @@ class ScaleDice(Metric):
 
     Reads ``pred``, ``label``, ``case`` and ``level`` (and ``pred_full``, ``label_full`` where present) of every
     decollated item. ``engine.state.metrics`` gets the average under the metric's name and, beside it, one entry per
-    scale and class, as ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch.
+    scale and class, as ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, ``summary`` what
+    :py:func:`summarise` made of them.
 
     Args:
         class_names: names of the classes above background, in order.
-        output_transform: from the engine's output to the list of items; the engine's batch and output merged by
-            default.
     """
 
-    def __init__(self, class_names: Sequence[str], output_transform: Callable = lambda x: x) -> None:
+    def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
-        self.rows: list[dict[str, Any]] = []
-        super().__init__(output_transform)
+        super().__init__()
 
     def reset(self) -> None:
-        self.rows = []
+        self.rows: list[dict[str, Any]] = []
+        self.summary: list[dict[str, Any]] = []
 
     def iteration_completed(self, engine: Engine) -> None:
         # A guarded evaluator leaves no output where a case failed.
@@ -135,11 +134,12 @@ class ScaleDice(Metric):
             dist.all_gather_object(gathered, rows)
             # A distributed sampler repeats cases to fill the last batch: count each once.
             rows = list({tuple(r[k] for k in ROW[:-1]): r for part in gathered for r in part}.values())
-        self._summary = [s for s in summarise(rows) if s["grid"] == "native"]
-        return next((s["mean"] for s in self._summary if s["scale"] == "average" and s["class"] == "mean"), math.nan)
+        self.summary = summarise(rows)
+        means = {(s["grid"], s["scale"], s["class"]): s["mean"] for s in self.summary}
+        return means.get(("native", "average", "mean"), math.nan)
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)
-        for s in self._summary:
-            if s["scale"] != "average":
+        for s in self.summary:
+            if s["grid"] == "native" and s["scale"] != "average":
                 engine.state.metrics[f"{name}_scale_{s['scale']}_{s['class']}"] = s["mean"]

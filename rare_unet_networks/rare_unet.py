@@ -139,12 +139,10 @@ class RAREUNet(nn.Module):
         Raises:
             ValueError: when ``level`` or ``levels`` name a level that does not exist, or a size does not divide.
         """
-        if torch.jit.is_scripting():
-            # The exported network is for inference: one image, one path.
-            assert isinstance(x, torch.Tensor), "a scripted RAREUNet takes one image"
-            return self.run_path(x, level)[0]
         if isinstance(x, torch.Tensor):
             return self.run_path(x, level)[0]
+        if torch.jit.is_scripting():
+            raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
         active = list(range(len(x))) if levels is None else list(levels)
         if len(active) != len(x) or active != sorted(set(active)):
             raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")

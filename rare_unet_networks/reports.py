@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
 from .inferers import ResolutionRoutingInferer
-from .metrics import ROW, SUMMARY_ROW, ScaleDice, summarise
+from .metrics import ROW, SUMMARY_ROW, ScaleDice
 
 __all__ = ["DiceReport", "VolumeReport"]
 
@@ -93,9 +93,8 @@ class DiceReport:
         self._written = len(self.metric.rows)
 
     def epoch_completed(self) -> None:
-        summary = summarise(self.metric.rows)
-        _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(summary)
-        lines = [[str(cell) for cell in row.values()] for row in _formatted(summary)]
+        _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
+        lines = [[str(cell) for cell in row.values()] for row in _formatted(self.metric.summary)]
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table([SUMMARY_ROW, *lines])}")
 
 
@@ -128,12 +127,9 @@ class VolumeReport:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self) -> None:
-        self._lines: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *self._headings)]
+        volumes = [f"{name} mm3" for name in self.class_names]
+        self._lines: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *volumes)]
         self._file = _CSV(self.output_dir / "volumes.csv", self.columns, keep=True)
-
-    @property
-    def _headings(self) -> list[str]:
-        return [f"{name} mm3" for name in self.class_names]
 
     def completed(self) -> None:
         if len(self._lines) > 1:

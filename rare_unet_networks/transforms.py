@@ -8,7 +8,7 @@ half a block against the image; they are kept as an option for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.config import KeysCollection
@@ -18,7 +18,7 @@ from monai.transforms import DivisiblePad, MapTransform, RandomizableTransform, 
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from .levels import LINEAR, by, symmetric_margins
+from .levels import LINEAR, by, symmetric_core
 
 __all__ = [
     "Coarsend",
@@ -88,7 +88,40 @@ def coarsen_label(label: MetaTensor, level: int, mode: str = "majority") -> Meta
     return shares.argmax(dim=0, keepdim=True).to(label.dtype)
 
 
-class Coarsend(MapTransform):
+class _Coarsening(MapTransform):
+    """What the two transforms below share: padding images and labels, then making coarse ones of them."""
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection,
+        divisor: int,
+        image_mode: str,
+        label_mode: str,
+    ) -> None:
+        super().__init__(image_keys)
+        _check_modes(image_mode, label_mode)
+        self.label_keys = ensure_tuple(label_keys)
+        self.divisor = divisor
+        self.image_mode = image_mode
+        self.label_mode = label_mode
+
+    def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
+        """Every image and label, padded and coarsened to each of ``levels``, by key."""
+        made = {}
+        for key in self.keys:
+            image = self._padded(data[key], float(data[key].min()))
+            made[key] = [coarsen_image(image, level, self.image_mode) for level in levels]
+        for key in self.label_keys:
+            label = self._padded(data[key], 0)
+            made[key] = [coarsen_label(label, level, self.label_mode) for level in levels]
+        return made
+
+    def _padded(self, tensor: MetaTensor, value: float) -> MetaTensor:
+        return DivisiblePad(self.divisor, mode="constant", value=value)(tensor)
+
+
+class Coarsend(_Coarsening):
     """One coarse scan, simulated from a fine one: padded symmetrically to a multiple of ``divisor``, then coarsened.
 
     The level is read from the data (``level_key``), so that one dataset holds a case at several scales. Images are
@@ -101,7 +134,6 @@ class Coarsend(MapTransform):
         divisor: multiple to pad to, voxels.
         image_mode: see :py:func:`coarsen_image`.
         label_mode: see :py:func:`coarsen_label`.
-        allow_missing_keys: as in MONAI.
     """
 
     def __init__(
@@ -112,32 +144,22 @@ class Coarsend(MapTransform):
         divisor: int = 8,
         image_mode: str = "mean",
         label_mode: str = "majority",
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(image_keys, allow_missing_keys)
-        _check_modes(image_mode, label_mode)
-        self.label_keys = ensure_tuple(label_keys)
+        super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
         self.level_key = level_key
-        self.divisor = divisor
-        self.image_mode = image_mode
-        self.label_mode = label_mode
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        level = int(d[self.level_key])
+        d, level = dict(data), int(data[self.level_key])
         if level == 0:
             return d
-        for key in self.key_iterator(d):
-            d[key] = coarsen_image(_pad(d[key], self.divisor, float(d[key].min())), level, self.image_mode)
-        for key in self.label_keys:
-            d[key] = coarsen_label(_pad(d[key], self.divisor, 0), level, self.label_mode)
-        for key in (*self.key_iterator(d), *self.label_keys):
+        for key, (scan,) in self.coarse(d, [level]).items():
             # From here on it is a scan of its own, as if read from a coarse file: nothing is left to invert.
-            d[key].applied_operations = []
+            scan.applied_operations = []
+            d[key] = scan
         return d
 
 
-class MultiResolutionPyramidd(MapTransform):
+class MultiResolutionPyramidd(_Coarsening):
     """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
 
     Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
@@ -162,28 +184,15 @@ class MultiResolutionPyramidd(MapTransform):
         image_mode: str = "mean",
         label_mode: str = "majority",
     ) -> None:
-        super().__init__(image_keys)
-        _check_modes(image_mode, label_mode)
-        self.label_keys = ensure_tuple(label_keys)
+        super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
         self.num_levels = num_levels
-        self.divisor = divisor
-        self.image_mode = image_mode
-        self.label_mode = label_mode
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        for key in self.keys:
-            image = d.pop(key)
-            image = _pad(image, self.divisor, float(image.min()))
-            d.update({f"{key}_{level}": coarsen_image(image, level, self.image_mode) for level in self._levels})
-        for key in self.label_keys:
-            label = _pad(d.pop(key), self.divisor, 0)
-            d.update({f"{key}_{level}": coarsen_label(label, level, self.label_mode) for level in self._levels})
+        for key, scans in self.coarse(d, range(self.num_levels)).items():
+            del d[key]
+            d.update({f"{key}_{level}": scan for level, scan in enumerate(scans)})
         return d
-
-    @property
-    def _levels(self) -> range:
-        return range(self.num_levels)
 
 
 class FullGridd(MapTransform):
@@ -209,9 +218,7 @@ class FullGridd(MapTransform):
             fine = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
             if scale > 1:
                 fine = F.interpolate(fine[None], scale_factor=scale, mode=LINEAR[len(size)])[0]
-            margins = symmetric_margins(size, fine.shape[1:])
-            core = tuple(slice(before, before + n) for (before, _), n in zip(margins, size))
-            d[f"{key}_full"] = fine[(slice(None), *core)]
+            d[f"{key}_full"] = fine[(..., *symmetric_core(size, fine.shape[1:]))]
         return d
 
 
@@ -245,7 +252,3 @@ class RandThickSlicesd(RandomizableTransform, MapTransform):
             smooth = F.interpolate(slices, size, mode=LINEAR[len(size)])[0]
             d[key] = MetaTensor(smooth).copy_meta_from(d[key])
         return d
-
-
-def _pad(image: MetaTensor, divisor: int, value: float) -> MetaTensor:
-    return DivisiblePad(divisor, mode="constant", value=value)(image)

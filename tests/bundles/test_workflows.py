@@ -3,6 +3,7 @@
 import csv
 import itertools
 import os
+import shutil
 import signal
 import time
 
@@ -125,6 +126,16 @@ def test_without_tqdm_and_tensorboard_training_says_so_and_runs(tiny, tmp_path):
     assert result.stdout.count("tqdm is not installed") == 1
     assert result.stdout.count("tensorboard is not installed") == 1
     assert (tmp_path / "out" / "model.pt").exists() and not (tmp_path / "out" / "tensorboard").exists()
+
+
+def test_a_label_that_does_not_fit_stops_training_and_is_named(tiny, tmp_path):
+    dataset = tmp_path / "data"
+    shutil.copytree(tiny, dataset)
+    shutil.copy(tiny / "labelsTr" / "c.nii.gz", dataset / "labelsTr" / "a.nii.gz")
+    result = command("training", CONFIGS / "train.json", max_epochs=1, **small_options(dataset, tmp_path / "out"))
+    assert result.returncode != 0
+    assert f"error: {dataset}/labelsTr/a.nii.gz: the label has" in result.stdout
+    assert not (tmp_path / "out" / "model.pt").exists()
 
 
 def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
