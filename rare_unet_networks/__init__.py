@@ -1,13 +1,15 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
-from .baselines import MeanShapeInferer
-from .blocks import ConvStack, GatewayBlock
+from .baselines import FineAgaind, MeanShapeInferer, PadInferer, PredictionsInferer, RandLeveld
+from .blocks import ConvStack, GatewayBlock, SubpixelHead
 from .checks import CheckLabeld, CheckScand
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
 from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
+from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
+    ClipGradients,
     ProgressBar,
     ResumableCheckpoint,
     UpdateAverage,
@@ -19,10 +21,10 @@ from .handlers import (
 from .inferers import ResolutionRoutingInferer
 from .levels import Levels, Route
 from .losses import RAREUNetLoss
-from .metrics import ScaleDice, dice_per_class, summarise
+from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, summarise, volume_error_per_class
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
-from .transforms import Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
-from .writers import SameShapeWriter
+from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd
+from .writers import AnswerSaver, SameShapeWriter
 
 __version__ = "0.1.0"

@@ -1,21 +1,36 @@
-"""Answers that use no network: what a number in a table has to beat."""
+"""What the figures of the network are to be held against: rival ways to use a plain U-Net, and no network at all.
+
+The paper's *Up* needs no class: it is :py:class:`rare_unet_networks.ResolutionRoutingInferer` with a single level.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import one_hot
-from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
-from monai.utils import convert_to_dst_type
+from monai.transforms import (
+    Compose,
+    LoadImage,
+    MapTransform,
+    Orientation,
+    RandomizableTransform,
+    ResizeWithPadOrCrop,
+    SpatialPad,
+    SpatialResample,
+)
+from monai.utils import convert_to_dst_type, ensure_tuple
 from torch.nn import functional as F
 
-from .levels import Levels, symmetric_core
+from .datalists import case_name
+from .levels import LINEAR, Levels, rescaled_affine, symmetric_core
 
-__all__ = ["MeanShapeInferer"]
+__all__ = ["FineAgaind", "MeanShapeInferer", "PadInferer", "PredictionsInferer", "RandLeveld"]
 
 
 class MeanShapeInferer(Inferer):
@@ -58,10 +73,170 @@ class MeanShapeInferer(Inferer):
             kwargs: not used.
 
         Returns:
-            shares, shape (B, classes, *spatial_size), on the inputs' grid.
+            logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0: softmax gives the shares.
         """
-        scale = 2 ** self.route(inputs).level
-        fine = [n * scale for n in inputs.shape[2:]]
-        window = self.mean[(..., *symmetric_core(fine, self.mean.shape[1:]))]
-        shares = F.interpolate(window[None], tuple(inputs.shape[2:]), mode="area").expand(len(inputs), -1, -1, -1, -1)
-        return convert_to_dst_type(shares, inputs)[0] if isinstance(inputs, MetaTensor) else shares
+        route = self.route(inputs)
+        fine = [n * 2**route.level for n in route.resampled_size]
+        window = self.mean[(..., *symmetric_core(fine, self.mean.shape[1:]))].clamp(min=1e-6).log()
+        logits = window.expand(len(inputs), *window.shape)
+        if not isinstance(inputs, MetaTensor):
+            return logits
+        logits = convert_to_dst_type(logits, inputs)[0]
+        logits.affine = rescaled_affine(inputs.affine, route.spatial_size, fine)
+        return logits
+
+
+class PadInferer(Inferer):
+    """The paper's *Pad*: a coarse scan, as it is, in the middle of an empty scan of full size, for a plain U-Net.
+
+    Args:
+        levels: a single level with a ``spatial_size``, the full size; a larger scan is padded to what the network takes.
+
+    Raises:
+        ValueError: when ``levels`` has no ``spatial_size``.
+    """
+
+    def __init__(self, levels: Levels) -> None:
+        super().__init__()
+        if levels.spatial_size is None:
+            raise ValueError("levels must have a spatial_size to pad to, got none.")
+        self.levels = levels
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Args:
+            inputs: shape (B, C, *spatial_size).
+            network: called as ``network(x, *args, **kwargs)``, must keep the grid of ``x``.
+            args: further positional arguments of the network.
+            kwargs: further keyword arguments of the network.
+
+        Returns:
+            logits, shape (B, classes, *spatial_size), on the inputs' grid.
+        """
+        size = tuple(inputs.shape[2:])
+        full = [max(n, m) for n, m in zip(size, self.levels.spatial_size)]
+        pad = SpatialPad(self.levels.padded_size(full, level=0), mode="constant", value=0)
+        x = torch.stack([pad(image).as_tensor() for image in inputs])
+        logits = network(x, *args, **kwargs)[(..., *symmetric_core(size, x.shape[2:]))]
+        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+
+
+class PredictionsInferer(Inferer):
+    """Answers with label maps that lie in files, of whatever program: to score them as our own answers are scored.
+
+    Args:
+        levels: the resolution levels of the task, which tell the scale of a scan.
+        folder: holds ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, with the size of the coarse scan's grid or
+            of that of level 0 (see :py:class:`rare_unet_networks.BothGridsd`); a map of another size is put on the
+            latter by its affine.
+        num_classes: classes, background included.
+    """
+
+    def __init__(self, levels: Levels, folder: str, num_classes: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.folder = Path(folder)
+        self.num_classes = num_classes
+        self.read = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
+
+    def __call__(self, inputs: MetaTensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """
+        Args:
+            inputs: a batch of one scan with the name of its file.
+            network: not used.
+            args: not used.
+            kwargs: not used.
+
+        Returns:
+            logits as good as certain of the file's labels, shape (1, classes, *spatial_size), on the file's grid.
+
+        Raises:
+            ValueError: when the file is missing or holds other labels.
+        """
+        name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
+        case = case_name(name if isinstance(name, str) else name[0])
+        path = self.folder / f"{0.5**route.level:g}" / f"{case}.nii.gz"
+        if not path.exists():
+            raise ValueError(f"there is no prediction {path}.")
+        labels = self.read(path)
+        full_size = [n * 2**route.level for n in route.resampled_size]
+        if list(labels.shape[1:]) not in (list(inputs.shape[2:]), full_size):
+            affine = rescaled_affine(inputs[0].affine, route.spatial_size, full_size)
+            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, full_size)
+        labels = labels.as_tensor()
+        if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
+            raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")
+        return 100 * one_hot(labels, self.num_classes, dim=0)[None]
+
+
+class RandLeveld(RandomizableTransform):
+    """Draws the resolution of a training case (paper, section 4.2): level 0 with 1 - ``prob``, else one of ``levels``.
+
+    Args:
+        levels: the coarse levels, equally likely.
+        prob: probability of a coarse one.
+        level_key: where the level is written, for :py:class:`rare_unet_networks.Coarsend`.
+    """
+
+    def __init__(self, levels: Sequence[int] = (1, 2, 3), prob: float = 0.5, level_key: str = "level") -> None:
+        super().__init__(prob)
+        self.levels = tuple(levels)
+        self.level_key = level_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize(None)
+        level = self.levels[self.R.randint(len(self.levels))] if self._do_transform else 0
+        return {**data, self.level_key: level}
+
+
+class FineAgaind(MapTransform):
+    """Brings a coarsened training case back to the size it had, for a plain U-Net (paper, section 4.2).
+
+    ``how="up"`` interpolates images linearly and repeats labels; ``how="pad"`` puts both, as they are, in the middle of
+    an empty case. An image or label that already has the size is left alone.
+
+    Args:
+        image_keys: images, shape (C, D, H, W).
+        label_keys: labels, shape (1, D, H, W).
+        like: key of something that kept its size.
+        how: ``"up"`` or ``"pad"``.
+        level_key: where the level is written in the data.
+
+    Raises:
+        ValueError: on another ``how``.
+    """
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection,
+        like: str,
+        how: str = "up",
+        level_key: str = "level",
+    ) -> None:
+        super().__init__(image_keys)
+        if how not in ("up", "pad"):
+            raise ValueError(f"how must be 'up' or 'pad', got {how!r}.")
+        self.label_keys = ensure_tuple(label_keys)
+        self.like = like
+        self.how = how
+        self.level_key = level_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        size, scale = tuple(d[self.like].shape[1:]), 2 ** int(d[self.level_key])
+        for key in (*self.keys, *self.label_keys):
+            x = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
+            if tuple(x.shape[1:]) == size:
+                continue
+            if self.how == "up":
+                mode = LINEAR[len(size)] if key in self.keys else "nearest"
+                x = F.interpolate(x[None], scale_factor=scale, mode=mode)[0]
+                x = x[(..., *symmetric_core(size, x.shape[1:]))]
+            else:
+                # A scan that was padded before it was coarsened may be larger than the case by a voxel or so.
+                x = ResizeWithPadOrCrop(size, mode="constant", value=0)(x)
+            d[key] = MetaTensor(x).copy_meta_from(d[self.like])
+        return d

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from monai.networks.blocks import Convolution
+from monai.networks.blocks import Convolution, SubpixelUpsample
+from monai.networks.utils import icnr_init
 from torch import nn
 
-__all__ = ["ConvStack", "GatewayBlock"]
+__all__ = ["ConvStack", "GatewayBlock", "SubpixelHead"]
 
 
 class ConvStack(nn.Sequential):
@@ -57,3 +58,39 @@ class GatewayBlock(ConvStack):
     pool itself. Arguments as in :py:class:`ConvStack`; ``in_channels`` are the image's, ``out_channels`` encoder
     stage d's. Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *spatial_size).
     """
+
+
+class SubpixelHead(SubpixelUpsample):
+    """Head that answers on a grid ``scale`` times as fine as its features: convolutions, then a pixel shuffle.
+
+    All it computes, it computes on the coarse grid (Shi et al. 2016, "Real-Time Single Image and Video
+    Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network"): the classes of the ``scale`` ** 3 fine
+    voxels in a coarse one are channels until the shuffle. Initialised so that they are equal (ICNR).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the features.
+        out_channels: classes, background included.
+        scale: ratio of the two grids, at least 2.
+        num_convs: 3×3×3 convolutions before the projection, at least 1.
+        act: as in :py:class:`ConvStack`.
+        norm: likewise.
+
+    Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(scale · spatial_size)).
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        scale: int,
+        num_convs: int = 1,
+        act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
+        norm: str | tuple = ("instance", {"affine": True}),
+    ) -> None:
+        subvoxels = out_channels * scale**spatial_dims
+        project = Convolution(spatial_dims, in_channels, subvoxels, kernel_size=1, conv_only=True)
+        icnr_init(project.conv, scale)
+        convs = nn.Sequential(ConvStack(spatial_dims, in_channels, in_channels, num_convs, act, norm), project)
+        super().__init__(spatial_dims, in_channels, out_channels, scale, conv_block=convs, apply_pad_pool=False)

@@ -62,9 +62,9 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
     return [{"image": str(images[c]), "label": str(labels[c]), "case": c} for c in cases]
 
 
-def at_levels(items: Sequence[dict], num_levels: int) -> list[dict]:
+def at_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     """Every item once per level, with the level under ``level``."""
-    return [{**item, "level": level} for item in items for level in range(num_levels)]
+    return [{**item, "level": level} for item in items for level in levels]
 
 
 def input_datalist(path: str) -> list[dict[str, str]]:

@@ -91,11 +91,11 @@ class PreparePyramidBatch(PrepareBatch):
     """Gathers ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` into the two lists a step takes.
 
     Args:
-        num_levels: levels of the pyramid.
+        levels: levels of the pyramid.
     """
 
-    def __init__(self, num_levels: int) -> None:
-        self.num_levels = num_levels
+    def __init__(self, levels: Sequence[int]) -> None:
+        self.levels = levels
 
     def __call__(
         self,
@@ -103,15 +103,16 @@ class PreparePyramidBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple, dict[str, Any]]:
         """
         Returns:
-            images and labels, one of each per level, as plain tensors: a training step needs no metadata.
+            images and labels, one of each per level, as plain tensors: a training step needs no metadata; and what else
+            the network is called with: nothing, and its active levels as ``levels``.
         """
 
         def gather(name: str) -> list[torch.Tensor]:
-            tensors = [batchdata[f"{name}_{level}"] for level in range(self.num_levels)]
+            tensors = [batchdata[f"{name}_{level}"] for level in self.levels]
             plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in tensors]
             return [t.to(device, non_blocking=non_blocking, **kwargs) for t in plain]
 
-        return gather("image"), gather("label")
+        return gather("image"), gather("label"), (), {"levels": list(self.levels)}

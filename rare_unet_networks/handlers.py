@@ -13,12 +13,14 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.utils import optional_import
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 __all__ = [
     "BestCheckpointSaver",
+    "ClipGradients",
     "ProgressBar",
     "ResumableCheckpoint",
     "UpdateAverage",
@@ -64,6 +66,27 @@ class UpdateAverage:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.averaged.update_parameters(self.network))
+
+
+class ClipGradients:
+    """Scales the gradients of every step down to a total norm, as the authors do.
+
+    Args:
+        network: the network in training.
+        max_norm: largest Euclidean norm of all gradients together.
+    """
+
+    def __init__(self, network: torch.nn.Module, max_norm: float = 1.0) -> None:
+        self.network = network
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
+
+    def _clip(self, engine: Engine) -> None:
+        if getattr(engine, "scaler", None) is not None:
+            engine.scaler.unscale_(engine.optimizer)  # else the norm would be that of the scaled loss
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
 class BestCheckpointSaver(CheckpointSaver):

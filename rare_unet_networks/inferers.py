@@ -2,7 +2,7 @@
 
 Beyond the paper, which resizes every input to one of the training sizes: a scan is placed by its voxel size, only the
 axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the answer comes back on
-the scan's own grid.
+the scan's own grid or, finer than the scan, on that of level 0.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import LINEAR, Levels, Route, by, symmetric_core, symmetric_margins
+from .levels import LINEAR, Levels, Route, by, rescaled_affine, symmetric_core, symmetric_margins
 
 __all__ = ["ResolutionRoutingInferer"]
 
 logger = logging.getLogger(__name__)
+OUTPUTS = ("native", "full")
 
 
 class ResolutionRoutingInferer(Inferer):
-    """Sends a scan through the gateway of its resolution and returns logits on the scan's grid.
+    """Sends a scan through the gateway of its resolution and returns logits on the scan's or on the level 0 grid.
 
     1. The level is chosen by :py:meth:`rare_unet_networks.Levels.route` and logged with its reason.
     2. Axes more than the tolerance (10 %) off the level's spacing are resampled linearly, smoothed first where they
        get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
     3. The grid is padded to what the level can process, and the one path is run: ``network(x, level=level)``.
-    4. The logits are cut to the grid before padding and brought back linearly to the input's grid.
+    4. The logits are cut to the grid before padding. With ``output="native"`` they come back linearly to the input's
+       grid, with ``output="full"`` they stay on the grid of level 0, over the same extent, with its affine.
+
+    With one level it is a U-Net fed the scan resampled to full resolution.
 
     Args:
         levels: the resolution levels of the task.
@@ -43,9 +47,10 @@ class ResolutionRoutingInferer(Inferer):
         sw_batch_size: windows computed together.
         overlap: overlap of the windows, 0 to below 1.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
+        output: ``"native"`` or ``"full"``; for the latter the network must take ``output="full"`` above level 0.
 
     Raises:
-        ValueError: when ``roi_size`` does not fit ``levels``.
+        ValueError: when ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
 
     Example::
 
@@ -55,6 +60,10 @@ class ResolutionRoutingInferer(Inferer):
         inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 18, 26, 17), by size: level 1
         scan = MetaTensor(torch.rand(1, 1, 40, 50, 12), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
         inferer(scan, net).shape  # (1, 3, 40, 50, 12), level 0, resampled to 40×50×48, padded to 48×64×48
+
+        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3, full_convs=1).eval()
+        inferer = ResolutionRoutingInferer(levels, output="full")
+        inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 36, 52, 34), level 1, answered at 1 mm
     """
 
     def __init__(
@@ -65,18 +74,22 @@ class ResolutionRoutingInferer(Inferer):
         sw_batch_size: int = 1,
         overlap: float = 0.25,
         cval: float = 0.0,
+        output: str = "native",
     ) -> None:
         super().__init__()
         if roi_size is not None:
             fitting = levels.padded_size(roi_size, level=0)
             if fitting != tuple(roi_size):
                 raise ValueError(f"roi_size must be a size level 0 can process, as {fitting}, got {tuple(roi_size)}.")
+        if output not in OUTPUTS:
+            raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
         self.levels = levels
         self.routing = routing
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
         self.cval = cval
+        self.output = output
 
     def route(self, inputs: torch.Tensor) -> Route:
         """The way the inferer sends ``inputs``, shape (B, C, *spatial_size), without running anything."""
@@ -88,12 +101,14 @@ class ResolutionRoutingInferer(Inferer):
         """
         Args:
             inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
-            network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``.
+            network: called as ``network(x, *args, level=level, **kwargs)``, and with ``output="full"`` where that is
+                asked for above level 0; must keep the grid of ``x`` otherwise.
             args: further positional arguments of the network.
             kwargs: further keyword arguments of the network.
 
         Returns:
-            logits, shape (B, classes, *spatial_size), a ``MetaTensor`` with the metadata of ``inputs`` if that is one.
+            logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
+            ``inputs`` and the affine of that grid if ``inputs`` is one.
 
         Raises:
             ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.Levels.route`.
@@ -106,14 +121,27 @@ class ResolutionRoutingInferer(Inferer):
         margins = symmetric_margins(route.resampled_size, route.padded_size)
         x = F.pad(x, [w for pair in reversed(margins) for w in pair], value=self.cval)  # F.pad starts at the last axis
 
+        full = self.output == "full"
+        scale = 2**route.level if full else 1
+        if scale > 1:
+            kwargs = {**kwargs, "output": "full"}
+
         def predict(window: torch.Tensor) -> torch.Tensor:
             return network(window, *args, level=route.level, **kwargs)
 
         logits = predict(x) if self._fits(route) else self._slide(x, predict)
-        logits = logits[(..., *symmetric_core(route.resampled_size, route.padded_size))]
-        if route.resampled_size != route.spatial_size:
+        size = [n * scale for n in route.resampled_size]
+        # Margins on the network's grid first, then to scale: an odd one does not halve evenly.
+        core = symmetric_core(route.resampled_size, route.padded_size)
+        logits = logits[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
+        if not full and route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
-        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+        if not isinstance(inputs, MetaTensor):
+            return logits
+        logits = convert_to_dst_type(logits, inputs)[0]
+        if full:
+            logits.affine = rescaled_affine(inputs.affine, route.spatial_size, size)
+        return logits
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
         if route.spacing is not None:

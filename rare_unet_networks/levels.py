@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import ensure_tuple
 
-__all__ = ["Levels", "Route", "by", "spacing_of", "symmetric_core", "symmetric_margins"]
+__all__ = ["Levels", "Route", "by", "rescaled_affine", "spacing_of", "symmetric_core", "symmetric_margins"]
 
 ROUTINGS = ("auto", "spacing", "size")
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
@@ -34,6 +34,15 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
     """Voxel size in mm of an affine; a degenerate axis is 0 (MONAI's default would call it 1)."""
     affine = torch.as_tensor(affine, dtype=torch.float64)
     return affine_to_spacing(affine, spatial_dims, suppress_zeros=False).tolist()
+
+
+def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:
+    """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; of a batch of affines, too."""
+    ratios = torch.tensor([n / m for n, m in zip(spatial_size, new_size)], dtype=affine.dtype, device=affine.device)
+    to_old = torch.eye(affine.shape[-1], dtype=affine.dtype, device=affine.device)  # of new voxels to old ones
+    to_old.diagonal()[: len(ratios)] = ratios
+    to_old[: len(ratios), -1] = (ratios - 1) / 2  # the first centre lies half a new voxel from the border
+    return affine @ to_old
 
 
 def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:

@@ -17,23 +17,26 @@ class RAREUNetLoss(nn.Module):
 
     Per level ``alpha`` · cross-entropy + (1 - ``alpha``) · soft Dice loss; per gateway level the mean squared error
     between gateway and encoder feature. The soft Dice is taken over the whole batch and without background, as in
-    the authors' code.
+    the authors' code. Beyond the paper, what the levels above 0 answer on the level 0 grid is held against that level's
+    label, with the same loss averaged over those levels.
 
     Args:
         alpha: weight of the cross-entropy, 0 to 1.
         consistency_weight: the paper's λ.
+        full_weight: weight of the answers on the level 0 grid.
         detach_target: whether the encoder feature is a constant target (the authors' code), so that the gateways
             learn from the encoder and not the other way round.
         include_background: whether class 0 counts in the soft Dice.
 
     Raises:
-        ValueError: when ``alpha`` is outside 0 to 1 or ``consistency_weight`` is negative.
+        ValueError: when ``alpha`` is outside 0 to 1 or a weight is negative.
     """
 
     def __init__(
         self,
         alpha: float = 0.5,
         consistency_weight: float = 1.0,
+        full_weight: float = 1.0,
         detach_target: bool = True,
         include_background: bool = False,
     ) -> None:
@@ -42,7 +45,10 @@ class RAREUNetLoss(nn.Module):
             raise ValueError(f"alpha must be 0 to 1, got {alpha}.")
         if not consistency_weight >= 0:
             raise ValueError(f"consistency_weight must be 0 or more, got {consistency_weight}.")
+        if not full_weight >= 0:
+            raise ValueError(f"full_weight must be 0 or more, got {full_weight}.")
         self.consistency_weight = consistency_weight
+        self.full_weight = full_weight
         self.detach_target = detach_target
         self.segmentation = DiceCELoss(
             include_background=include_background,
@@ -55,14 +61,18 @@ class RAREUNetLoss(nn.Module):
 
     def forward(
         self,
-        outputs: tuple[Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]]],
+        outputs: tuple[
+            Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]], Sequence[torch.Tensor]
+        ],
         labels: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """
         Args:
             outputs: what :py:class:`~rare_unet_networks.RAREUNet` returns for a pyramid: the logits of each active
-                level, (B, classes, *spatial_size), and the pairs (gateway feature, encoder feature).
-            labels: class indices of each active level, (B, 1, *spatial_size).
+                level, (B, classes, *spatial_size), the pairs (gateway feature, encoder feature), and the logits on the
+                level 0 grid of each active level above 0 (or none).
+            labels: class indices of each active level, (B, 1, *spatial_size); the first must be level 0's where there
+                are logits on its grid.
 
         Returns:
             the loss, a scalar.
@@ -70,11 +80,13 @@ class RAREUNetLoss(nn.Module):
         Raises:
             ValueError: when there are not as many labels as logits, or none.
         """
-        logits, features = outputs
+        logits, features, full = outputs
         if len(logits) != len(labels) or not len(logits):
             raise ValueError(f"labels must be one per active level, got {len(labels)} for {len(logits)} logits.")
         total = torch.stack([self.segmentation(y, label) for y, label in zip(logits, labels)]).mean()
         if features:
             consistency = [F.mse_loss(g, e.detach() if self.detach_target else e) for g, e in features]
             total = total + self.consistency_weight * torch.stack(consistency).mean()
+        if full and self.full_weight:
+            total = total + self.full_weight * torch.stack([self.segmentation(y, labels[0]) for y in full]).mean()
         return total

@@ -4,7 +4,8 @@ Paper: S. W. Albertsen, H. S. Bjørnstrup, M. M. Ghazi, "RARE-UNet: Resolution-A
 Medical Image Segmentation", 2025. The defaults are the blocks of the authors' published implementation.
 
 What differs: built from MONAI's blocks, 2-D and 3-D, any number of levels; the pyramid of inputs is an argument instead
-of being made inside ``forward``; sizes are never resized, the inferer pads instead.
+of being made inside ``forward``; sizes are never resized, the inferer pads instead; and, beyond the paper, a coarse
+level can also answer on the level 0 grid (``full_convs``), at the cost of a coarse level.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from monai.networks.blocks import Convolution, UpSample
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
-from .blocks import ConvStack, GatewayBlock
+from .blocks import ConvStack, GatewayBlock, SubpixelHead
 
 __all__ = ["RAREUNet"]
 
@@ -30,9 +31,9 @@ class RAREUNet(nn.Module):
         in_channels: channels of the image.
         out_channels: classes, background included.
         channels: features of each encoder stage; every stage but the first works on a grid half as fine as the one
-            before. The last is the bottleneck. At least 3.
+            before. The last is the bottleneck. At least 2.
         num_gateways: entrances besides the full-resolution one, at levels 1 to ``num_gateways``; every stage between
-            the first and the bottleneck by default.
+            the first and the bottleneck by default. 0 makes a plain U-Net.
         stage_convs: convolutions of an encoder stage and of the bottleneck.
         decoder_convs: convolutions of a decoder stage.
         gate_convs: convolutions of a gateway.
@@ -41,6 +42,8 @@ class RAREUNet(nn.Module):
         dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
         upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
             ``"nontrainable"`` or ``"pixelshuffle"``.
+        full_convs: convolutions of the sub-pixel heads, with which the levels above 0 also answer on the level 0 grid
+            (``output="full"``); 0, the paper's network, builds none.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -54,9 +57,10 @@ class RAREUNet(nn.Module):
 
         # training: one call takes the pyramid, inputs of 1, 1/2, 1/4 and 1/8
         pyramid = [torch.nn.functional.avg_pool3d(x, 2**d) for d in range(4)]
-        logits, features = net(pyramid)
+        logits, features, full = net(pyramid)
         [tuple(y.shape[2:]) for y in logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
         [g.shape == e.shape for g, e in features]  # three pairs (gateway feature, encoder feature)
+        full  # [], or with full_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
     """
 
     def __init__(
@@ -73,16 +77,17 @@ class RAREUNet(nn.Module):
         norm: str | tuple = ("instance", {"affine": True}),
         dropout: float = 0.0,
         upsample: str = "deconv",
+        full_convs: int = 0,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
-        if len(channels) < 3:
-            raise ValueError(f"channels must have at least 3 entries (two levels and a bottleneck), got {channels}.")
+        if len(channels) < 2:
+            raise ValueError(f"channels must have at least 2 entries (a stage and the bottleneck), got {channels}.")
         num_gateways = len(channels) - 2 if num_gateways is None else num_gateways
-        if not 1 <= num_gateways <= len(channels) - 2:
+        if not 0 <= num_gateways <= len(channels) - 2:
             raise ValueError(
-                f"num_gateways must be 1 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
+                f"num_gateways must be 0 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
             )
         self.num_levels = num_gateways + 1
         self.num_stages = len(channels)
@@ -115,13 +120,20 @@ class RAREUNet(nn.Module):
             Convolution(spatial_dims, c, out_channels, kernel_size=1, conv_only=True)
             for c in channels[: self.num_levels]
         )
+        self.full_heads = nn.ModuleList(
+            SubpixelHead(spatial_dims, channels[d], out_channels, 2**d, full_convs, act=act, norm=norm)
+            for d in range(1, self.num_levels if full_convs else 0)
+        )  # entry d - 1: level d
 
     def forward(
         self,
         x: Union[torch.Tensor, List[torch.Tensor]],
         level: int = 0,
         levels: Optional[List[int]] = None,
-    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]]]]:
+        output: str = "native",
+    ) -> Union[
+        torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]], List[torch.Tensor]]
+    ]:
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:
@@ -130,17 +142,25 @@ class RAREUNet(nn.Module):
                 it for each level between them.
             level: where a single image enters.
             levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
+            output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0.
 
         Returns:
-            For an image: logits of shape (B, out_channels, *spatial_size) on its own grid. For a pyramid: the list of
-            such logits, one per active level, and the list of pairs (gateway feature, encoder feature), one per
-            active level above 0, empty if level 0 is not active.
+            For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
+            ``spatial_size`` ``2 ** level`` times as large. For a pyramid: the list of native logits, one per active
+            level; the list of pairs (gateway feature, encoder feature), one per active level above 0, empty if level 0
+            is not active; and the list of full logits, one per active level above 0, empty without ``full_convs``.
 
         Raises:
-            ValueError: when ``level`` or ``levels`` name a level that does not exist, or a size does not divide.
+            ValueError: when ``level`` or ``levels`` name a level that does not exist, a size does not divide, or
+                ``output`` asks for what the network does not have.
         """
         if isinstance(x, torch.Tensor):
-            return self.run_path(x, level)[0]
+            y = self.run_path(x, level)[0]
+            if output == "native" or (output == "full" and level == 0):
+                return self._native(y, level)
+            if output == "full":
+                return self._full(y, level)
+            raise ValueError(f"output must be 'native' or 'full', got {output}.")
         if torch.jit.is_scripting():
             raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
         active = list(range(len(x))) if levels is None else list(levels)
@@ -148,10 +168,13 @@ class RAREUNet(nn.Module):
             raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")
         logits: List[torch.Tensor] = []
         features: List[Tuple[torch.Tensor, torch.Tensor]] = []
+        full: List[torch.Tensor] = []
         encoded: List[torch.Tensor] = []
         for d, image in zip(active, x):
             y, encodings = self.run_path(image, d)
-            logits.append(y)
+            logits.append(self._native(y, d))
+            if d > 0 and len(self.full_heads):
+                full.append(self._full(y, d))
             if d == 0:
                 encoded = encodings
             elif encoded:
@@ -161,13 +184,14 @@ class RAREUNet(nn.Module):
                         f"{tuple(image.shape[2:])} and {tuple(x[0].shape[2:])}."
                     )
                 features.append((encodings[0], encoded[d]))
-        return logits, features
+        return logits, features, full
 
     def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:
-        """One path: enters at ``level``, runs the deeper stages only, and leaves through that level's head.
+        """One path: enters at ``level``, runs the deeper stages only, and comes back up to ``level``.
 
         Returns:
-            logits, and the features of the stages ``level`` (the gateway's, above level 0) to the bottleneck.
+            the decoder's features on the grid of ``x``, which the level's heads take, and the encoder's of the stages
+            ``level`` (the gateway's, above level 0) to the bottleneck.
         """
         if level < 0 or level >= self.num_levels:
             raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
@@ -191,8 +215,18 @@ class RAREUNet(nn.Module):
             d = self.num_stages - 2 - i
             if d >= level:
                 y = block(torch.cat((features[d - level], upsample(y)), dim=1))
-        logits = y
+        return y, features
+
+    def _native(self, y: torch.Tensor, level: int) -> torch.Tensor:
         for d, head in enumerate(self.heads):
             if d == level:
-                logits = head(y)
-        return logits, features
+                y = head(y)
+        return y
+
+    def _full(self, y: torch.Tensor, level: int) -> torch.Tensor:
+        if len(self.full_heads) == 0:
+            raise ValueError("output must be 'native' for a network without full_convs, got 'full'.")
+        for d, head in enumerate(self.full_heads):
+            if d + 1 == level:
+                y = head(y)
+        return y

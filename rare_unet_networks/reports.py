@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
 from .inferers import ResolutionRoutingInferer
@@ -94,8 +95,23 @@ class DiceReport:
 
     def epoch_completed(self) -> None:
         _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
-        lines = [[str(cell) for cell in row.values()] for row in _formatted(self.metric.summary)]
-        logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table([SUMMARY_ROW, *lines])}")
+        logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table(self._overview())}")
+
+    def _overview(self) -> list[list[str]]:
+        """The summary's means, a line per grid and scale."""
+        means = {(s["grid"], s["scale"], s["class"], s["measure"]): s["mean"] for s in self.metric.summary}
+        columns = [("dice", name) for name in [*self.metric.class_names, "mean"]]
+        columns += [(m, "mean") for m in dict.fromkeys(key[3] for key in means) if m != "dice"]
+        lines = [["grid", "scale", *(f"{measure} {name}" for measure, name in columns)]]
+        for grid, scale in dict.fromkeys(key[:2] for key in means):
+            cells = [f"{means[grid, scale, name, measure]:.3f}" for measure, name in columns]
+            lines.append([grid, str(scale), *cells])
+        return lines
+
+
+def _volume(labels: MetaTensor, index: int) -> float:
+    """Volume of a class in mm3, on sheared grids too."""
+    return int((labels == index).sum()) * float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
 
 
 class VolumeReport:
@@ -103,7 +119,8 @@ class VolumeReport:
 
     A table of the same is logged at the end. What earlier runs wrote of other cases stays.
 
-    Columns: case, class, voxels, mm3, spacing (mm, of the file's own axes), level, seconds (resampling and network).
+    Columns: case, class, voxels and mm3 on the scan's own grid, mm3_full (on the level 0 grid, where there is an answer
+    on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
 
     Args:
         inferer: the evaluator's inferer, asked for the route.
@@ -111,7 +128,7 @@ class VolumeReport:
         output_dir: where the file goes.
     """
 
-    columns = ("case", "class", "voxels", "mm3", "spacing", "level", "seconds")
+    columns = ("case", "class", "voxels", "mm3", "mm3_full", "spacing", "level", "seconds")
 
     def __init__(self, inferer: ResolutionRoutingInferer, class_names: Sequence[str], output_dir: str) -> None:
         self.inferer = inferer
@@ -127,7 +144,7 @@ class VolumeReport:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self) -> None:
-        volumes = [f"{name} mm3" for name in self.class_names]
+        volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (full)")]
         self._lines: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *volumes)]
         self._file = _CSV(self.output_dir / "volumes.csv", self.columns, keep=True)
 
@@ -146,14 +163,15 @@ class VolumeReport:
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
-            voxel = float(torch.linalg.det(pred.affine[:3, :3].double()).abs())  # mm3, of sheared grids too
             level = self.inferer.route(batch["image"][None]).level
             spacing = "x".join(f"{float(s):.4g}" for s in pred.pixdim)
             rows = []
             for index, name in enumerate(self.class_names, start=1):
                 voxels = int((pred == index).sum())
-                values = (batch["case"], name, voxels, voxels * voxel, spacing, level, self._seconds)
+                volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_full")]
+                values = (batch["case"], name, voxels, *volumes, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
             self._file.replace(rows)
-            volumes = [f"{row['mm3']:.0f}" for row in rows]
+            cells = [row[column] for row in rows for column in ("mm3", "mm3_full")]
+            volumes = [f"{cell:.0f}" if isinstance(cell, float) else "" for cell in cells]
             self._lines.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))

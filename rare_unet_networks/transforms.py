@@ -14,15 +14,15 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.networks.utils import one_hot
-from monai.transforms import DivisiblePad, MapTransform, RandomizableTransform, Resize
-from monai.utils import ensure_tuple
+from monai.transforms import DivisiblePad, MapTransform, Pad, RandomizableTransform, Resize, SpatialCrop
+from monai.utils import ensure_tuple, ensure_tuple_rep
 from torch.nn import functional as F
 
-from .levels import LINEAR, by, symmetric_core
+from .levels import LINEAR, by
 
 __all__ = [
     "Coarsend",
-    "FullGridd",
+    "CropOrPadd",
     "MultiResolutionPyramidd",
     "RandThickSlicesd",
     "coarsen_image",
@@ -97,14 +97,15 @@ class _Coarsening(MapTransform):
         label_keys: KeysCollection,
         divisor: int,
         image_mode: str,
-        label_mode: str,
+        label_mode: str | Sequence[str],
     ) -> None:
         super().__init__(image_keys)
-        _check_modes(image_mode, label_mode)
         self.label_keys = ensure_tuple(label_keys)
+        self.label_modes = ensure_tuple_rep(label_mode, max(1, len(self.label_keys)))
+        for mode in self.label_modes:
+            _check_modes(image_mode, mode)
         self.divisor = divisor
         self.image_mode = image_mode
-        self.label_mode = label_mode
 
     def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
         """Every image and label, padded and coarsened to each of ``levels``, by key."""
@@ -112,9 +113,9 @@ class _Coarsening(MapTransform):
         for key in self.keys:
             image = self._padded(data[key], float(data[key].min()))
             made[key] = [coarsen_image(image, level, self.image_mode) for level in levels]
-        for key in self.label_keys:
+        for key, mode in zip(self.label_keys, self.label_modes):
             label = self._padded(data[key], 0)
-            made[key] = [coarsen_label(label, level, self.label_mode) for level in levels]
+            made[key] = [coarsen_label(label, level, mode) for level in levels]
         return made
 
     def _padded(self, tensor: MetaTensor, value: float) -> MetaTensor:
@@ -133,7 +134,7 @@ class Coarsend(_Coarsening):
         level_key: where the level is written in the data.
         divisor: multiple to pad to, voxels.
         image_mode: see :py:func:`coarsen_image`.
-        label_mode: see :py:func:`coarsen_label`.
+        label_mode: see :py:func:`coarsen_label`; one for all labels, or one for each.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Coarsend(_Coarsening):
         level_key: str = "level",
         divisor: int = 8,
         image_mode: str = "mean",
-        label_mode: str = "majority",
+        label_mode: str | Sequence[str] = "majority",
     ) -> None:
         super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
         self.level_key = level_key
@@ -169,7 +170,7 @@ class MultiResolutionPyramidd(_Coarsening):
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
-        num_levels: levels to make.
+        levels: levels to make.
         divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
         image_mode: see :py:func:`coarsen_image`.
         label_mode: see :py:func:`coarsen_label`.
@@ -179,46 +180,43 @@ class MultiResolutionPyramidd(_Coarsening):
         self,
         image_keys: KeysCollection,
         label_keys: KeysCollection,
-        num_levels: int = 4,
+        levels: Sequence[int] = (0, 1, 2, 3),
         divisor: int = 8,
         image_mode: str = "mean",
         label_mode: str = "majority",
     ) -> None:
         super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
-        self.num_levels = num_levels
+        self.levels = levels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        for key, scans in self.coarse(d, range(self.num_levels)).items():
+        for key, scans in self.coarse(d, self.levels).items():
             del d[key]
-            d.update({f"{key}_{level}": scan for level, scan in enumerate(scans)})
+            d.update({f"{key}_{level}": scan for level, scan in zip(self.levels, scans)})
         return d
 
 
-class FullGridd(MapTransform):
-    """Brings an answer for a coarse scan back to the fine grid it was simulated from (undoes :py:class:`Coarsend`).
-
-    Probabilities (or logits) are interpolated linearly, then the padding is cut off.
+class CropOrPadd(MapTransform):
+    """Crops or pads with zeros to a fixed size about the centre, an odd voxel first: the paper's standard size.
 
     Args:
-        keys: probabilities on the coarse grid, shape (C, D, H, W); the answer is written to ``<key>_full``.
-        like: key of something on the fine grid, whose spatial size counts.
-        level_key: where the level is written in the data.
+        keys: images or labels, shape (C, D, H, W).
+        spatial_size: voxels.
     """
 
-    def __init__(self, keys: KeysCollection, like: str, level_key: str = "level") -> None:
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
         super().__init__(keys)
-        self.like = like
-        self.level_key = level_key
+        self.spatial_size = spatial_size
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        scale, size = 2 ** int(d[self.level_key]), tuple(d[self.like].shape[1:])
         for key in self.keys:
-            fine = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
-            if scale > 1:
-                fine = F.interpolate(fine[None], scale_factor=scale, mode=LINEAR[len(size)])[0]
-            d[f"{key}_full"] = fine[(..., *symmetric_core(size, fine.shape[1:]))]
+            excess = [n - m for n, m in zip(d[key].shape[1:], self.spatial_size)]
+            start = [max(0, (e + 1) // 2) for e in excess]
+            d[key] = SpatialCrop(roi_start=start, roi_end=[s + m for s, m in zip(start, self.spatial_size)])(d[key])
+            margins = [(max(0, (1 - e) // 2), max(0, -e // 2)) for e in excess]
+            d[key] = Pad([(0, 0), *margins], mode="constant", value=0)(d[key])
+            d[key].applied_operations = []  # the cropped scan is the scan from here on
         return d
 
 

@@ -44,11 +44,11 @@ def test_missing_folder_unknown_split_and_empty_split_are_errors(dataset, folder
 
 
 def test_at_levels_repeats_every_item():
-    assert at_levels([{"case": "a"}, {"case": "b"}], 2) == [
+    assert at_levels([{"case": "a"}, {"case": "b"}], [0, 2]) == [
         {"case": "a", "level": 0},
-        {"case": "a", "level": 1},
+        {"case": "a", "level": 2},
         {"case": "b", "level": 0},
-        {"case": "b", "level": 1},
+        {"case": "b", "level": 2},
     ]
 
 

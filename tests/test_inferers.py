@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Levels, MeanShapeInferer, ResolutionRoutingInferer
+from rare_unet_networks import Levels, ResolutionRoutingInferer
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 
@@ -153,19 +153,64 @@ def test_ill_roi_size_is_refused(roi_size, match):
         ResolutionRoutingInferer(LEVELS, roi_size=roi_size)
 
 
-def test_mean_shape_answers_without_looking_at_the_image(tmp_path):
-    import nibabel as nib
-    import numpy as np
+class Repeater(Recorder):
+    """Answers on the level 0 grid: every voxel repeated."""
 
-    for name, width in (("a", 4), ("b", 8)):
-        label = np.zeros((16, 16, 16), np.uint8)
-        half = width // 2
-        label[8 - half : 8 + half, 4:12, 4:12] = 1
-        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    data = [{"label": tmp_path / "a.nii.gz"}, {"label": tmp_path / "b.nii.gz"}]
-    inferer = MeanShapeInferer(LEVELS, data, num_classes=2, spatial_size=(32, 32, 32))
-    out = inferer(scan((16, 16, 16)))
-    assert out.shape == (1, 2, 16, 16, 16)
-    assert out[0, 1, :, 8, 8].tolist() == [0] * 4 + [0.5] * 2 + [1] * 4 + [0.5] * 2 + [0] * 4
-    coarse = inferer(scan((8, 8, 8), (2.0, 2.0, 2.0)))
-    assert coarse[0, 1, :, 4, 4].tolist() == [0, 0, 0.5, 1, 1, 0.5, 0, 0]
+    def forward(self, x, level=0, output="native"):
+        self.calls.append((tuple(x.shape[2:]), level, output))
+        for axis in (2, 3, 4) if output == "full" else ():
+            x = x.repeat_interleave(2**level, dim=axis)
+        return x
+
+
+# input size, spacing, level, output asked of the network, size and spacing of the answer
+FULL_CASES = [
+    ((35, 51, 33), (1.0, 1.0, 1.0), 0, "native", (35, 51, 33), (1.0, 1.0, 1.0)),
+    ((18, 26, 17), (2.0, 2.0, 2.0), 1, "full", (36, 52, 34), (1.0, 1.0, 1.0)),
+    ((5, 7, 5), (8.0, 8.0, 8.0), 3, "full", (40, 56, 40), (1.0, 1.0, 1.0)),
+    ((35, 51, 9), (1.0, 1.0, 4.0), 0, "native", (35, 51, 36), (1.0, 1.0, 1.0)),
+    ((24, 36, 24), (1.5, 1.5, 1.5), 1, "full", (36, 54, 36), (1.0, 1.0, 1.0)),
+    ((9, 9, 9), (4.2, 4.2, 4.2), 2, "full", (36, 36, 36), (1.05, 1.05, 1.05)),  # within the tolerance: not resampled
+]
+
+
+@pytest.mark.parametrize("size, spacing, level, output, answer, answer_spacing", FULL_CASES)
+def test_full_answer_covers_the_scan_at_the_resolution_of_level_0(size, spacing, level, output, answer, answer_spacing):
+    net, image = Repeater(), scan(size, spacing)
+    out = ResolutionRoutingInferer(LEVELS, output="full")(image, net)
+    assert net.calls[0][1:] == (level, output)
+    assert out.shape == (1, 1, *answer)
+    assert out.pixdim.tolist() == pytest.approx(answer_spacing)
+    # The first corner of the first voxel is where it was.
+    corner = [float(out.affine[i, 3]) - answer_spacing[i] / 2 for i in range(3)]
+    assert corner == pytest.approx([-s / 2 for s in spacing])
+
+
+def test_full_answer_without_resampling_is_the_networks_in_place():
+    image = scan((5, 6, 7), (4.0, 4.0, 4.0))
+    out = ResolutionRoutingInferer(LEVELS, output="full")(image, Repeater())
+    for axis in (2, 3, 4):
+        image = image.as_tensor().repeat_interleave(4, dim=axis) if axis == 2 else image.repeat_interleave(4, dim=axis)
+    assert torch.equal(out.as_tensor(), image)
+
+
+def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
+    image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Repeater()
+    out = ResolutionRoutingInferer(LEVELS, output="full", roi_size=(32, 32, 32))(image, net)
+    assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(32, 16, 16)}
+    expected = image.as_tensor()
+    for axis in (2, 3, 4):
+        expected = expected.repeat_interleave(2, dim=axis)
+    torch.testing.assert_close(out.as_tensor(), expected)
+
+
+def test_one_level_is_a_unet_fed_the_upsampled_scan():
+    one, net = Levels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5), Repeater()
+    out = ResolutionRoutingInferer(one, output="full")(scan((9, 13, 9), (4.0, 4.0, 4.0)), net)
+    assert net.calls == [((48, 64, 48), 0, "native")]
+    assert out.shape == (1, 1, 36, 52, 36) and out.pixdim.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_unknown_output_is_refused():
+    with pytest.raises(ValueError, match="output must be one of .'native', 'full'., got 'fine'"):
+        ResolutionRoutingInferer(LEVELS, output="fine")

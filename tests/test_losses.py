@@ -31,13 +31,31 @@ CASES = [
     ({"consistency_weight": 0.1}, [FLAT], FEATURES, 0.5 * CE["flat"] + 0.25 + 0.5),
     ({"consistency_weight": 0.0}, [FLAT], FEATURES, 0.5 * CE["flat"] + 0.25),
 ]
-ILL_CASES = [({"alpha": 1.5}, "alpha must be 0 to 1"), ({"consistency_weight": -1.0}, "consistency_weight must be 0")]
+# What the coarse levels answer on the level 0 grid: the mean over them comes on top.
+FULL_CASES = [
+    ({}, [TILTED], 0.5 * CE["tilted"] + 0.5 * 0.4),
+    ({"full_weight": 0.5}, [TILTED, FLAT], 0.125 * (CE["tilted"] + 0.4 + CE["flat"] + 0.5)),
+    ({"full_weight": 0.0}, [TILTED], 0.0),
+]
+ILL_CASES = [
+    ({"alpha": 1.5}, "alpha must be 0 to 1"),
+    ({"consistency_weight": -1.0}, "consistency_weight must be 0"),
+    ({"full_weight": -1.0}, "full_weight must be 0"),
+]
 
 
 @pytest.mark.parametrize("kwargs, logits, features, expected", CASES)
 def test_loss_equals_the_number_worked_out_by_hand(kwargs, logits, features, expected):
-    loss = RAREUNetLoss(**kwargs)((logits, features), [LABEL] * len(logits))
+    loss = RAREUNetLoss(**kwargs)((logits, features, []), [LABEL] * len(logits))
     assert float(loss) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kwargs, full, added", FULL_CASES)
+def test_answers_on_the_level_0_grid_are_held_against_the_first_label(kwargs, full, added):
+    # The second level's label is all background: were it used, the loss would be another.
+    labels = [LABEL, torch.zeros_like(LABEL)]
+    alone = RAREUNetLoss(**kwargs)(([FLAT, FLAT], [], []), labels)
+    assert float(RAREUNetLoss(**kwargs)(([FLAT, FLAT], [], full), labels) - alone) == pytest.approx(added, abs=1e-4)
 
 
 @pytest.mark.parametrize("kwargs, match", ILL_CASES)
@@ -49,13 +67,13 @@ def test_ill_arguments_are_refused(kwargs, match):
 @pytest.mark.parametrize("logits, labels", [([FLAT], []), ([FLAT, FLAT], [LABEL]), ([], [])])
 def test_as_many_labels_as_logits_are_demanded(logits, labels):
     with pytest.raises(ValueError, match="labels must be one per active level"):
-        RAREUNetLoss()((logits, []), labels)
+        RAREUNetLoss()((logits, [], []), labels)
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_encoder_learns_from_the_gateways_only_if_told_to(detach):
     gateway, encoder = torch.ones(1, 1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
-    RAREUNetLoss(detach_target=detach)(([FLAT], [(gateway, encoder)]), [LABEL]).backward()
+    RAREUNetLoss(detach_target=detach)(([FLAT], [(gateway, encoder)], []), [LABEL]).backward()
     assert float(gateway.grad) == 2.0
     assert encoder.grad is None if detach else float(encoder.grad) == -2.0
 
@@ -63,4 +81,4 @@ def test_the_encoder_learns_from_the_gateways_only_if_told_to(detach):
 def test_dice_is_taken_over_the_whole_batch():
     # The second member lacks class 1. Over the batch: 2 · 0.5 / (4 · 0.5 + 1) = 1/3, loss 2/3; per member it is not.
     logits, labels = FLAT.expand(2, -1, -1, -1, -1), torch.cat([LABEL, torch.zeros_like(LABEL)])
-    assert float(RAREUNetLoss(alpha=0.0)(([logits], []), [labels])) == pytest.approx(2 / 3, abs=1e-4)
+    assert float(RAREUNetLoss(alpha=0.0)(([logits], [], []), [labels])) == pytest.approx(2 / 3, abs=1e-4)

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.data import MetaTensor
 
-from rare_unet_networks import ScaleDice, dice_per_class, summarise
+from rare_unet_networks import ScaleDice, dice_per_class, distance_per_class, summarise, volume_error_per_class
 
 NAN = math.nan
 # pred, label (one row of voxels), Dice of class 1 and 2
@@ -22,7 +23,12 @@ def row(values):
 
 
 def rows(*items):
-    return [dict(zip(("case", "scale", "grid", "class", "dice"), item)) for item in items]
+    return [dict(zip(("case", "scale", "grid", "class", "dice", "volume_error"), item)) for item in items]
+
+
+def summarised(*items):
+    """Dice part of the summary by (scale, class)."""
+    return {(s["scale"], s["class"]): s for s in summarise(rows(*items)) if s["measure"] == "dice"}
 
 
 @pytest.mark.parametrize("pred, label, expected", DICE_CASES)
@@ -36,26 +42,40 @@ def test_maps_of_two_shapes_are_refused():
 
 
 def test_summary_is_over_cases_per_class_then_over_classes():
-    summary = summarise(
-        rows(
-            ("a", 1, "native", "x", 0.8),
-            ("a", 1, "native", "y", 0.4),
-            ("b", 1, "native", "x", 0.6),
-            ("b", 1, "native", "y", NAN),
-            ("a", 0.5, "native", "x", 0.5),
-            ("a", 0.5, "native", "y", 0.1),
-        )
+    found = summarised(
+        ("a", 1, "native", "x", 0.8),
+        ("a", 1, "native", "y", 0.4),
+        ("b", 1, "native", "x", 0.6),
+        ("b", 1, "native", "y", NAN),
+        ("a", 0.5, "native", "x", 0.5),
+        ("a", 0.5, "native", "y", 0.1),
     )
-    found = {(s["scale"], s["class"]): (s["mean"], s["n"], s["left_out"]) for s in summary}
-    assert found[1, "x"] == pytest.approx((0.7, 2, 0))
-    assert found[1, "y"] == pytest.approx((0.4, 1, 1))
-    assert found[1, "mean"][:2] == pytest.approx((0.55, 2))  # (0.7 + 0.4) / 2, not the mean over cases
-    assert found[0.5, "mean"][0] == pytest.approx(0.3)
-    assert found["average", "mean"][:2] == pytest.approx(((0.55 + 0.3) / 2, 2))
-    assert found["average", "x"][0] == pytest.approx(0.6)
-    sd = {(s["scale"], s["class"]): s["sd"] for s in summary}
-    assert sd[1, "x"] == pytest.approx(math.sqrt(0.02))  # of 0.8 and 0.6
-    assert math.isnan(sd[1, "y"])
+    assert [found[1, "x"][k] for k in ("mean", "n", "left_out")] == pytest.approx([0.7, 2, 0])
+    assert [found[1, "y"][k] for k in ("mean", "n", "left_out")] == pytest.approx([0.4, 1, 1])
+    assert found[1, "mean"]["mean"] == pytest.approx(0.55)  # (0.7 + 0.4) / 2, not the mean over cases
+    assert found[0.5, "mean"]["mean"] == pytest.approx(0.3)
+    assert found["average", "mean"]["mean"] == pytest.approx((0.55 + 0.3) / 2) and found["average", "mean"]["n"] == 2
+    assert found["average", "x"]["mean"] == pytest.approx(0.6)
+    assert found[1, "x"]["sd"] == pytest.approx(math.sqrt(0.02))  # of 0.8 and 0.6
+    assert math.isnan(found[1, "y"]["sd"])
+
+
+def test_volume_errors_are_summed_up_with_and_without_their_sign():
+    summary = summarise(rows(("a", 1, "full", "x", 0.8, -10.0), ("b", 1, "full", "x", 0.8, 20.0)))
+    means = {s["measure"]: s["mean"] for s in summary if (s["scale"], s["class"]) == (1, "x")}
+    assert means == pytest.approx({"dice": 0.8, "volume_error": 5.0, "abs_volume_error": 15.0})
+
+
+def test_volume_error_by_hand():
+    # Class 1: 3 voxels for 2, class 2: none for 1, class 3: one for none.
+    found = volume_error_per_class(row([1, 1, 1, 3]), row([1, 1, 2, 0]), 4)
+    assert found == pytest.approx([50.0, -100.0, NAN], nan_ok=True)
+
+
+def test_surface_distance_by_hand_in_mm():
+    # Single voxels two apart along the last axis of 3 mm: 6 mm. Class 2 is in one map only.
+    found = distance_per_class(row([1, 0, 0, 2]), row([0, 0, 1, 0]), 3, (1.0, 2.0, 3.0))
+    assert found == pytest.approx([6.0, NAN], nan_ok=True)
 
 
 def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_class():
@@ -76,8 +96,20 @@ def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_cl
     assert metrics["dice"] == pytest.approx(5 / 6)  # the full grid does not count in it
     grids = [(r["scale"], r["grid"]) for r in metric.rows]
     assert grids == [(1, "native"), (1, "full"), (0.5, "native"), (0.5, "full")]
+    assert "hd95" not in metric.rows[0]
     engine.run(batches)
     assert len(metric.rows) == 4  # an epoch starts afresh
+
+
+def test_distances_are_taken_with_the_spacing_of_the_label():
+    affine = torch.diag(torch.tensor([1.0, 1, 2, 1]))
+    maps = {"pred": MetaTensor(row([1, 0, 0, 0]), affine=affine), "label": MetaTensor(row([0, 1, 0, 0]), affine=affine)}
+    metric = ScaleDice(["x"], distances=True)
+    metric.update([{"case": "a", "level": 0, **maps, "pred_nearest": maps["label"], "label_nearest": maps["label"]}])
+    assert [(r["grid"], r["hd95"], r["volume_error"]) for r in metric.rows] == [
+        ("native", 2.0, 0.0),
+        ("native_nearest", 0.0, 0.0),
+    ]
 
 
 def test_a_case_without_output_is_passed_over():

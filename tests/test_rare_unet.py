@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rare_unet_networks import GatewayBlock, RAREUNet
+from rare_unet_networks import GatewayBlock, RAREUNet, SubpixelHead
 
 SMALL = dict(in_channels=1, out_channels=3, channels=(4, 8, 12, 16))
 # kwargs, level, input size, output size
@@ -24,9 +24,9 @@ CASES = [
 ]
 ILL_CASES = [
     (dict(spatial_dims=1), "spatial_dims must be 2 or 3"),
-    (dict(channels=(4, 8)), "channels must have at least 3 entries"),
-    (dict(num_gateways=0), "num_gateways must be 1 to 2"),
-    (dict(num_gateways=3), "num_gateways must be 1 to 2"),
+    (dict(channels=(4,)), "channels must have at least 2 entries"),
+    (dict(num_gateways=-1), "num_gateways must be 0 to 2"),
+    (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
 ]
 
@@ -111,17 +111,17 @@ def test_a_level_runs_its_own_modules_only_and_costs_less(net):
 def test_training_call_returns_what_the_single_paths_return(net):
     images = pyramid()
     with torch.no_grad():
-        logits, features = net(images)
+        logits, features, full = net(images)
         for level, image in enumerate(images):
             torch.testing.assert_close(logits[level], net(image, level=level))
     assert [g.shape for g, _ in features] == [(1, 8, 8, 8, 8), (1, 12, 4, 4, 4)]
-    assert all(g.shape == e.shape for g, e in features)
+    assert all(g.shape == e.shape for g, e in features) and full == []
 
 
 def test_encoder_features_are_those_before_pooling_on_the_path_of_level_0(net):
     images = pyramid()
     with torch.no_grad():
-        _, features = net(images)
+        _, features, _ = net(images)
         first = net.encoder[0](images[0])
         torch.testing.assert_close(features[0][1], net.encoder[1](torch.nn.functional.max_pool3d(first, 2)))
         torch.testing.assert_close(features[0][0], net.gateways[0](images[1]))
@@ -130,15 +130,71 @@ def test_encoder_features_are_those_before_pooling_on_the_path_of_level_0(net):
 def test_levels_chooses_the_active_levels(net):
     images = pyramid()
     with torch.no_grad():
-        logits, features = net([images[0], images[2]], levels=[0, 2])
+        logits, features, _ = net([images[0], images[2]], levels=[0, 2])
         assert [y.shape[2] for y in logits] == [16, 4] and len(features) == 1
         assert net(images[1:], levels=[1, 2])[1] == []
 
 
+@pytest.fixture(scope="module")
+def full_net():
+    torch.manual_seed(0)
+    return RAREUNet(spatial_dims=3, full_convs=1, **SMALL).eval()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_full_answer_lies_on_the_level_0_grid_and_the_native_one_does_not_depend_on_it(net, full_net, level):
+    image = pyramid()[level]
+    with torch.no_grad():
+        assert full_net(image, level=level, output="full").shape == (1, 3, 16, 16, 16)
+        native = full_net(image, level=level)
+        assert native.shape == (1, 3, *image.shape[2:])
+        plain = RAREUNet(spatial_dims=3, **SMALL).eval()
+        plain.load_state_dict(full_net.state_dict(), strict=False)
+        torch.testing.assert_close(native, plain(image, level=level))
+
+
+def test_training_call_returns_the_full_answers_of_the_coarse_levels(full_net):
+    images = pyramid()
+    with torch.no_grad():
+        full = full_net(images)[2]
+        assert len(full) == 2
+        for level in (1, 2):
+            torch.testing.assert_close(full[level - 1], full_net(images[level], level=level, output="full"))
+        assert len(full_net(images[2:], levels=[2])[2]) == 1
+
+
+def test_a_new_sub_pixel_head_answers_alike_in_all_fine_voxels_of_a_coarse_one():
+    head = SubpixelHead(spatial_dims=3, in_channels=4, out_channels=3, scale=4)
+    y = head(torch.rand(2, 4, 4, 2, 3))
+    assert y.shape == (2, 3, 16, 8, 12)
+    blocks = y.unfold(2, 4, 4).unfold(3, 4, 4).unfold(4, 4, 4)
+    # The projection's bias is drawn at random, so subvoxels differ by no more than that: constant over blocks.
+    offsets = blocks - blocks.mean(dim=(5, 6, 7), keepdim=True)
+    torch.testing.assert_close(offsets, offsets[:1, :, :1, :1, :1].expand_as(offsets), atol=1e-5, rtol=0)
+    assert float(y.std()) > 0
+
+
+def test_output_must_be_one_the_network_has(net, full_net):
+    with pytest.raises(ValueError, match="output must be 'native' for a network without full_convs"):
+        net(pyramid()[1], level=1, output="full")
+    with pytest.raises(ValueError, match="output must be 'native' or 'full', got fine"):
+        full_net(pyramid()[1], level=1, output="fine")
+
+
+def test_without_gateways_it_is_a_plain_unet(net):
+    plain = RAREUNet(spatial_dims=3, num_gateways=0, **SMALL).eval()
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if k in plain.state_dict()})
+    with torch.no_grad():
+        torch.testing.assert_close(plain(pyramid()[0]), net(pyramid()[0]))
+    assert sum(p.numel() for p in plain.parameters()) == sum(
+        p.numel() for m in leaves_run(net, pyramid()[0], 0) for p in m.parameters()
+    )
+
+
 def test_every_parameter_gets_a_gradient_from_one_training_call():
-    net = RAREUNet(spatial_dims=3, **SMALL)
-    logits, features = net(pyramid(size=(16, 16, 32)))
-    (sum(y.square().mean() for y in logits) + sum((g - e).square().mean() for g, e in features)).backward()
+    net = RAREUNet(spatial_dims=3, full_convs=1, **SMALL)
+    logits, features, full = net(pyramid(size=(16, 16, 32)))
+    (sum(y.square().mean() for y in logits + full) + sum((g - e).square().mean() for g, e in features)).backward()
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
@@ -150,13 +206,16 @@ def test_state_dict_is_the_same_in_every_mode():
     assert list(net.state_dict()) == before == list(RAREUNet(spatial_dims=2, **SMALL).eval().state_dict())
 
 
-def test_scripted_network_answers_as_the_original_at_every_level(net, tmp_path):
+def test_scripted_network_answers_as_the_original_at_every_level(full_net, tmp_path):
+    net = full_net
     torch.jit.save(torch.jit.script(net), tmp_path / "net.ts")
     scripted = torch.jit.load(tmp_path / "net.ts")
     with torch.no_grad():
         torch.testing.assert_close(scripted(pyramid()[0]), net(pyramid()[0]))
         for level, image in enumerate(pyramid()):
             torch.testing.assert_close(scripted(image, level), net(image, level))
+            full = scripted(image, level, None, "full")
+            torch.testing.assert_close(full, net(image, level, output="full"))
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

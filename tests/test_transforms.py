@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Coarsend, FullGridd, MultiResolutionPyramidd, RandThickSlicesd
+from rare_unet_networks import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd
 from rare_unet_networks.transforms import coarsen_image, coarsen_label
 
 # 1 mm grid whose first voxel lies at (10, 20, 30) mm; a block of 8×8×8 voxels, from 8 to 15 on every axis, has its
@@ -110,21 +110,34 @@ def test_pyramid_has_every_level_on_one_grid():
         assert centre_mm(image) == pytest.approx(CENTRE)
 
 
-def test_full_grid_undoes_the_coarsening_of_a_known_shape():
-    # Odd sizes, so that the padding is not symmetric by itself.
-    mask = cube((27, 31, 29))
-    coarse = Coarsend("image")({"image": mask, "level": 1})["image"]
-    out = FullGridd("pred", like="label_full")({"pred": coarse, "label_full": mask, "level": 1})["pred_full"]
-    assert out.shape == mask.shape
-    # Interpolation blurs the edges; centre and volume stay. The padding is 2 + 3, 0 + 1 and 1 + 2 voxels.
-    assert centre_mm(MetaTensor(out, affine=AFFINE)) == pytest.approx(CENTRE, abs=1e-4)
-    assert float(out.sum()) == pytest.approx(512, rel=1e-4)
+@pytest.mark.parametrize(
+    "voxels, start, end",
+    [
+        (30, [0, 1, 2], [29, 30, 0]),  # two to add: one before, one after
+        (31, [0, 1, 2], [29, 30, 31]),  # one to add: before
+        (32, [1, 2, 3], [30, 31, 32]),
+        (33, [2, 3, 4], [31, 32, 33]),  # one to cut: before
+        (35, [3, 4, 5], [32, 33, 34]),  # three to cut: two before
+    ],
+)
+def test_crop_or_pad_puts_the_odd_voxel_first_and_keeps_the_affine_right(voxels, start, end):
+    image = MetaTensor(torch.arange(1.0, voxels + 1).reshape(1, voxels, 1, 1), affine=AFFINE)
+    out = CropOrPadd("image", (32, 1, 1))({"image": image})["image"]
+    assert out.shape == (1, 32, 1, 1)
+    values = out.flatten().tolist()
+    assert (values[:3], values[-3:]) == (start, end)
+    # Voxel i of the scan, whose value is i + 1, lies at 10 + i mm.
+    assert float(out.affine[0, 3]) + values.index(5.0) == 10 + 4
 
 
-def test_full_grid_at_level_0_changes_nothing():
-    pred = torch.rand(3, 5, 6, 7)
-    out = FullGridd("pred", like="label_full")({"pred": pred, "label_full": torch.zeros(1, 5, 6, 7), "level": 0})
-    assert torch.equal(out["pred_full"], pred)
+def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():
+    data = {"image": cube(), "a": cube(), "b": cube(), "level": 1}
+    data["b"][0, 8, 8, 8] = 0  # the first voxel of a block: only the nearest rule sees it
+    out = Coarsend("image", ["a", "b"], label_mode=["majority", "nearest"])(data)
+    assert (int(out["a"].sum()), int(out["b"].sum())) == (64, 63)
+    assert set(MultiResolutionPyramidd("image", "a", levels=[0, 2])({"image": cube(), "a": cube()})) == {
+        "image_0", "image_2", "a_0", "a_2"
+    }  # fmt: skip
 
 
 def test_thick_slices_change_the_image_along_one_axis_and_keep_its_mean():

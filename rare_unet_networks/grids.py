@@ -1,0 +1,111 @@
+"""MONAI dictionary transforms between the grids an answer can lie on: the scan's own and that of level 0."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Orientation
+from nibabel.orientations import aff2axcodes
+from torch.nn import functional as F
+
+from .levels import LINEAR, Levels, by, rescaled_affine
+
+__all__ = ["BothGridsd", "FirstOfBlockd", "answer_key"]
+
+
+def answer_key(output: str) -> str:
+    """Key of the answer on the grid asked for, ``"native"`` or ``"full"``, as :py:class:`BothGridsd` writes them.
+
+    Raises:
+        ValueError: on another name.
+    """
+    keys = {"native": "pred", "full": "pred_full"}
+    if output not in keys:
+        raise ValueError(f"output must be one of {tuple(keys)}, got {output!r}.")
+    return keys[output]
+
+
+def _fitted(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """``x``, shape (C, *spatial), over the same extent in ``size`` voxels: means of blocks, or linear in between."""
+    smaller = [min(n, m) for n, m in zip(x.shape[1:], size)]
+    return F.interpolate(F.interpolate(x[None], smaller, mode="area"), tuple(size), mode=LINEAR[len(smaller)])[0]
+
+
+class BothGridsd(MapTransform):
+    """One answer on two grids: ``pred`` on the scan's own, ``pred_full`` on that of level 0.
+
+    Whichever of the two the inferer gave stays as it is. A native answer read from a full one is the mean of the
+    voxels it covers, a full one read from a native one is interpolated linearly or repeated. ``pred`` keeps the orientation the
+    network sees (``Invertd`` brings it back), ``pred_full`` has the axis order of the scan's file.
+
+    Args:
+        keys: probabilities, shape (C, D, H, W), on either grid; ``<key>_full`` is added.
+        levels: the resolution levels of the task.
+        image_key: the scan the network saw.
+        bring_back: how a native answer becomes a full one, ``"linear"`` or ``"repeat"`` (the paper's labels).
+
+    Raises:
+        ValueError: when an answer lies on neither grid, or on an unknown ``bring_back``.
+    """
+
+    def __init__(self, keys: KeysCollection, levels: Levels, image_key: str = "image", bring_back: str = "linear") -> None:
+        super().__init__(keys)
+        if bring_back not in ("linear", "repeat"):
+            raise ValueError(f"bring_back must be 'linear' or 'repeat', got {bring_back!r}.")
+        self.repeat = bring_back == "repeat"
+        self.levels = levels
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        image = d[self.image_key]
+        route = self.levels.route(image[None])
+        native_size = tuple(image.shape[1:])
+        full_size = tuple(n * 2**route.level for n in route.resampled_size)
+        for key in self.keys:
+            answer = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
+            if tuple(answer.shape[1:]) not in (native_size, full_size):
+                raise ValueError(
+                    f"{key} must have {by(native_size)} voxels (native) or {by(full_size)} (full), "
+                    f"got {by(answer.shape[1:])}."
+                )
+            d[key] = MetaTensor(_fitted(answer, native_size)).copy_meta_from(image)
+            if self.repeat:
+                answer = F.interpolate(answer[None], full_size, mode="nearest")[0]
+            full = MetaTensor(_fitted(answer, full_size)).copy_meta_from(image)
+            full.affine = rescaled_affine(image.affine, native_size, full_size)
+            full.applied_operations = []
+            axcodes = aff2axcodes(image.meta.get("original_affine", image.affine))
+            d[f"{key}_full"] = Orientation(axcodes, labels=None)(full)
+        return d
+
+
+class FirstOfBlockd(MapTransform):
+    """An answer read by the paper's rule for labels: of each block the first voxel, half a block off its centre.
+
+    Args:
+        keys: class indices, shape (1, D, H, W), on the grid of ``like`` or one finer by an integer factor.
+        like: key of a label made by that rule, whose spatial size counts.
+        name: where the result is written.
+
+    Raises:
+        ValueError: when the sizes are not multiples.
+    """
+
+    def __init__(self, keys: KeysCollection, like: str, name: str) -> None:
+        super().__init__(keys)
+        self.like = like
+        self.name = name
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.keys:
+            fine, coarse = d[key].shape[1:], d[self.like].shape[1:]
+            steps = [n // m for n, m in zip(fine, coarse)]
+            if any(m * step != n for n, m, step in zip(fine, coarse, steps)):
+                raise ValueError(f"{key} must have a multiple of {by(coarse)} voxels, got {by(fine)}.")
+            d[self.name] = d[key][(..., *(slice(None, None, step) for step in steps))]
+        return d

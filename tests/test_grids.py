@@ -1,0 +1,96 @@
+import nibabel as nib
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks.utils import one_hot
+from monai.transforms import ResampleToMatch
+
+from rare_unet_networks import BothGridsd, Coarsend, FirstOfBlockd, Levels, answer_key
+
+LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]], dtype=torch.float64)
+
+
+def cube(size=(27, 31, 29)):
+    """Odd sizes, so that padding to a multiple of 8 is not symmetric by itself."""
+    mask = torch.zeros(1, *size)
+    mask[:, 8:16, 8:16, 8:16] = 1
+    return MetaTensor(mask, affine=AFFINE, meta={"original_affine": AFFINE})
+
+
+def both(pred, image, **kwargs):
+    out = BothGridsd("pred", LEVELS, **kwargs)({"pred": pred, "image": image})
+    return out["pred"], out["pred_full"]
+
+
+def test_a_native_answer_brought_back_to_the_fine_grid_keeps_its_place_and_volume():
+    mask = cube()
+    coarse = Coarsend("image")({"image": mask, "level": 1})["image"]
+    native, full = both(torch.cat([1 - coarse.as_tensor(), coarse.as_tensor()]), coarse)
+    assert native.shape[1:] == coarse.shape[1:] and full.shape[1:] == (32, 32, 32)
+    assert torch.equal(native.affine, coarse.affine)
+    # 2 voxels of padding before on the first axis, 0 on the second, 1 on the third.
+    assert full.affine[:3, 3].tolist() == [10 - 2, 20, 30 - 1]
+    on_scan = ResampleToMatch(mode="nearest")(full, mask)
+    assert on_scan.shape[1:] == mask.shape[1:]
+    weights = on_scan[1].as_tensor().double()
+    axes = torch.stack(torch.meshgrid(*(torch.arange(n) for n in weights.shape), indexing="ij")).double()
+    assert ((axes * weights).flatten(1).sum(dim=1) / weights.sum()).tolist() == pytest.approx([11.5] * 3, abs=1e-4)
+    assert float(weights.sum()) == pytest.approx(512, rel=1e-4)
+
+
+def test_repeated_it_is_the_coarse_voxel_again():
+    coarse = Coarsend("image")({"image": cube(), "level": 2})["image"]
+    _, full = both(one_hot(coarse.as_tensor().round(), 2, dim=0), coarse, bring_back="repeat")
+    expected = coarse.as_tensor().round()[0]
+    for axis in range(3):
+        expected = expected.repeat_interleave(4, dim=axis)
+    assert torch.equal(full[1].as_tensor(), expected)
+
+
+def test_a_full_answer_is_averaged_to_the_native_grid():
+    image = Coarsend("image")({"image": cube((16, 16, 16)), "level": 1})["image"]
+    pred = torch.zeros(2, 16, 16, 16)
+    pred[1, 0, 0, 0], pred[1, 2, 2, 2:4] = 1.0, 0.5
+    native, full = both(pred, image)
+    assert torch.equal(full.as_tensor(), pred)
+    assert float(native[1, 0, 0, 0]) == 1 / 8 and float(native[1, 1, 1, 1]) == 1 / 8
+    assert float(native[1].sum()) == pytest.approx(pred[1].sum() / 8)
+
+
+def test_a_thick_slice_scan_has_its_full_answer_at_level_0_with_the_right_affine():
+    image = MetaTensor(torch.rand(1, 8, 8, 2), affine=torch.diag(torch.tensor([1.0, 1, 4, 1])))
+    native, full = both(torch.rand(2, 8, 8, 8), image)
+    assert native.shape == (2, 8, 8, 2) and full.shape == (2, 8, 8, 8)
+    # Slice 0 reaches from -2 to 2 mm: the first fine voxel's centre lies at -1.5 mm.
+    assert full.affine[:3, 3].tolist() == [0, 0, -1.5] and full.pixdim.tolist() == [1, 1, 1]
+    torch.testing.assert_close(native[..., 0].as_tensor(), full[..., :4].mean(dim=-1).as_tensor())
+
+
+def test_full_answer_has_the_axis_order_of_the_file():
+    original = torch.tensor([[0, 0, 2.0, 5], [-2, 0, 0, 6], [0, 2, 0, 7], [0, 0, 0, 1]])
+    image = MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    image.meta["original_affine"] = original
+    _, full = both(torch.rand(2, 8, 10, 12), image)
+    assert nib.aff2axcodes(full.affine) == nib.aff2axcodes(original)
+    assert full.shape == (2, 10, 12, 8)
+
+
+def test_ill_answers_and_names_are_refused():
+    with pytest.raises(ValueError, match="pred must have 4×4×4 voxels .native. or 8×8×8 .full., got 5×4×4"):
+        both(torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1]))))
+    with pytest.raises(ValueError, match="bring_back must be 'linear' or 'repeat', got 'cubic'"):
+        BothGridsd("pred", LEVELS, bring_back="cubic")
+    with pytest.raises(ValueError, match="output must be one of"):
+        answer_key("fine")
+    assert (answer_key("native"), answer_key("full")) == ("pred", "pred_full")
+
+
+def test_first_of_block_takes_what_nearest_labels_take():
+    fine = cube((16, 16, 16))
+    label = Coarsend("image", "label", label_mode="nearest")({"image": fine, "label": fine, "level": 2})["label"]
+    out = FirstOfBlockd("pred", like="label", name="near")({"pred": fine, "label": label})
+    assert torch.equal(out["near"].as_tensor(), label.as_tensor())
+    assert torch.equal(FirstOfBlockd("pred", like="label", name="near")({"pred": label, "label": label})["near"], label)
+    with pytest.raises(ValueError, match="pred must have a multiple of 4×4×4 voxels, got 16×16×15"):
+        FirstOfBlockd("pred", like="label", name="near")({"pred": fine[..., 1:], "label": label})
