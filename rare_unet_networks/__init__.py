@@ -4,6 +4,7 @@ from .baselines import FineAgaind, MeanShapeInferer, PadInferer, PredictionsInfe
 from .blocks import ConvStack, GatewayBlock, SubpixelHead
 from .checks import CheckLabeld, CheckScand
 from .command_line import as_bool, as_path, bundle_root, check_command_line
+from .comparison import paired_differences, read_rows
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
 from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
 from .grids import BothGridsd, FirstOfBlockd, answer_key

@@ -90,12 +90,25 @@ def exit_status(evaluator: GuardedEvaluator) -> None:
 class PreparePyramidBatch(PrepareBatch):
     """Gathers ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` into the two lists a step takes.
 
+    A step of all levels costs most of its time at level 0, whose decoder's deep stages the coarse levels train as well:
+    leaving the finest levels out of some steps trains the coarse ones more for the same time.
+
     Args:
-        levels: levels of the pyramid.
+        levels: levels of the pyramid, ascending.
+        start_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all always by
+            default.
+
+    Raises:
+        ValueError: when there are more probabilities than levels, or they do not add up to 1.
     """
 
-    def __init__(self, levels: Sequence[int]) -> None:
-        self.levels = levels
+    def __init__(self, levels: Sequence[int], start_probs: Sequence[float] = (1.0,)) -> None:
+        if len(start_probs) > len(levels) or any(p < 0 for p in start_probs) or abs(sum(start_probs) - 1) > 1e-6:
+            raise ValueError(
+                f"start_probs must be at most {len(levels)} probabilities that add up to 1, got {tuple(start_probs)}."
+            )
+        self.levels = list(levels)
+        self.start_probs = torch.tensor(start_probs, dtype=torch.float64)
 
     def __call__(
         self,
@@ -106,13 +119,15 @@ class PreparePyramidBatch(PrepareBatch):
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple, dict[str, Any]]:
         """
         Returns:
-            images and labels, one of each per level, as plain tensors: a training step needs no metadata; and what else
-            the network is called with: nothing, and its active levels as ``levels``.
+            images and labels, one of each per level, as plain tensors: a training step needs no metadata; where level 0
+            is not active, its label comes last. And what else the network is called with: its active ``levels``.
         """
 
-        def gather(name: str) -> list[torch.Tensor]:
-            tensors = [batchdata[f"{name}_{level}"] for level in self.levels]
+        def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
+            tensors = [batchdata[f"{name}_{level}"] for level in levels]
             plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in tensors]
             return [t.to(device, non_blocking=non_blocking, **kwargs) for t in plain]
 
-        return gather("image"), gather("label"), (), {"levels": list(self.levels)}
+        active = self.levels[int(torch.multinomial(self.start_probs, 1)) :]
+        labelled = active if 0 in active else [*active, 0]
+        return gather("image", active), gather("label", labelled), (), {"levels": active}

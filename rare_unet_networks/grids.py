@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
@@ -35,52 +36,71 @@ def _fitted(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 class BothGridsd(MapTransform):
-    """One answer on two grids: ``pred`` on the scan's own, ``pred_full`` on that of level 0.
+    """Probabilities on two grids from what an inferer gave: ``pred`` on the scan's own, ``pred_full`` on level 0's.
 
-    Whichever of the two the inferer gave stays as it is. A native answer read from a full one is the mean of the
-    voxels it covers, a full one read from a native one is interpolated linearly or repeated. ``pred`` keeps the orientation the
-    network sees (``Invertd`` brings it back), ``pred_full`` has the axis order of the scan's file.
+    An inferer that gives both (a dictionary of ``pred`` and ``pred_full``) is taken at its word. Otherwise a native
+    answer is read from a full one as the mean of the voxels it covers, a full one from a native one by linear
+    interpolation or repetition. ``pred`` keeps the orientation the network sees (``Invertd`` brings it back),
+    ``pred_full`` has the axis order of the scan's file.
 
     Args:
-        keys: probabilities, shape (C, D, H, W), on either grid; ``<key>_full`` is added.
+        keys: logits, shape (C, D, H, W), on either grid, or the dictionary; ``<key>_full`` is added.
         levels: the resolution levels of the task.
         image_key: the scan the network saw.
         bring_back: how a native answer becomes a full one, ``"linear"`` or ``"repeat"`` (the paper's labels).
+        softmax: whether the answers are logits still; otherwise they are probabilities.
 
     Raises:
         ValueError: when an answer lies on neither grid, or on an unknown ``bring_back``.
     """
 
-    def __init__(self, keys: KeysCollection, levels: Levels, image_key: str = "image", bring_back: str = "linear") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        levels: Levels,
+        image_key: str = "image",
+        bring_back: str = "linear",
+        softmax: bool = True,
+    ) -> None:
         super().__init__(keys)
         if bring_back not in ("linear", "repeat"):
             raise ValueError(f"bring_back must be 'linear' or 'repeat', got {bring_back!r}.")
         self.repeat = bring_back == "repeat"
         self.levels = levels
         self.image_key = image_key
+        self.softmax = softmax
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         image = d[self.image_key]
         route = self.levels.route(image[None])
         native_size = tuple(image.shape[1:])
         full_size = tuple(n * 2**route.level for n in route.resampled_size)
         for key in self.keys:
-            answer = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
-            if tuple(answer.shape[1:]) not in (native_size, full_size):
-                raise ValueError(
-                    f"{key} must have {by(native_size)} voxels (native) or {by(full_size)} (full), "
-                    f"got {by(answer.shape[1:])}."
-                )
-            d[key] = MetaTensor(_fitted(answer, native_size)).copy_meta_from(image)
+            full_key = f"{key}_full"
+            if isinstance(d.get(key), Mapping):
+                d.update(d.pop(key))
+            given = {k: self._probabilities(d[k]) for k in (key, full_key) if k in d}
+            for name, answer in given.items():
+                if tuple(answer.shape[1:]) not in (native_size, full_size):
+                    raise ValueError(
+                        f"{name} must have {by(native_size)} voxels (native) or {by(full_size)} (full), "
+                        f"got {by(answer.shape[1:])}."
+                    )
+            native, full = given.get(key, given.get(full_key)), given.get(full_key, given.get(key))
+            d[key] = MetaTensor(_fitted(native, native_size)).copy_meta_from(image)
             if self.repeat:
-                answer = F.interpolate(answer[None], full_size, mode="nearest")[0]
-            full = MetaTensor(_fitted(answer, full_size)).copy_meta_from(image)
+                full = F.interpolate(full[None], full_size, mode="nearest")[0]
+            full = MetaTensor(_fitted(full, full_size)).copy_meta_from(image)
             full.affine = rescaled_affine(image.affine, native_size, full_size)
             full.applied_operations = []
             axcodes = aff2axcodes(image.meta.get("original_affine", image.affine))
-            d[f"{key}_full"] = Orientation(axcodes, labels=None)(full)
+            d[full_key] = Orientation(axcodes, labels=None)(full)
         return d
+
+    def _probabilities(self, answer: torch.Tensor) -> torch.Tensor:
+        answer = answer.as_tensor() if isinstance(answer, MetaTensor) else answer
+        return answer.float().softmax(dim=0) if self.softmax else answer.float()
 
 
 class FirstOfBlockd(MapTransform):

@@ -24,7 +24,7 @@ from .levels import LINEAR, Levels, Route, by, rescaled_affine, symmetric_core, 
 __all__ = ["ResolutionRoutingInferer"]
 
 logger = logging.getLogger(__name__)
-OUTPUTS = ("native", "full")
+OUTPUTS = ("native", "full", "both")
 
 
 class ResolutionRoutingInferer(Inferer):
@@ -36,6 +36,7 @@ class ResolutionRoutingInferer(Inferer):
     3. The grid is padded to what the level can process, and the one path is run: ``network(x, level=level)``.
     4. The logits are cut to the grid before padding. With ``output="native"`` they come back linearly to the input's
        grid, with ``output="full"`` they stay on the grid of level 0, over the same extent, with its affine.
+       ``output="both"`` gives both for one forward pass.
 
     With one level it is a U-Net fed the scan resampled to full resolution.
 
@@ -47,7 +48,7 @@ class ResolutionRoutingInferer(Inferer):
         sw_batch_size: windows computed together.
         overlap: overlap of the windows, 0 to below 1.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
-        output: ``"native"`` or ``"full"``; for the latter the network must take ``output="full"`` above level 0.
+        output: ``"native"``, ``"full"`` or ``"both"``; for the last two the network must answer on the level 0 grid.
 
     Raises:
         ValueError: when ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
@@ -96,19 +97,22 @@ class ResolutionRoutingInferer(Inferer):
         return self.levels.route(inputs, self.routing)
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
         """
         Args:
             inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
-            network: called as ``network(x, *args, level=level, **kwargs)``, and with ``output="full"`` where that is
-                asked for above level 0; must keep the grid of ``x`` otherwise.
+            network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``; above level 0
+                with ``output="full"`` where that is asked for, or for both answers as in training, with ``[x]`` and
+                ``levels=[level]``.
             args: further positional arguments of the network.
             kwargs: further keyword arguments of the network.
 
         Returns:
             logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
-            ``inputs`` and the affine of that grid if ``inputs`` is one.
+            ``inputs`` and the affine of that grid if ``inputs`` is one. For both a dictionary with ``pred``, native, and
+            ``pred_full``; of a scan that had to be resampled ``pred_full`` alone, the native answer is to be read from
+            that (:py:class:`rare_unet_networks.BothGridsd`).
 
         Raises:
             ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.Levels.route`.
@@ -121,26 +125,41 @@ class ResolutionRoutingInferer(Inferer):
         margins = symmetric_margins(route.resampled_size, route.padded_size)
         x = F.pad(x, [w for pair in reversed(margins) for w in pair], value=self.cval)  # F.pad starts at the last axis
 
-        full = self.output == "full"
-        scale = 2**route.level if full else 1
-        if scale > 1:
-            kwargs = {**kwargs, "output": "full"}
+        coarse = route.level > 0
 
-        def predict(window: torch.Tensor) -> torch.Tensor:
-            return network(window, *args, level=route.level, **kwargs)
+        def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+            if self.output == "both" and coarse:
+                logits, _, full = network([window], *args, levels=[route.level], **kwargs)
+                return {"pred": logits[0], "pred_full": full[0]}
+            wanted = {"output": "full"} if self.output == "full" and coarse else {}
+            return network(window, *args, level=route.level, **wanted, **kwargs)
 
         logits = predict(x) if self._fits(route) else self._slide(x, predict)
-        size = [n * scale for n in route.resampled_size]
-        # Margins on the network's grid first, then to scale: an odd one does not halve evenly.
-        core = symmetric_core(route.resampled_size, route.padded_size)
-        logits = logits[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
-        if not full and route.resampled_size != route.spatial_size:
+        if self.output == "native":
+            return self._on_scan(logits, route, inputs)
+        if self.output == "full":
+            return self._on_level_0(logits, route, inputs)
+        found = logits if isinstance(logits, dict) else {"pred": logits, "pred_full": logits}
+        both = {"pred_full": self._on_level_0(found["pred_full"], route, inputs)}
+        if route.resampled_size == route.spatial_size:
+            both["pred"] = self._on_scan(found["pred"], route, inputs)
+        return both
+
+    def _on_scan(self, logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
+        logits = logits[(..., *symmetric_core(route.resampled_size, route.padded_size))]
+        if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
+        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+
+    @staticmethod
+    def _on_level_0(logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
+        # Margins on the network's grid first, then to scale: an odd one does not halve evenly.
+        scale, core = 2**route.level, symmetric_core(route.resampled_size, route.padded_size)
+        logits = logits[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
         if not isinstance(inputs, MetaTensor):
             return logits
         logits = convert_to_dst_type(logits, inputs)[0]
-        if full:
-            logits.affine = rescaled_affine(inputs.affine, route.spatial_size, size)
+        logits.affine = rescaled_affine(inputs.affine, route.spatial_size, logits.shape[2:])
         return logits
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
@@ -153,7 +172,7 @@ class ResolutionRoutingInferer(Inferer):
     def _fits(self, route: Route) -> bool:
         return self.roi_size is None or all(n <= r for n, r in zip(route.padded_size, self.roi_size))
 
-    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any]) -> Any:
         roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]
         logger.info(f"larger than roi_size: sliding window of {by(roi_size)} voxels, overlap {self.overlap:g}")
         return sliding_window_inference(x, roi_size, self.sw_batch_size, predict, overlap=self.overlap, mode="gaussian")

@@ -71,8 +71,8 @@ class RAREUNetLoss(nn.Module):
             outputs: what :py:class:`~rare_unet_networks.RAREUNet` returns for a pyramid: the logits of each active
                 level, (B, classes, *spatial_size), the pairs (gateway feature, encoder feature), and the logits on the
                 level 0 grid of each active level above 0 (or none).
-            labels: class indices of each active level, (B, 1, *spatial_size); the first must be level 0's where there
-                are logits on its grid.
+            labels: class indices of each active level, (B, 1, *spatial_size), and, if level 0 is not among them, its
+                label as the last, which logits on its grid are held against.
 
         Returns:
             the loss, a scalar.
@@ -81,12 +81,13 @@ class RAREUNetLoss(nn.Module):
             ValueError: when there are not as many labels as logits, or none.
         """
         logits, features, full = outputs
-        if len(logits) != len(labels) or not len(logits):
+        if not len(logits) or len(labels) - len(logits) not in (0, 1):
             raise ValueError(f"labels must be one per active level, got {len(labels)} for {len(logits)} logits.")
         total = torch.stack([self.segmentation(y, label) for y, label in zip(logits, labels)]).mean()
         if features:
             consistency = [F.mse_loss(g, e.detach() if self.detach_target else e) for g, e in features]
             total = total + self.consistency_weight * torch.stack(consistency).mean()
+        fine = labels[-1] if len(labels) > len(logits) else labels[0]
         if full and self.full_weight:
-            total = total + self.full_weight * torch.stack([self.segmentation(y, labels[0]) for y in full]).mean()
+            total = total + self.full_weight * torch.stack([self.segmentation(y, fine) for y in full]).mean()
         return total

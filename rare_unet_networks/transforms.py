@@ -170,7 +170,7 @@ class MultiResolutionPyramidd(_Coarsening):
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
-        levels: levels to make.
+        levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
         divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
         image_mode: see :py:func:`coarsen_image`.
         label_mode: see :py:func:`coarsen_label`.
@@ -190,9 +190,11 @@ class MultiResolutionPyramidd(_Coarsening):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        for key, scans in self.coarse(d, self.levels).items():
+        levels = sorted({0, *self.levels})
+        for key, scans in self.coarse(d, levels).items():
             del d[key]
-            d.update({f"{key}_{level}": scan for level, scan in zip(self.levels, scans)})
+            wanted = levels if key in self.label_keys else self.levels
+            d.update({f"{key}_{level}": scan for level, scan in zip(levels, scans) if level in wanted})
         return d
 
 

@@ -18,8 +18,8 @@ def cube(size=(27, 31, 29)):
     return MetaTensor(mask, affine=AFFINE, meta={"original_affine": AFFINE})
 
 
-def both(pred, image, **kwargs):
-    out = BothGridsd("pred", LEVELS, **kwargs)({"pred": pred, "image": image})
+def both(pred, image, softmax=False, **kwargs):
+    out = BothGridsd("pred", LEVELS, softmax=softmax, **kwargs)({"pred": pred, "image": image})
     return out["pred"], out["pred_full"]
 
 
@@ -74,6 +74,18 @@ def test_full_answer_has_the_axis_order_of_the_file():
     _, full = both(torch.rand(2, 8, 10, 12), image)
     assert nib.aff2axcodes(full.affine) == nib.aff2axcodes(original)
     assert full.shape == (2, 10, 12, 8)
+
+
+def test_both_answers_of_an_inferer_are_taken_at_its_word():
+    image = MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    given = {"pred": torch.rand(3, 4, 4, 4), "pred_full": torch.rand(3, 8, 8, 8)}
+    native, full = both(dict(given), image, softmax=True)
+    torch.testing.assert_close(native.as_tensor(), given["pred"].softmax(dim=0))
+    torch.testing.assert_close(full.as_tensor(), given["pred_full"].softmax(dim=0))
+    # The full one alone: the native one is its mean, of probabilities, not of logits.
+    native, _ = both({"pred_full": given["pred_full"]}, image, softmax=True)
+    expected = torch.nn.functional.avg_pool3d(given["pred_full"].softmax(dim=0), 2)
+    torch.testing.assert_close(native.as_tensor(), expected)
 
 
 def test_ill_answers_and_names_are_refused():

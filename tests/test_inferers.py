@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Levels, ResolutionRoutingInferer
+from rare_unet_networks import Levels, RAREUNet, ResolutionRoutingInferer
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 
@@ -204,6 +204,38 @@ def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
     torch.testing.assert_close(out.as_tensor(), expected)
 
 
+def test_both_answers_come_from_one_forward_pass():
+    torch.manual_seed(0)
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    for size, spacing in (((18, 26, 17), 2.0), ((35, 51, 33), 1.0)):
+        image = scan(size, (spacing,) * 3)
+        with torch.no_grad():
+            native, full = (ResolutionRoutingInferer(LEVELS, output=o)(image, net) for o in ("native", "full"))
+            calls.clear()
+            both = ResolutionRoutingInferer(LEVELS, output="both")(image, net)
+        assert len(calls) == 1
+        torch.testing.assert_close(both["pred"], native)
+        torch.testing.assert_close(both["pred_full"], full)
+        assert torch.equal(both["pred_full"].affine, full.affine)
+
+
+def test_both_answers_of_a_large_scan_come_from_a_sliding_window():
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    image = scan((40, 16, 16), (2.0, 2.0, 2.0))
+    with torch.no_grad():
+        out = ResolutionRoutingInferer(LEVELS, output="both", roi_size=(32, 32, 32))(image, net)
+    assert out["pred"].shape == (1, 3, 40, 16, 16) and out["pred_full"].shape == (1, 3, 80, 32, 32)
+
+
+def test_of_a_resampled_scan_only_the_full_answer_is_given():
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    with torch.no_grad():
+        out = ResolutionRoutingInferer(LEVELS, output="both")(scan((35, 51, 9), (1.0, 1.0, 4.0)), net)
+    assert set(out) == {"pred_full"} and out["pred_full"].shape == (1, 3, 35, 51, 36)
+
+
 def test_one_level_is_a_unet_fed_the_upsampled_scan():
     one, net = Levels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5), Repeater()
     out = ResolutionRoutingInferer(one, output="full")(scan((9, 13, 9), (4.0, 4.0, 4.0)), net)
@@ -212,5 +244,5 @@ def test_one_level_is_a_unet_fed_the_upsampled_scan():
 
 
 def test_unknown_output_is_refused():
-    with pytest.raises(ValueError, match="output must be one of .'native', 'full'., got 'fine'"):
+    with pytest.raises(ValueError, match="output must be one of .'native', 'full', 'both'., got 'fine'"):
         ResolutionRoutingInferer(LEVELS, output="fine")

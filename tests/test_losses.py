@@ -58,6 +58,12 @@ def test_answers_on_the_level_0_grid_are_held_against_the_first_label(kwargs, fu
     assert float(RAREUNetLoss(**kwargs)(([FLAT, FLAT], [], full), labels) - alone) == pytest.approx(added, abs=1e-4)
 
 
+def test_without_level_0_its_label_comes_last():
+    loss = RAREUNetLoss()(([FLAT], [], [TILTED]), [torch.zeros_like(LABEL), LABEL])
+    flat_on_background = 0.5 * CE["flat"] + 0.5 * 1.0  # no voxel of class 1: Dice 0
+    assert float(loss) == pytest.approx(flat_on_background + 0.5 * CE["tilted"] + 0.5 * 0.4, abs=1e-4)
+
+
 @pytest.mark.parametrize("kwargs, match", ILL_CASES)
 def test_ill_arguments_are_refused(kwargs, match):
     with pytest.raises(ValueError, match=match):

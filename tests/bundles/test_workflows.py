@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.transforms import Compose, LoadImaged, SaveImage
+from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
-from rare_unet_networks import Coarsend
+from rare_unet_networks import Coarsend, answer_key
 
 from .conftest import CONFIGS, SAMPLE, SMALL, command, run
 
@@ -201,16 +201,17 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
         np.testing.assert_array_equal(np.asarray(canonical.dataobj), np.asarray(expected.dataobj))
 
 
-@pytest.mark.parametrize("downsample, labels", [("mean", "majority"), ("trilinear", "nearest")])
-def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, labels):
+@pytest.mark.parametrize("downsample", ["mean", "trilinear"])
+@pytest.mark.parametrize("output", ["native", "full"])
+def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, output):
     answers = {}
-    protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample, labels=labels)
+    protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
     workflow = run("evaluate.json", run=False, **protocol)
-    evaluator = workflow.parser.get_parsed_content("evaluator")
+    evaluator, output_grid = workflow.parser.get_parsed_content("evaluator"), output
 
     def keep(engine):
         item, output = engine.state.batch[0], engine.state.output[0]
-        answers[item["case"], int(item["level"])] = output["pred"][0].numpy()
+        answers[item["case"], int(item["level"])] = output[answer_key(output_grid)]
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
     workflow.run()
@@ -221,11 +222,15 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
         )["image"]
         coarse.meta["filename_or_obj"] = f"{case}_{level}.nii.gz"
         SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False)(coarse)
-    run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"))
+    run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"), output=output)
+    postfix = {"native": "seg", "full": "full_seg"}[output]
     for (case, level), expected in answers.items():
-        answer = np.asarray(nib.load(tmp_path / "out" / f"{case}_{level}_seg.nii.gz").dataobj)
+        answer = LoadImage(ensure_channel_first=True)(tmp_path / "out" / f"{case}_{level}_{postfix}.nii.gz")
+        if output == "full":  # it covers the whole coarse scan, padding of the fine one included
+            assert answer.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
+            answer = ResampleToMatch(mode="nearest")(answer, expected)
         assert expected.max() == 2
-        np.testing.assert_array_equal(answer, expected)
+        np.testing.assert_array_equal(answer.numpy(), expected.numpy())
 
 
 def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating(tmp_path):
@@ -248,8 +253,8 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
     output = tmp_path / "out"
     # A third class that is in no map: left out and counted.
     state = torch.load(CONFIGS.parent / "models" / "model.pt", weights_only=True)
-    for key in [k for k in state if k.startswith("heads.")]:
-        extra = torch.zeros_like(state[key][:1]) - (1e4 if key.endswith("bias") else 0)
+    for key in [k for k in state if k.startswith("heads.") or ".conv_block.1." in k]:
+        extra = torch.zeros_like(state[key][: len(state[key]) // 3]) - (1e4 if key.endswith("bias") else 0)
         state[key] = torch.cat([state[key], extra])
     torch.save(state, tmp_path / "four.pt")
     options = dict(dataset_dir=dataset, output_dir=output, split="test", checkpoint=tmp_path / "four.pt")
@@ -264,10 +269,10 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
     }.items():
         assert f"{name}.nii.gz: " in result.stdout and reason in result.stdout
     rows = read(output / "metrics" / "per_case.csv")
-    assert list(rows[0]) == ["case", "scale", "grid", "class", "dice"]
-    assert {r["case"] for r in rows} == {"good"} and len(rows) == 4 * 2 * 3
+    assert list(rows[0]) == ["case", "scale", "grid", "class", "dice", "volume_error", "hd95"]
+    assert {r["case"] for r in rows} == {"good"} and len(rows) == 4 * 3 * 3
     assert {r["dice"] for r in rows if r["class"] == "absent"} == {"nan"}
-    summary = {(r["scale"], r["grid"], r["class"]): r for r in read(output / "summary.csv")}
+    summary = {(r["scale"], r["grid"], r["class"]): r for r in read(output / "summary.csv") if r["measure"] == "dice"}
     assert {key[0] for key in summary} == {"1", "0.5", "0.25", "0.125", "average"}
     absent = summary["0.5", "native", "absent"]
     assert (absent["mean"], absent["n"], absent["left_out"]) == ("nan", "0", "1")
@@ -285,6 +290,7 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
         ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
+        (dict(output="fine"), "error: output must be one of ('native', 'full'), got 'fine'."),
     ],
 )
 def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides, message):
@@ -301,6 +307,93 @@ def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path)
     assert result.returncode == 0, result.stdout
     assert (tmp_path / "1e3" / "volumes.csv").exists()
     assert "icbm152_left_1x1x4mm   1x1x4       0" in result.stdout
+
+
+def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_are_reported(tmp_path):
+    scans = SAMPLE / "images"
+    run("inference.json", input=str(scans), output_dir=str(tmp_path), output="full")
+    for path in scans.glob("*.nii.gz"):
+        scan, answer = nib.load(path), nib.load(tmp_path / f"{path.name.removesuffix('.nii.gz')}_full_seg.nii.gz")
+        assert answer.header.get_zooms() == pytest.approx((1, 1, 1), rel=1e-4)
+        corners = [nib.affines.apply_affine(i.affine, np.array([[-0.5] * 3, i.shape]) - [[0], [0.5]]) for i in (scan, answer)]
+        np.testing.assert_allclose(corners[1], corners[0], atol=1e-3)
+        assert answer.get_data_dtype() == np.uint8 and set(np.unique(answer.dataobj)) == {0, 1, 2}
+        labels = np.asarray(answer.dataobj)
+        rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == path.name.removesuffix(".nii.gz")]
+        assert [float(r["mm3_full"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
+        assert all(float(r["mm3"]) > 0 for r in rows)
+
+
+# deltas of configs/baselines, options of training, what is evaluated besides
+BASELINES = {
+    "unet_up": (["unet"], {}, ["unet"], {}),
+    "unet_pad": (["unet"], {}, ["unet", "pad"], {}),
+    "unet_aug": (["unet", "unet_aug"], {}, ["unet"], {}),
+    "unet_aug_pad": (["unet", "unet_aug"], {"augment_back": "pad"}, ["unet", "pad"], {}),
+    "unet_aug_full": (["unet", "unet_aug"], {"augment_labels": "full"}, ["unet"], {}),
+    "single_scale": (["single_scale"], {"scale_level": 2}, ["single_scale"], {"scale_level": 2}),
+    "rare_unet_paper": (["rare_unet_paper"], {}, ["native"], {}),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_trains_and_is_evaluated_with_two_commands(tiny, tmp_path, name):
+    train, train_options, evaluate, options = BASELINES[name]
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path), **SMALL)
+    files = [f"baselines/{delta}.json" for delta in train]
+    run("train.json", *files, workflow_type="train", max_epochs=1, **paths, **train_options)
+    files = [f"baselines/{delta}.json" for delta in evaluate]
+    run("evaluate.json", *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
+    rows = read(tmp_path / "metrics" / "per_case.csv")
+    scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
+    assert {r["scale"] for r in rows} == scales
+    assert len(rows) == 2 * len(scales) * 3 * 2  # cases, scales, grids, classes
+
+
+@pytest.mark.parametrize("name, level", [("unet", 0), ("native", 0), ("single_scale", 1)])
+def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, level):
+    def used(net, level):
+        modules = set()
+        for m in net.modules():
+            if not list(m.children()):
+                m.register_forward_hook(lambda m, i, o: modules.add(m))
+        with torch.no_grad():
+            net.eval()(torch.rand(1, 1, 32, 32, 32), level=level)
+        return sum(p.numel() for m in modules for p in m.parameters())
+
+    ours, theirs = (
+        run("inference.json", *files, run=False).parser.get_parsed_content("network_def")
+        for files in ((), (f"baselines/{name}.json",))
+    )
+    assert used(theirs, level) == pytest.approx(used(ours, level), rel=0.1)
+
+
+def test_answers_kept_by_evaluating_are_scored_the_same_as_predictions(tmp_path):
+    paths = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "a"))
+    run("evaluate.json", **paths, save_answers=True)
+    expected = {tuple(list(r.values())[:4]): r for r in read(tmp_path / "a" / "metrics" / "per_case.csv")}
+    for grid in ("native", "full"):
+        files = ("evaluate.json", "baselines/predictions.json")
+        paths["output_dir"] = str(tmp_path / grid)
+        run(*files, **paths, predictions=str(tmp_path / "a" / "answers" / grid))
+        rows = [r for r in read(tmp_path / grid / "metrics" / "per_case.csv") if r["grid"] == grid]
+        assert len(rows) == 16 and rows == [expected[tuple(list(r.values())[:4])] for r in rows]
+
+
+def test_the_oracle_is_perfect_on_the_coarse_grid_and_loses_what_interpolation_loses(tmp_path):
+    workflow = run("evaluate.json", "baselines/oracle.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path))
+    rows = workflow.parser.get_parsed_content("key_metric#mean_dice").rows
+    assert {r["dice"] for r in rows if r["grid"] == "native"} == {1.0}
+    full = {s: [r["dice"] for r in rows if r["grid"] == "full" and r["scale"] == s] for s in (1, 0.5, 0.25, 0.125)}
+    means = [sum(d) / len(d) for d in full.values()]
+    assert means[0] == 1.0 and means == sorted(means, reverse=True) and means[3] < 0.5
+
+
+def test_the_papers_protocol_crops_or_pads_every_case_to_its_size(tmp_path):
+    options = dict(crop=[32, 64, 32], downsample="trilinear", save_answers=True)
+    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), **options)
+    for scale, size in (("1", (32, 64, 32)), ("0.125", (4, 8, 4))):
+        assert nib.load(tmp_path / "answers/native" / scale / CASE.name).shape == size
 
 
 def test_dataset_dir_names_the_scans_to_segment_as_well_as_input(tmp_path):
@@ -351,6 +444,6 @@ def test_volumes_of_earlier_runs_stay_and_a_case_done_again_is_replaced(tmp_path
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_evaluating_and_inferring_run_on_a_gpu(tmp_path):
     run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
-    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 32
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 48
     run("inference.json", output_dir=str(tmp_path), device="cuda:0")
     assert len(read(tmp_path / "volumes.csv")) == 16

@@ -1,0 +1,286 @@
+"""Keeps the results of docs/experiment.md: takes them in, and writes all its tables and figures from them.
+
+    python tools/make_experiment.py --add NAME OUTPUT_DIR   # what `run evaluating … --save_answers true` wrote
+    pip install '.[docs]' && python tools/make_experiment.py
+
+Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their order,
+titles and commands. Tables go between ``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md, README.md
+and the bundle's README; the metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from rare_unet_networks import paired_differences, read_rows, summarise
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "experiment"
+BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
+CASE = "hippocampus_067"  # of figure 4: the bundle's labelled sample
+SCALES = ("1", "0.5", "0.25", "0.125")
+HEADS = {"1": "1 (1 mm)", "0.5": "1/2 (2 mm)", "0.25": "1/4 (4 mm)", "0.125": "1/8 (8 mm)"}
+CLASSES = ("anterior", "posterior")
+OURS = "rare_unet"
+
+
+def subject(case: str) -> int:
+    """Volumes 2k - 1 and 2k of Task04 are the two hippocampi of one person."""
+    return (int(case.split("_")[1]) + 1) // 2
+
+
+@cache
+def models() -> dict[str, dict[str, Any]]:
+    """The models whose results are there, by name, in the order of models.json."""
+    listed = json.loads((RESULTS / "models.json").read_text())
+    return {name: entry for name, entry in listed.items() if (RESULTS / name / "per_case.csv").exists()}
+
+
+@cache
+def rows(name: str) -> tuple[dict[str, Any], ...]:
+    return tuple(read_rows(RESULTS / name / "per_case.csv"))
+
+
+@cache
+def summary(name: str) -> dict[tuple[str, str, str, str], dict[str, Any]]:
+    return {(s["measure"], s["grid"], s["class"], s["scale"]): s for s in summarise(rows(name))}
+
+
+def slice_of_case() -> int:
+    """Index of the sagittal slice that shows most of the structure, on the first axis of the 1 mm grid."""
+    label = np.asarray(nib.load(BUNDLE / f"sample/Task04_Hippocampus/labelsTr/{CASE}.nii.gz").dataobj)
+    return int((label > 0).sum(axis=(1, 2)).argmax())
+
+
+def add(name: str, output_dir: Path) -> None:
+    """Takes in what an evaluation wrote."""
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(output_dir / "metrics" / "per_case.csv", folder / "per_case.csv")
+    slices = {}
+    for scale in SCALES:
+        path = output_dir / "answers" / "full" / scale / f"{CASE}.nii.gz"
+        if path.exists():
+            slices[scale] = np.asarray(nib.load(path).dataobj)[slice_of_case()]
+    if slices:
+        np.savez_compressed(folder / "slices.npz", **slices)
+    print(f"{folder}: per_case.csv, slices of scales {', '.join(slices) or 'none (--save_answers true keeps them)'}")
+
+
+def cell(entry: dict[str, Any] | None, digits: int = 3) -> str:
+    if entry is None or math.isnan(entry["mean"]):
+        return "–"
+    left_out = f" (n {entry['n']})" if entry["left_out"] else ""
+    sd = "" if math.isnan(entry["sd"]) else f" ± {entry['sd']:.{digits}f}"
+    return f"{entry['mean']:.{digits}f}{sd}{left_out}"
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
+
+
+def by_scale(measure: str, grid: str, names: list[str] | None = None, digits: int = 3, best: bool = True) -> str:
+    """A line per model, a column per scale and the average; the best of each column is bold, floors and oracle apart."""
+    columns = [*SCALES, "average"]
+    names = [n for n in names or models() if n in models() and (measure, grid, "mean", "average") in summary(n)]
+    entries = {n: [summary(n).get((measure, grid, "mean", s)) for s in columns] for n in names}
+    for n in names:  # a network of one scale has no average over scales
+        if sum(e is not None for e in entries[n][:-1]) < len(SCALES):
+            entries[n][-1] = None
+    lines = []
+    for n in names:
+        cells = []
+        for i, entry in enumerate(entries[n]):
+            rivals = [entries[m][i]["mean"] for m in names if entries[m][i] and not models()[m].get("no_network")]
+            bold = best and entry and rivals and entry["mean"] == max(rivals) and not models()[n].get("no_network")
+            cells.append(f"**{cell(entry, digits)}**" if bold else cell(entry, digits))
+        lines.append([models()[n]["title"], *cells])
+    return table(["", *HEADS.values(), "average"], lines)
+
+
+def by_class(grid: str) -> str:
+    """The paper's Table 4: a line per model and scale, a column per class."""
+    lines = []
+    for scale in [*SCALES, "average"]:
+        for name, entry in models().items():
+            found = [summary(name).get(("dice", grid, c, scale)) for c in CLASSES]
+            if all(found) and (scale != "average" or len({s for _, g, _, s in summary(name) if g == grid}) > 4):
+                words = HEADS.get(scale, "average over scales")
+                lines.append([f"{entry['title']}, {words}", *map(cell, found)])
+    return table(["", *CLASSES], lines)
+
+
+def differences(grid: str) -> str:
+    """Ours minus each rival, with the bootstrap interval."""
+    lines = []
+    for name, entry in models().items():
+        if name == OURS or entry.get("no_network"):
+            continue
+        found = {d["scale"]: d for d in paired_differences(rows(OURS), rows(name), subject) if d["grid"] == grid}
+        cells = [
+            f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" if (d := found.get(s)) else "–"
+            for s in SCALES
+        ]
+        lines.append([f"ours − {entry['title']}", *cells])
+    return table(["", *HEADS.values()], lines)
+
+
+def trained() -> str:
+    lines = [
+        [e["title"], e["given"], f"`{e['train']}`" if e.get("train") else "–", f"`{e['evaluate']}`"]
+        for e in models().values()
+    ]
+    return table(["", "what it was given", "training", "evaluating"], lines)
+
+
+def published(only_unseen: bool) -> str:
+    """The authors' models and ours on their test volumes, in their protocol, case by case."""
+    folder = RESULTS / "paper_split"
+    if not (folder / "rare_unet" / "per_case.csv").exists():
+        return "(not measured yet)"
+    ours = read_rows(folder / "rare_unet" / "per_case.csv")
+    validation = set(json.loads((BUNDLE / "configs/splits.json").read_text())["validation"])
+    ours = [r for r in ours if not (only_unseen and r["case"] in validation)]
+    ours = [{**r, "grid": "native" if r["grid"] == "native_nearest" else r["grid"]} for r in ours if r["grid"] != "native"]
+    cases = {r["case"] for r in ours}
+    lines = []
+    theirs = {p.parent.name: read_rows(p) for p in sorted(folder.glob("*/per_case.csv")) if p.parent.name != "rare_unet"}
+    for grid in ("native", "full"):
+        for name, found in {"ours": ours, **theirs}.items():
+            found = [r for r in found if r["case"] in cases and r["grid"] == grid]
+            means = {s["scale"]: s for s in summarise(found) if s["class"] == "mean" and s["measure"] == "dice"}
+            cells = [cell(means.get(s)) for s in SCALES]
+            if name != "ours":
+                gaps = {d["scale"]: d for d in paired_differences(ours, found, subject) if d["grid"] == grid}
+                cells = [
+                    f"{c} ({d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])" if (d := gaps.get(s)) else c
+                    for c, s in zip(cells, SCALES)
+                ]
+            lines.append([f"{name}, {'coarse grid' if grid == 'native' else '1 mm grid'}", *cells])
+    return table([f"{len(cases)} volumes", *HEADS.values()], lines)
+
+
+@cache
+def benchmark() -> dict[tuple[str, ...], dict[str, str]]:
+    path = RESULTS / "benchmark.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {
+            (r["model"], f"{float(r['scale']):g}", r["output"], r["threads"], r["what"]): r for r in csv.DictReader(file)
+        }
+
+
+def times(what: str) -> str:
+    lines = []
+    for model, output in dict.fromkeys((k[0], k[2]) for k in benchmark() if k[4] == what):
+        for threads in ("1", "2"):
+            found = [benchmark().get((model, s, output, threads, what)) for s in SCALES]
+            if not all(found):
+                continue
+            seconds = [float(r["seconds"]) for r in found]
+            up = [benchmark().get(("unet_up", s, "full", threads, what)) for s in SCALES]
+            cells = [
+                f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {t / float(u['seconds']):.2f})" for t, u in zip(seconds, up)
+            ]
+            lines.append([f"{model}, {output}, {threads} thread(s)", *cells])
+    return table(["", *HEADS.values()], lines)
+
+
+def costs() -> str:
+    lines = []
+    for model, output in dict.fromkeys((k[0], k[2]) for k in benchmark() if k[4] == "network"):
+        found = [benchmark()[model, s, output, "1", "network"] for s in SCALES]
+        ratios = [float(found[0]["gflop"]) / float(r["gflop"]) for r in found]
+        cells = [f"{float(r['gflop']):.1f} (1/{q:.1f}), {int(r['parameters']):,}" for r, q in zip(found, ratios)]
+        lines.append([f"{model}, {output}", *cells])
+    return table(["GFLOP and parameters on the path", *HEADS.values()], lines)
+
+
+def step() -> str:
+    lines = []
+    for threads in ("1", "2"):
+        both = [benchmark().get(("rare_unet", "1", "", threads, f"training step, {w}")) for w in ("all levels", "level 0 alone")]
+        if all(both):
+            seconds = [float(r["seconds"]) for r in both]
+            lines.append([threads, *(f"{s:.3f} s" for s in seconds), f"{seconds[0] / seconds[1]:.2f}"])
+    return table(["threads", "all levels", "level 0 alone", "ratio"], lines)
+
+
+README_MODELS = ["rare_unet", "unet_aug_full_up", "unet_up", "rare_unet_paper", "mean_shape"]
+TABLES = {
+    "native": lambda: by_scale("dice", "native"),
+    "full": lambda: by_scale("dice", "full"),
+    "native_nearest": lambda: by_scale("dice", "native_nearest"),
+    "hd95": lambda: by_scale("hd95", "full", digits=2, best=False),
+    "volume": lambda: by_scale("volume_error", "full", digits=1, best=False),
+    "class_native": lambda: by_class("native"),
+    "class_full": lambda: by_class("full"),
+    "differences_native": lambda: differences("native"),
+    "differences_full": lambda: differences("full"),
+    "trained": trained,
+    "published_all": lambda: published(only_unseen=False),
+    "published_unseen": lambda: published(only_unseen=True),
+    "times_network": lambda: times("network"),
+    "times_pipeline": lambda: times("pipeline"),
+    "costs": costs,
+    "step": step,
+    "readme_native": lambda: by_scale("dice", "native", README_MODELS),
+    "readme_full": lambda: by_scale("dice", "full", README_MODELS),
+}
+
+
+def write_tables() -> None:
+    pattern = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+    for path in (DOCS / "experiment.md", ROOT / "README.md", BUNDLE / "docs/README.md"):
+        text = pattern.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", path.read_text())
+        path.write_text(text)
+        print(path)
+
+
+def write_metadata() -> None:
+    path = BUNDLE / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["eval_metrics"] = {
+        f"dice_{grid}_scale_{scale}_{name}": round(entry["mean"], 4)
+        for (measure, grid, name, scale), entry in summary(OURS).items()
+        if measure == "dice" and scale != "average"
+    }
+    path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
+    print(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", nargs=2, metavar=("NAME", "OUTPUT_DIR"), help="take in an evaluation's results")
+    args = parser.parse_args()
+    if args.add:
+        add(args.add[0], Path(args.add[1]))
+        return
+    write_tables()
+    write_metadata()
+    from experiment_figures import draw_cases, draw_time  # needs matplotlib, the tables do not
+
+    slices = {n: dict(np.load(RESULTS / n / "slices.npz")) for n in models() if (RESULTS / n / "slices.npz").exists()}
+    draw_cases({models()[n]["title"]: s for n, s in slices.items()}, CASE, slice_of_case(), DOCS / "figure4.png")
+    draw_time(
+        {n: (e["title"], e["benchmark"], summary(n)) for n, e in models().items() if "benchmark" in e},
+        benchmark(),
+        DOCS / "figure6.png",
+    )
+
+
+if __name__ == "__main__":
+    main()
