@@ -23,6 +23,7 @@ from .inferers import ResolutionRoutingInferer
 from .levels import Levels, Route
 from .losses import RAREUNetLoss
 from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, summarise, volume_error_per_class
+from .mirror import MirrorRoutingInferer
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from .levels import LINEAR, Levels, Route, by, rescaled_affine, symmetric_core, symmetric_margins
 
-__all__ = ["ResolutionRoutingInferer"]
+__all__ = ["ResolutionRoutingInferer", "resample"]
 
 logger = logging.getLogger(__name__)
 OUTPUTS = ("native", "full", "both")
@@ -121,7 +121,7 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        x = _resample(x, route.resampled_size)
+        x = resample(x, route.resampled_size)
         margins = symmetric_margins(route.resampled_size, route.padded_size)
         x = F.pad(x, [w for pair in reversed(margins) for w in pair], value=self.cval)  # F.pad starts at the last axis
 
@@ -184,7 +184,7 @@ class ResolutionRoutingInferer(Inferer):
         return f"{name}: " if isinstance(name, str) and name else ""
 
 
-def _resample(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+def resample(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Linear, over the same extent; an axis that gets coarser is smoothed first, so that it does not alias."""
     if tuple(x.shape[2:]) == size:
         return x

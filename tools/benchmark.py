@@ -31,7 +31,7 @@ SIZE = (64, 128, 64)
 # model -> (deltas over inference.json, outputs)
 MODELS = {
     "rare_unet": ((), ("native", "full")),
-    "rare_unet_paper": (("baselines/native.json",), ("native",)),
+    "rare_unet_paper": (("baselines/paper_network.json",), ("native",)),
     "unet_up": (("baselines/unet.json",), ("full",)),
 }
 COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "parameters")

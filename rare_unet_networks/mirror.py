@@ -1,0 +1,102 @@
+"""Inference for a structure that comes in two mirror-image forms, of which the network knows one.
+
+All training crops of MSD Task04 show the hippocampus of one side. A network that learns both sides from mirrored crops
+learns slower (docs/experiment.md); this one learns one, and finds out at inference which side it is looking at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.utils import convert_to_dst_type
+from torch.nn import functional as F
+
+from .inferers import ResolutionRoutingInferer, logger, resample
+from .levels import symmetric_core, symmetric_margins
+
+__all__ = ["MirrorRoutingInferer"]
+
+SIDES = ("auto", "as_is", "mirrored")
+POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+class MirrorRoutingInferer(ResolutionRoutingInferer):
+    """:py:class:`ResolutionRoutingInferer` that mirrors a scan of the other side first, and its answer back.
+
+    With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level, go through that level, the
+    cheapest; the one the network is surer of is taken. Sure is: the least entropy per expected voxel of structure.
+
+    Args:
+        args: as :py:class:`ResolutionRoutingInferer`.
+        side: ``"auto"``, ``"as_is"`` (never mirror) or ``"mirrored"`` (always).
+        axis: spatial axis to mirror; 0 is left-right in RAS.
+        kwargs: as :py:class:`ResolutionRoutingInferer`.
+
+    Raises:
+        ValueError: on an unknown ``side``.
+    """
+
+    def __init__(self, *args: Any, side: str = "auto", axis: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if side not in SIDES:
+            raise ValueError(f"side must be one of {SIDES}, got {side!r}.")
+        self.side = side
+        self.axis = axis
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """As :py:meth:`ResolutionRoutingInferer.__call__`."""
+        mirrored = self.is_mirrored(inputs, network, *args, **kwargs)
+        logits = super().__call__(self._mirror(inputs, mirrored), network, *args, **kwargs)
+        if isinstance(logits, dict):
+            return {key: self._mirror(value, mirrored) for key, value in logits.items()}
+        return self._mirror(logits, mirrored)
+
+    def is_mirrored(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Whether each member of the batch is to be mirrored, shape (B,)."""
+        if self.side != "auto":
+            return torch.full((len(inputs),), self.side == "mirrored", device=inputs.device)
+        last = self.levels.num_levels - 1
+        x = self._coarsest(inputs)
+        x = torch.cat([x, x.flip(2 + self.axis)])  # before padding: that of an odd size is not its own mirror image
+        padded_size = self.levels.padded_size(x.shape[2:], last)
+        core = symmetric_core(x.shape[2:], padded_size)
+        x = self._pad(x, padded_size, self.cval)
+        logits = network(x, *args, level=last, **kwargs)
+        p = logits.float().softmax(dim=1)[(..., *core)]
+        entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
+        doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
+        as_is, mirrored = doubt.chunk(2)
+        for a, m in zip(as_is.tolist(), mirrored.tolist()):
+            chosen = "its mirror image" if m < a else "the scan as it is"
+            logger.info(f"{self._name(inputs)}{chosen} is the side the network knows (doubt {m:.2f}, as it is {a:.2f})")
+        return mirrored < as_is
+
+    def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled to [0, 1]."""
+        route, last = self.route(inputs), self.levels.num_levels - 1
+        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        x = resample(x.float(), route.resampled_size)
+        block = 2 ** (last - route.level)
+        fitting = [-(-n // block) * block for n in x.shape[2:]]
+        x = self._pad(x, fitting, float(x.min()))
+        x = POOL[self.levels.spatial_dims](x, block)
+        low, high = (x.flatten(1).quantile(q, dim=1).reshape(-1, *[1] * (x.ndim - 1)) for q in (0.005, 0.995))
+        return ((x - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
+
+    @staticmethod
+    def _pad(x: torch.Tensor, size: Any, value: float) -> torch.Tensor:
+        return F.pad(x, [w for pair in reversed(symmetric_margins(x.shape[2:], size)) for w in pair], value=value)
+
+    def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        if not mirrored.any():
+            return x
+        plain = x.as_tensor().clone() if isinstance(x, MetaTensor) else x.clone()
+        plain[mirrored] = plain[mirrored].flip(2 + self.axis)
+        return convert_to_dst_type(plain, x)[0] if isinstance(x, MetaTensor) else plain

@@ -1,0 +1,85 @@
+import logging
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from rare_unet_networks import Levels, MirrorRoutingInferer, ResolutionRoutingInferer
+
+LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+RAMP = torch.linspace(0, 1, 40).reshape(1, 1, 40, 1, 1).expand(1, 1, 40, 48, 35).clone()
+
+
+class OneSided(torch.nn.Module):
+    """Sure of itself where the left half of the scan is the darker one, in doubt otherwise; answers as bright as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, level=0):
+        self.calls.append((level, len(x)))
+        left, right = x.chunk(2, dim=2)
+        sure = (left.flatten(1).mean(dim=1) < right.flatten(1).mean(dim=1)).reshape(-1, 1, 1, 1, 1)
+        return torch.cat([-x, x], dim=1) * (1 + 9 * sure)
+
+
+def scan(data, spacing=1.0):
+    return MetaTensor(data, affine=torch.diag(torch.tensor([spacing, spacing, spacing, 1.0])))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level):
+    ramp = torch.nn.functional.interpolate(RAMP, [-(-n // 2**level) for n in RAMP.shape[2:]], mode="trilinear")
+    known, other = scan(ramp, 2.0**level), scan(ramp.flip(2), 2.0**level)
+    net = OneSided()
+    inferer = MirrorRoutingInferer(LEVELS)
+    assert inferer.is_mirrored(known, net).tolist() == [False]
+    assert inferer.is_mirrored(other, net).tolist() == [True]
+    assert {call for call in net.calls} == {(3, 2)}  # the scan and its mirror image, at the coarsest level
+    expected = ResolutionRoutingInferer(LEVELS)(known, OneSided())
+    torch.testing.assert_close(inferer(known, net).as_tensor(), expected.as_tensor())
+    out = inferer(other, net)
+    torch.testing.assert_close(out.as_tensor(), expected.as_tensor().flip(2))
+    assert torch.equal(out.affine, other.affine)
+
+
+def test_each_member_of_a_batch_has_its_own_side():
+    out = MirrorRoutingInferer(LEVELS, routing="size")(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
+    torch.testing.assert_close(out[1], out[0].flip(1))
+
+
+@pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
+def test_a_known_side_is_taken_without_looking(side, mirrored):
+    net = OneSided()
+    out = MirrorRoutingInferer(LEVELS, side=side)(scan(RAMP), net)
+    assert net.calls == [(0, 1)]
+    seen = RAMP.flip(2) if mirrored else RAMP
+    expected = ResolutionRoutingInferer(LEVELS)(scan(seen), OneSided()).as_tensor()
+    torch.testing.assert_close(out.as_tensor(), expected.flip(2) if mirrored else expected)
+
+
+def test_both_answers_are_mirrored_back():
+    class Both(OneSided):
+        def forward(self, x, level=0, levels=None):
+            if levels is None:
+                return super().forward(x, level)
+            y = super().forward(x[0], levels[0])
+            return [y], [], [torch.nn.functional.interpolate(y, scale_factor=2 ** levels[0])]
+
+    half = torch.nn.functional.avg_pool3d(RAMP[..., :34], 2)
+    known = MirrorRoutingInferer(LEVELS, output="both")(scan(half, 2.0), Both())
+    other = MirrorRoutingInferer(LEVELS, output="both")(scan(half.flip(2), 2.0), Both())
+    for key in ("pred", "pred_full"):
+        torch.testing.assert_close(other[key].as_tensor(), known[key].as_tensor().flip(2))
+
+
+def test_the_choice_is_logged(caplog):
+    with caplog.at_level(logging.INFO):
+        MirrorRoutingInferer(LEVELS)(scan(RAMP.flip(2)), OneSided())
+    assert "its mirror image is the side the network knows" in caplog.text
+
+
+def test_unknown_side_is_refused():
+    with pytest.raises(ValueError, match="side must be one of .*, got 'left'"):
+        MirrorRoutingInferer(LEVELS, side="left")
