@@ -29,4 +29,4 @@ from .reports import DiceReport, VolumeReport
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -73,7 +73,7 @@ class MeanShapeInferer(Inferer):
             kwargs: not used.
 
         Returns:
-            logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0: softmax gives the shares.
+            logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0.
         """
         route = self.route(inputs)
         fine = [n * 2**route.level for n in route.resampled_size]
@@ -90,7 +90,7 @@ class PadInferer(Inferer):
     """The paper's *Pad*: a coarse scan, as it is, in the middle of an empty scan of full size, for a plain U-Net.
 
     Args:
-        levels: a single level with a ``spatial_size``, the full size; a larger scan is padded to what the network takes.
+        levels: a single level with a ``spatial_size``, the full size; a larger scan is padded to fit the network.
 
     Raises:
         ValueError: when ``levels`` has no ``spatial_size``.

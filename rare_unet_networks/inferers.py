@@ -110,9 +110,9 @@ class ResolutionRoutingInferer(Inferer):
 
         Returns:
             logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
-            ``inputs`` and the affine of that grid if ``inputs`` is one. For both a dictionary with ``pred``, native, and
-            ``pred_full``; of a scan that had to be resampled ``pred_full`` alone, the native answer is to be read from
-            that (:py:class:`rare_unet_networks.BothGridsd`).
+            ``inputs`` and the affine of that grid if ``inputs`` is one. For both, a dictionary: ``pred`` (native) and
+            ``pred_full``; of a scan that had to be resampled ``pred_full`` alone, from which the native answer is to be
+            read (:py:class:`rare_unet_networks.BothGridsd`).
 
         Raises:
             ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.Levels.route`.

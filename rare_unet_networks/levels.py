@@ -37,7 +37,7 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
 
 
 def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:
-    """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; of a batch of affines, too."""
+    """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; or a batch of affines."""
     ratios = torch.tensor([n / m for n, m in zip(spatial_size, new_size)], dtype=affine.dtype, device=affine.device)
     to_old = torch.eye(affine.shape[-1], dtype=affine.dtype, device=affine.device)  # of new voxels to old ones
     to_old.diagonal()[: len(ratios)] = ratios

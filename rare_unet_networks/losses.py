@@ -61,9 +61,7 @@ class RAREUNetLoss(nn.Module):
 
     def forward(
         self,
-        outputs: tuple[
-            Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]], Sequence[torch.Tensor]
-        ],
+        outputs: tuple[Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]], Sequence[torch.Tensor]],
         labels: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """

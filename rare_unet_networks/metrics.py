@@ -152,9 +152,7 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                     by_class.setdefault(r["class"], []).append(value(r))
                     if not math.isnan(value(r)):
                         by_case.setdefault(r["case"], []).append(value(r))
-                lines = [
-                    _line(scale, grid, c, measure, v, left=sum(map(math.isnan, v))) for c, v in by_class.items()
-                ]
+                lines = [_line(scale, grid, c, measure, v, left=sum(map(math.isnan, v))) for c, v in by_class.items()]
                 mean = _mean([s["mean"] for s in lines if not math.isnan(s["mean"])])
                 summary += [*lines, _line(scale, grid, "mean", measure, [_mean(v) for v in by_case.values()], mean)]
             for name in [*keys("class", of_grid), "mean"]:
@@ -167,9 +165,10 @@ class ScaleDice(Metric):
     """Ignite metric: Dice of each class at each scale, averaged over scales on the native grid.
 
     Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item, and of the other grids what is there:
-    ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_full`` and ``label_full``. ``engine.state.metrics`` gets the average under the metric's name and, beside it, one entry per
-    scale and class, as ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, ``summary`` what
-    :py:func:`summarise` made of them.
+    ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_full`` and ``label_full``.
+    ``engine.state.metrics`` gets the average under the metric's name and, beside it, one entry per scale and class, as
+    ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, ``summary`` what :py:func:`summarise`
+    made of them.
 
     Args:
         class_names: names of the classes above background, in order.

@@ -56,9 +56,7 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
             return {key: self._mirror(value, mirrored) for key, value in logits.items()}
         return self._mirror(logits, mirrored)
 
-    def is_mirrored(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+    def is_mirrored(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Whether each member of the batch is to be mirrored, shape (B,)."""
         if self.side != "auto":
             return torch.full((len(inputs),), self.side == "mirrored", device=inputs.device)

@@ -131,9 +131,7 @@ class RAREUNet(nn.Module):
         level: int = 0,
         levels: Optional[List[int]] = None,
         output: str = "native",
-    ) -> Union[
-        torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]], List[torch.Tensor]]
-    ]:
+    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]], List[torch.Tensor]]]:
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:

@@ -74,7 +74,7 @@ def test_predictions_of_either_grid_are_taken_from_their_scales_folder(tmp_path,
     inferer = PredictionsInferer(LEVELS, tmp_path, num_classes=3)
     out = inferer(scan((4, 5, 6), 4.0, "/there/case.nii.gz"))
     assert out.shape == (1, 3, *size) and torch.equal(out.argmax(dim=1)[0], labels)
-    with pytest.raises(ValueError, match="there is no prediction .*0.5/case.nii.gz"):
+    with pytest.raises(ValueError, match=r"there is no prediction .*0.5/case.nii.gz"):
         inferer(scan((8, 8, 8), 2.0, "/there/case.nii.gz"))
 
 
@@ -91,7 +91,7 @@ def test_a_prediction_of_another_size_is_placed_by_its_affine(tmp_path):
 
 def test_strange_labels_in_a_prediction_are_refused(tmp_path):
     save(tmp_path / "1" / "case.nii.gz", np.full((4, 5, 6), 3))
-    with pytest.raises(ValueError, match="case.nii.gz must hold 0 to 2 only, got .3.0"):
+    with pytest.raises(ValueError, match=r"case.nii.gz must hold 0 to 2 only, got .3.0"):
         PredictionsInferer(LEVELS, tmp_path, num_classes=3)(scan((4, 5, 6), 1.0, "case.nii.gz"))
 
 

@@ -28,8 +28,8 @@ def test_mean_is_over_cases_then_classes_and_only_over_cases_both_have():
 
 
 def test_subjects_are_drawn_not_cases():
-    # Subject a: two cases of +1, subject b: two of -1. Samples of two subjects have means -1, 0 or 1, each -1 and 1 with
-    # probability 1/4, so the interval is [-1, 1]; four independent cases would give it with probability 1/16 each.
+    # Subject a: two cases of +1, subject b: two of -1. Samples of two subjects have means -1, 0 or 1, -1 and 1 with
+    # probability 1/4 each, so the interval is [-1, 1]; four independent cases would give it with probability 1/16 each.
     ours = rows({"a1": 1.0, "a2": 1.0, "b1": 0.0, "b2": 0.0})
     theirs = rows({"a1": 0.0, "a2": 0.0, "b1": 1.0, "b2": 1.0})
     line = compare(ours, theirs)
@@ -65,5 +65,5 @@ def test_rows_are_read_with_numbers_and_gaps(tmp_path):
     (row,) = read_rows(path)
     assert row["dice"] == 0.5 and math.isnan(row["hd95"]) and row["scale"] == "1"
     path.write_text("case,scale\na,1\n")
-    with pytest.raises(ValueError, match="must be a per_case.csv with the column 'grid'"):
+    with pytest.raises(ValueError, match=r"must be a per_case.csv with the column 'grid'"):
         read_rows(path)

@@ -4,7 +4,11 @@ from monai.data import MetaTensor
 
 from rare_unet_networks import PreparePyramidBatch
 
-BATCH = {f"{key}_{d}": MetaTensor(torch.full((2, 1, 8 >> d, 8, 8), float(d))) for key in ("image", "label") for d in range(4)}
+BATCH = {
+    f"{key}_{level}": MetaTensor(torch.full((2, 1, 8 >> level, 8, 8), float(level)))
+    for key in ("image", "label")
+    for level in range(4)
+}
 
 
 def test_a_pyramid_becomes_two_lists_of_plain_tensors():

@@ -89,8 +89,10 @@ def test_both_answers_of_an_inferer_are_taken_at_its_word():
 
 
 def test_ill_answers_and_names_are_refused():
-    with pytest.raises(ValueError, match="pred must have 4×4×4 voxels .native. or 8×8×8 .full., got 5×4×4"):
-        both(torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1]))))
+    with pytest.raises(ValueError, match=r"pred must have 4×4×4 voxels .native. or 8×8×8 .full., got 5×4×4"):
+        both(
+            torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+        )
     with pytest.raises(ValueError, match="bring_back must be 'linear' or 'repeat', got 'cubic'"):
         BothGridsd("pred", LEVELS, bring_back="cubic")
     with pytest.raises(ValueError, match="output must be one of"):

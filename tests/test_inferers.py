@@ -244,5 +244,5 @@ def test_one_level_is_a_unet_fed_the_upsampled_scan():
 
 
 def test_unknown_output_is_refused():
-    with pytest.raises(ValueError, match="output must be one of .'native', 'full', 'both'., got 'fine'"):
+    with pytest.raises(ValueError, match=r"output must be one of .'native', 'full', 'both'., got 'fine'"):
         ResolutionRoutingInferer(LEVELS, output="fine")

@@ -11,7 +11,7 @@ RAMP = torch.linspace(0, 1, 40).reshape(1, 1, 40, 1, 1).expand(1, 1, 40, 48, 35)
 
 
 class OneSided(torch.nn.Module):
-    """Sure of itself where the left half of the scan is the darker one, in doubt otherwise; answers as bright as it is."""
+    """Sure of itself where the left half of the scan is the darker one, in doubt otherwise."""
 
     def __init__(self):
         super().__init__()
@@ -81,5 +81,5 @@ def test_the_choice_is_logged(caplog):
 
 
 def test_unknown_side_is_refused():
-    with pytest.raises(ValueError, match="side must be one of .*, got 'left'"):
+    with pytest.raises(ValueError, match=r"side must be one of .*, got 'left'"):
         MirrorRoutingInferer(LEVELS, side="left")

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -70,35 +72,29 @@ def path_parameters(net: torch.nn.Module, x: torch.Tensor, **kwargs: object) -> 
     return sum(p.numel() for m in used for p in m.parameters())
 
 
-def rows_of(name: str, threads: int, runs: int, folder: Path) -> list[tuple]:
-    deltas, outputs = MODELS[name]
-    rows = []
-    for output in outputs:
-        parser = parsed(deltas, output)
-        net, inferer = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer")
-        before = parser.get_parsed_content("preprocessing")
-        after = parser.get_parsed_content("postprocessing")
-        after = Compose([t for t in after.transforms if not isinstance(t, SaveImaged)])
-        for level in range(4):
-            file = folder / f"{level}.nii.gz"
+def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
+    """Network and pipeline of one model at one scale."""
+    parser = parsed(MODELS[name][0], output)
+    net, inferer = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer")
+    before = parser.get_parsed_content("preprocessing")
+    steps = parser.get_parsed_content("postprocessing").transforms
+    after = Compose([t for t in steps if not isinstance(t, SaveImaged)])
 
-            def whole(file: Path = file) -> None:
-                item = before({"image": str(file)})
-                after({**item, "pred": inferer(item["image"][None], net)[0]})
+    def whole() -> None:
+        item = before({"image": str(file)})
+        after({**item, "pred": inferer(item["image"][None], net)[0]})
 
-            # A network of a single level works at full size, whatever the scan's.
-            works_at = min(level, net.num_levels - 1)
-            kwargs = {"level": works_at, **({"output": "full"} if output == "full" and works_at else {})}
-            x = torch.rand(1, 1, *(n >> works_at for n in SIZE))
-            with torch.no_grad():
-                with FlopCounterMode(display=False) as counter:
-                    net(x, **kwargs)
-                size = path_parameters(net, x, **kwargs)
-                alone, all_of_it = timed(lambda: net(x, **kwargs), runs), timed(whole, runs)
-            gflop = counter.get_total_flops() / 1e9
-            for what, seconds in (("network", alone), ("pipeline", all_of_it)):
-                rows.append((name, 0.5**level, output, threads, what, f"{seconds:.5f}", f"{gflop:.3f}", size))
-    return rows
+    # A network of a single level works at full size, whatever the scan's.
+    works_at = min(level, net.num_levels - 1)
+    kwargs = {"level": works_at, **({"output": "full"} if output == "full" and works_at else {})}
+    x = torch.rand(1, 1, *(n >> works_at for n in SIZE))
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            net(x, **kwargs)
+        size = path_parameters(net, x, **kwargs)
+        seconds = {"network": timed(lambda: net(x, **kwargs), runs), "pipeline": timed(whole, runs)}
+    gflop, scale = counter.get_total_flops() / 1e9, f"{0.5**level:g}"
+    return [(name, scale, output, threads, what, f"{s:.5f}", f"{gflop:.3f}", size) for what, s in seconds.items()]
 
 
 def training_rows(threads: int, runs: int) -> list[tuple]:
@@ -126,6 +122,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--output", type=Path, default=ROOT / "docs/experiment/benchmark.csv")
     args = parser.parse_args()
+    logging.getLogger("rare_unet_networks").setLevel(logging.ERROR)  # the volume is larger than a crop: it would warn
     rows: list[tuple] = []
     with tempfile.TemporaryDirectory() as folder:
         for level in range(4):
@@ -133,8 +130,9 @@ def main() -> None:
             nib.save(nib.Nifti1Image(data, np.diag([2**level] * 3 + [1])), Path(folder) / f"{level}.nii.gz")
         for threads in args.threads:
             torch.set_num_threads(threads)
-            for name in MODELS:
-                rows += rows_of(name, threads, args.runs, Path(folder))
+            for name, (_, outputs) in MODELS.items():
+                for output, level in itertools.product(outputs, range(4)):
+                    rows += rows_of(name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
                 print(f"{name}, {threads} thread(s): done")
             rows += training_rows(threads, args.runs)
     args.output.parent.mkdir(parents=True, exist_ok=True)

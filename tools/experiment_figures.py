@@ -55,12 +55,16 @@ def draw_cases(answers: Mapping[str, Mapping[str, np.ndarray]], case: str, index
                 axis.set_ylabel(title.replace(", ", ",\n"), fontsize=8)
             if row == 0:
                 axis.set_title(f"{2**column} mm", fontsize=10)
-    figure.suptitle(f"{case}, sagittal, answers at 1 mm: anterior (orange), posterior (blue); label in white", fontsize=10)
+    figure.suptitle(
+        f"{case}, sagittal, answers at 1 mm: anterior (orange), posterior (blue); label in white", fontsize=10
+    )
     figure.savefig(path, dpi=100)
     print(path)
 
 
-def draw_time(models: Mapping[str, tuple[str, dict[str, str], Mapping]], times: Mapping[tuple, Any], path: Path) -> None:
+def draw_time(
+    models: Mapping[str, tuple[str, dict[str, str], Mapping]], times: Mapping[tuple, Any], path: Path
+) -> None:
     """Figure 6: Dice at 1 mm against the time of the network alone on one thread; area = parameters on the path."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
     for title, bench, summary in models.values():

@@ -3,9 +3,9 @@
     python tools/make_experiment.py --add NAME OUTPUT_DIR   # what `run evaluating … --save_answers true` wrote
     pip install '.[docs]' && python tools/make_experiment.py
 
-Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their order,
-titles and commands. Tables go between ``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md, README.md
-and the bundle's README; the metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
+Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their
+order, titles and commands. Tables go between ``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md,
+README.md and the bundle's README; the metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def by_scale(measure: str, grid: str, names: list[str] | None = None, digits: int = 3, best: bool = True) -> str:
-    """A line per model, a column per scale and the average; the best of each column is bold, floors and oracle apart."""
+    """A line per model, a column per scale and the average; the best network of each column is bold."""
     columns = [*SCALES, "average"]
     names = [n for n in names or models() if n in models() and (measure, grid, "mean", "average") in summary(n)]
     entries = {n: [summary(n).get((measure, grid, "mean", s)) for s in columns] for n in names}
@@ -153,10 +153,12 @@ def published(only_unseen: bool) -> str:
     ours = read_rows(folder / "rare_unet" / "per_case.csv")
     validation = set(json.loads((BUNDLE / "configs/splits.json").read_text())["validation"])
     ours = [r for r in ours if not (only_unseen and r["case"] in validation)]
-    ours = [{**r, "grid": "native" if r["grid"] == "native_nearest" else r["grid"]} for r in ours if r["grid"] != "native"]
+    grids = {"native_nearest": "native", "full": "full"}  # their labels, our answers read by the same rule
+    ours = [{**r, "grid": grids[r["grid"]]} for r in ours if r["grid"] in grids]
     cases = {r["case"] for r in ours}
     lines = []
-    theirs = {p.parent.name: read_rows(p) for p in sorted(folder.glob("*/per_case.csv")) if p.parent.name != "rare_unet"}
+    files = [p for p in sorted(folder.glob("*/per_case.csv")) if p.parent.name != "rare_unet"]
+    theirs = {p.parent.name: read_rows(p) for p in files}
     for grid in ("native", "full"):
         for name, found in {"ours": ours, **theirs}.items():
             found = [r for r in found if r["case"] in cases and r["grid"] == grid]
@@ -179,7 +181,8 @@ def benchmark() -> dict[tuple[str, ...], dict[str, str]]:
         return {}
     with open(path, newline="") as file:
         return {
-            (r["model"], f"{float(r['scale']):g}", r["output"], r["threads"], r["what"]): r for r in csv.DictReader(file)
+            (r["model"], f"{float(r['scale']):g}", r["output"], r["threads"], r["what"]): r
+            for r in csv.DictReader(file)
         }
 
 
@@ -193,7 +196,8 @@ def times(what: str) -> str:
             seconds = [float(r["seconds"]) for r in found]
             up = [benchmark().get(("unet_up", s, "full", threads, what)) for s in SCALES]
             cells = [
-                f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {t / float(u['seconds']):.2f})" for t, u in zip(seconds, up)
+                f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {t / float(u['seconds']):.2f})"
+                for t, u in zip(seconds, up)
             ]
             lines.append([f"{model}, {output}, {threads} thread(s)", *cells])
     return table(["", *HEADS.values()], lines)
@@ -212,7 +216,10 @@ def costs() -> str:
 def step() -> str:
     lines = []
     for threads in ("1", "2"):
-        both = [benchmark().get(("rare_unet", "1", "", threads, f"training step, {w}")) for w in ("all levels", "level 0 alone")]
+        both = [
+            benchmark().get(("rare_unet", "1", "", threads, f"training step, {w}"))
+            for w in ("all levels", "level 0 alone")
+        ]
         if all(both):
             seconds = [float(r["seconds"]) for r in both]
             lines.append([threads, *(f"{s:.3f} s" for s in seconds), f"{seconds[0] / seconds[1]:.2f}"])
@@ -242,24 +249,25 @@ TABLES = {
 }
 
 
-def write_tables() -> None:
+DOCUMENTS = (DOCS / "experiment.md", ROOT / "README.md", BUNDLE / "docs/README.md")
+METADATA = BUNDLE / "configs/metadata.json"
+
+
+def with_tables(text: str) -> str:
+    """A document with its tables written anew."""
     pattern = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-    for path in (DOCS / "experiment.md", ROOT / "README.md", BUNDLE / "docs/README.md"):
-        text = pattern.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", path.read_text())
-        path.write_text(text)
-        print(path)
+    return pattern.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
 
 
-def write_metadata() -> None:
-    path = BUNDLE / "configs/metadata.json"
-    metadata = json.loads(path.read_text())
+def with_metrics(text: str) -> str:
+    """The metadata with the shipped network's figures."""
+    metadata = json.loads(text)
     metadata["eval_metrics"] = {
         f"dice_{grid}_scale_{scale}_{name}": round(entry["mean"], 4)
         for (measure, grid, name, scale), entry in summary(OURS).items()
         if measure == "dice" and scale != "average"
     }
-    path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
-    print(path)
+    return json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
@@ -269,8 +277,11 @@ def main() -> None:
     if args.add:
         add(args.add[0], Path(args.add[1]))
         return
-    write_tables()
-    write_metadata()
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text()))
+        print(path)
+    METADATA.write_text(with_metrics(METADATA.read_text()))
+    print(METADATA)
     from experiment_figures import draw_cases, draw_time  # needs matplotlib, the tables do not
 
     slices = {n: dict(np.load(RESULTS / n / "slices.npz")) for n in models() if (RESULTS / n / "slices.npz").exists()}

@@ -40,6 +40,7 @@ def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray
         item, result = engine.state.batch[0], engine.state.output[0]
         if item["case"] == case:
             arrays = {"image": item["image"], "answer": result["pred"], "label": item["label"]}
+            arrays["fine"], arrays["fine_label"] = result["pred_full"], item["label_full"]
             kept.append({name: np.asarray(a[0]) for name, a in arrays.items()} | {"level": int(item["level"])})
 
     workflow.run()
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=ROOT / "docs/four_resolutions.png")
     args = parser.parse_args()
     items = answers(args.dataset_dir, args.output_dir, args.case)
-    figure, axes = plt.subplots(3, len(items), figsize=(2.4 * len(items), 6.6), layout="constrained")
+    figure, axes = plt.subplots(4, len(items), figsize=(2.4 * len(items), 8.8), layout="constrained")
     # The sagittal slice, in the finest grid, that shows most of the structure.
     position = (np.asarray(items[0]["label"] > 0).sum(axis=(1, 2)).argmax() + 0.5) / items[0]["label"].shape[0]
     for column, item in zip(axes.T, items):
@@ -65,9 +66,15 @@ def main() -> None:
                 overlay = np.ma.masked_equal(item[name][index].T, 0)
                 axis.imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, alpha=0.6, origin="lower", interpolation="nearest")
             axis.set(xticks=[], yticks=[])
+        index = int(position * item["fine"].shape[0])
+        overlay = np.ma.masked_equal(item["fine"][index].T, 0)
+        column[3].imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, origin="lower", interpolation="nearest")
+        column[3].contour(item["fine_label"][index].T > 0, levels=[0.5], colors="white", linewidths=0.8)
+        column[3].set(xticks=[], yticks=[], facecolor="black")
         mm = 2 ** item["level"]
         column[0].set_title(f"{mm} mm: enters level {item['level']}", fontsize=10)
-    for axis, name in zip(axes[:, 0], ("scan", "RARE-UNet", "label (majority of blocks)")):
+    names = ("scan", "RARE-UNet", "label (majority of blocks)", "RARE-UNet at 1 mm, outline: label")
+    for axis, name in zip(axes[:, 0], names):
         axis.set_ylabel(name, fontsize=10)
     figure.suptitle(f"{args.case}, sagittal: anterior (orange) and posterior (blue) hippocampus", fontsize=11)
     figure.savefig(args.figure, dpi=110)

@@ -2,9 +2,12 @@
 
 Three steps here, nnU-Net's own commands between them (docs/nnunet.md has the whole sequence):
 
-    python tools/nnunet.py convert D $nnUNet_raw/Dataset004_Hippocampus      # dataset and splits_final.json
-    python tools/nnunet.py inputs D INPUTS                                   # INPUTS/{up,pad,spacing}/<scale>/*_0000.nii.gz
-    python tools/nnunet.py collect D OUTPUTS PREDICTIONS                     # PREDICTIONS/{up,pad,spacing}/<scale>/*.nii.gz
+    python tools/nnunet.py convert D $nnUNet_raw/Dataset004_Hippocampus
+    python tools/nnunet.py inputs D INPUTS
+    python tools/nnunet.py collect D OUTPUTS PREDICTIONS
+
+The first writes the dataset and splits_final.json, the second INPUTS/{up,pad,spacing}/<scale>/<case>_0000.nii.gz, the
+third PREDICTIONS/{up,pad,spacing}/<scale>/<case>.nii.gz for ``baselines/predictions.json``.
 
 *up*: the coarse scan upsampled linearly to 1 mm; *pad*: its voxels in the middle of an empty 1 mm scan; *spacing*: the
 coarse scan with its true affine, which nnU-Net resamples itself. At scale 1 all three are the scan.

@@ -313,13 +313,17 @@ def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_a
     scans = SAMPLE / "images"
     run("inference.json", input=str(scans), output_dir=str(tmp_path), output="full")
     for path in scans.glob("*.nii.gz"):
-        scan, answer = nib.load(path), nib.load(tmp_path / f"{path.name.removesuffix('.nii.gz')}_full_seg.nii.gz")
+        name = path.name.removesuffix(".nii.gz")
+        scan, answer = nib.load(path), nib.load(tmp_path / f"{name}_full_seg.nii.gz")
         assert answer.header.get_zooms() == pytest.approx((1, 1, 1), rel=1e-4)
-        corners = [nib.affines.apply_affine(i.affine, np.array([[-0.5] * 3, i.shape]) - [[0], [0.5]]) for i in (scan, answer)]
+        corners = []
+        for image in (scan, answer):
+            outer = np.array([[-0.5] * 3, np.array(image.shape) - 0.5])
+            corners.append(nib.affines.apply_affine(image.affine, outer))
         np.testing.assert_allclose(corners[1], corners[0], atol=1e-3)
         assert answer.get_data_dtype() == np.uint8 and set(np.unique(answer.dataobj)) == {0, 1, 2}
         labels = np.asarray(answer.dataobj)
-        rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == path.name.removesuffix(".nii.gz")]
+        rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == name]
         assert [float(r["mm3_full"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
         assert all(float(r["mm3"]) > 0 for r in rows)
 

@@ -1,0 +1,119 @@
+"""The tools that make the documentation's tables, the shipped weights and nnU-Net's data."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from rare_unet_networks import RAREUNet
+
+from .bundles.conftest import tiny  # noqa: F401
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return tool("make_experiment")
+
+
+def test_documents_hold_the_tables_that_the_results_give(experiment):
+    for path in experiment.DOCUMENTS:
+        text = path.read_text()
+        assert "<!-- table: " in text
+        assert experiment.with_tables(text) == text, f"{path}: run python tools/make_experiment.py"
+    text = experiment.METADATA.read_text()
+    assert experiment.with_metrics(text) == text
+
+
+def test_every_result_is_listed_and_every_listed_command_names_files_that_exist(experiment):
+    listed = json.loads((experiment.RESULTS / "models.json").read_text())
+    found = {p.parent.name for p in experiment.RESULTS.glob("*/per_case.csv")}
+    assert found <= set(listed) and {"rare_unet", "mean_shape", "oracle"} <= found
+    for entry in listed.values():
+        for command in (entry.get("train", ""), entry["evaluate"]):
+            for word in re.findall(r"\$C/[\w/.]+", command):
+                assert (experiment.BUNDLE / "configs" / word[3:]).exists(), word
+
+
+def test_cells_say_how_many_volumes_have_the_measure(experiment):
+    entry = {"mean": 0.8765, "sd": 0.0312, "n": 41, "left_out": 1}
+    assert experiment.cell(entry) == "0.877 ± 0.031 (n 41)"
+    assert experiment.cell({**entry, "left_out": 0, "sd": float("nan")}) == "0.877"
+    assert experiment.cell(None) == experiment.cell({**entry, "mean": float("nan")}) == "–"
+
+
+def test_volumes_of_one_person_are_one_subject(experiment):
+    assert experiment.subject("hippocampus_067") == experiment.subject("hippocampus_068") == 34
+    assert experiment.subject("hippocampus_069") == 35
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_calibration_shifts_the_background_alone(level):
+    calibrate = tool("calibrate")
+    torch.manual_seed(0)
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    state = net.state_dict()
+    x = torch.rand(1, 1, *(32 >> level for _ in range(3)))
+    with torch.no_grad():
+        before = [net(x, level=level, output=o) for o in ("native", "full")]
+        calibrate.shift(state, f"heads.{level}.conv.bias", 3, 0.5)
+        if level:
+            calibrate.shift(state, f"full_heads.{level - 1}.conv_block.1.conv.bias", 3, 0.7)
+        net.load_state_dict(state)
+        after = [net(x, level=level, output=o) for o in ("native", "full")]
+    for old, new, offset in zip(before, after, (0.5, 0.7 if level else 0.5)):
+        torch.testing.assert_close(new[:, 0], old[:, 0] + offset)
+        torch.testing.assert_close(new[:, 1:], old[:, 1:])
+
+
+def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny, tmp_path, monkeypatch):  # noqa: F811
+    nnunet = tool("nnunet")
+    monkeypatch.setattr(nnunet, "SPLITS", tiny / "splits.json")
+    nnunet.convert(tiny, tmp_path / "raw")
+    assert json.loads((tmp_path / "raw" / "splits_final.json").read_text()) == [
+        {"train": ["a", "b"], "val": ["c", "d"]}
+    ]
+    assert len(list((tmp_path / "raw" / "imagesTr").iterdir())) == 4
+    nnunet.inputs(tiny, tmp_path / "inputs", "validation")
+    for path in (tmp_path / "inputs").rglob("*_0000.nii.gz"):  # a rival that answers 1 in the brighter voxels
+        scan = nib.load(path)
+        answer = (np.asarray(scan.dataobj) > 60).astype(np.uint8)
+        target = tmp_path / "outputs" / path.relative_to(tmp_path / "inputs").with_name(path.name.replace("_0000", ""))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(answer, scan.affine), target)
+    nnunet.collect(tiny, tmp_path / "outputs", tmp_path / "predictions", "validation")
+    for scale in ("0.5", "0.25"):
+        pad, spacing, up = (
+            nib.load(tmp_path / "predictions" / m / scale / "c.nii.gz") for m in ("pad", "spacing", "up")
+        )
+        np.testing.assert_array_equal(np.asarray(pad.dataobj), np.asarray(spacing.dataobj))
+        np.testing.assert_allclose(pad.affine, spacing.affine)
+        assert up.shape == tuple(round(n / float(scale)) for n in pad.shape) and up.header.get_zooms() == (1, 1, 1)
+        assert 0 < np.asarray(pad.dataobj).sum() < pad.dataobj.size
+
+
+def test_figures_are_drawn_from_slices(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "experiment_figures", tool("experiment_figures"))
+    figures = sys.modules["experiment_figures"]
+    label = np.asarray(nib.load(figures.BUNDLE / "sample/Task04_Hippocampus/labelsTr/hippocampus_067.nii.gz").dataobj)
+    figures.draw_cases({"a model": {"1": label[15], "0.5": label[15]}}, "hippocampus_067", 15, tmp_path / "4.png")
+    key = ("dice", "full", "mean")
+    summary = {(*key, s): {"mean": 0.8} for s in ("1", "0.5", "0.25", "0.125")}
+    times = {("m", s, "full", "1", "network"): {"seconds": "0.1", "parameters": "5"} for s in ("1", "0.5")}
+    figures.draw_time({"m": ("a model", {"model": "m", "output": "full"}, summary)}, times, tmp_path / "6.png")
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("4.png", "6.png"))
