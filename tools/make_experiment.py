@@ -79,6 +79,20 @@ def add(name: str, output_dir: Path) -> None:
     print(f"{folder}: per_case.csv, slices of scales {', '.join(slices) or 'none (--save_answers true keeps them)'}")
 
 
+def add_published(path: Path) -> None:
+    """Takes in scores of published predictions: model, case, scale, grid, class, dice."""
+    with open(path, newline="") as file:
+        found = list(csv.DictReader(file))
+    for model in dict.fromkeys(row["model"] for row in found):
+        target = RESULTS / "paper_split" / model / "per_case.csv"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        columns = ("case", "scale", "grid", "class", "dice")
+        lines = [[f"{float(r[c]):g}" if c == "scale" else r[c] for c in columns] for r in found if r["model"] == model]
+        with open(target, "w", newline="") as file:
+            csv.writer(file).writerows([columns, *lines])
+        print(target)
+
+
 def cell(entry: dict[str, Any] | None, digits: int = 3) -> str:
     if entry is None or math.isnan(entry["mean"]):
         return "–"
@@ -186,20 +200,20 @@ def benchmark() -> dict[tuple[str, ...], dict[str, str]]:
         }
 
 
-def times(what: str) -> str:
+def times(*parts: str) -> str:
+    """A line per model, output, part and number of threads, where it was measured at all scales."""
     lines = []
-    for model, output in dict.fromkeys((k[0], k[2]) for k in benchmark() if k[4] == what):
+    for model, output, part in dict.fromkeys((k[0], k[2], k[4]) for k in benchmark() if k[4] in parts):
         for threads in ("1", "2"):
-            found = [benchmark().get((model, s, output, threads, what)) for s in SCALES]
+            found = [benchmark().get((model, s, output, threads, part)) for s in SCALES]
             if not all(found):
                 continue
             seconds = [float(r["seconds"]) for r in found]
-            up = [benchmark().get(("unet_up", s, "full", threads, what)) for s in SCALES]
-            cells = [
-                f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {t / float(u['seconds']):.2f})"
-                for t, u in zip(seconds, up)
-            ]
-            lines.append([f"{model}, {output}, {threads} thread(s)", *cells])
+            up = [benchmark()["unet_up", s, "full", threads, parts[0]] for s in SCALES]
+            shares = [t / float(u["seconds"]) for t, u in zip(seconds, up)]
+            cells = [f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {q:.2f})" for t, q in zip(seconds, shares)]
+            which = f" ({part})" if part != parts[0] else ""
+            lines.append([f"{model}{which}, {output}, {threads} thread(s)", *cells])
     return table(["", *HEADS.values()], lines)
 
 
@@ -240,7 +254,7 @@ TABLES = {
     "trained": trained,
     "published_all": lambda: published(only_unseen=False),
     "published_unseen": lambda: published(only_unseen=True),
-    "times_network": lambda: times("network"),
+    "times_network": lambda: times("network", "network and side"),
     "times_pipeline": lambda: times("pipeline"),
     "costs": costs,
     "step": step,
@@ -273,7 +287,11 @@ def with_metrics(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", nargs=2, metavar=("NAME", "OUTPUT_DIR"), help="take in an evaluation's results")
+    parser.add_argument("--published", type=Path, metavar="CSV", help="take in scores of published predictions")
     args = parser.parse_args()
+    if args.published:
+        add_published(args.published)
+        return
     if args.add:
         add(args.add[0], Path(args.add[1]))
         return
