@@ -3,8 +3,8 @@
     python tools/benchmark.py
 
 Median of ten runs after three to warm up, on one volume of 64×128×64 voxels at 1 mm and what it is at 2, 4 and 8 mm:
-the network alone, with the choice of the side, and the whole way from the file to the label map. Then one training step of all levels against one
-of level 0 alone. Weights are random: they do not change the time. Keep the machine quiet meanwhile.
+the network alone, with the choice of the side, and the whole way from the file to the label map. Then one training step
+of all levels against one of level 0 alone. Weights are random: they do not change the time. Keep the machine quiet.
 """
 
 from __future__ import annotations
