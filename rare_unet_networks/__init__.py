@@ -1,7 +1,7 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
 from .baselines import FineAgaind, MeanShapeInferer, PadInferer, PredictionsInferer, RandLeveld
-from .blocks import ConvStack, GatewayBlock, SubpixelHead
+from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead
 from .checks import CheckLabeld, CheckScand
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows

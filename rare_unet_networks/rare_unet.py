@@ -18,7 +18,7 @@ from monai.networks.blocks import Convolution, UpSample
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
-from .blocks import ConvStack, GatewayBlock, SubpixelHead
+from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead
 
 __all__ = ["RAREUNet"]
 
@@ -42,8 +42,10 @@ class RAREUNet(nn.Module):
         dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
         upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
             ``"nontrainable"`` or ``"pixelshuffle"``.
-        full_convs: convolutions of the sub-pixel heads, with which the levels above 0 also answer on the level 0 grid
+        full_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
             (``output="full"``); 0, the paper's network, builds none.
+        full_head: ``"subpixel"`` (:py:class:`~rare_unet_networks.SubpixelHead`) or ``"decoder"``
+            (:py:class:`~rare_unet_networks.DecoderHead`).
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -78,6 +80,7 @@ class RAREUNet(nn.Module):
         dropout: float = 0.0,
         upsample: str = "deconv",
         full_convs: int = 0,
+        full_head: str = "subpixel",
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -89,6 +92,8 @@ class RAREUNet(nn.Module):
             raise ValueError(
                 f"num_gateways must be 0 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
             )
+        if full_head not in ("subpixel", "decoder"):
+            raise ValueError(f"full_head must be 'subpixel' or 'decoder', got {full_head!r}.")
         self.num_levels = num_gateways + 1
         self.num_stages = len(channels)
 
@@ -120,9 +125,15 @@ class RAREUNet(nn.Module):
             Convolution(spatial_dims, c, out_channels, kernel_size=1, conv_only=True)
             for c in channels[: self.num_levels]
         )
+
+        def head(level: int) -> nn.Module:
+            common = dict(num_convs=full_convs, act=act, norm=norm)
+            if full_head == "subpixel":
+                return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **common)
+            return DecoderHead(spatial_dims, channels[level], out_channels, channels[level - 1 :: -1], **common)
+
         self.full_heads = nn.ModuleList(
-            SubpixelHead(spatial_dims, channels[d], out_channels, 2**d, full_convs, act=act, norm=norm)
-            for d in range(1, self.num_levels if full_convs else 0)
+            head(level) for level in range(1, self.num_levels if full_convs else 0)
         )  # entry d - 1: level d
 
     def forward(

@@ -28,6 +28,7 @@ ILL_CASES = [
     (dict(num_gateways=-1), "num_gateways must be 0 to 2"),
     (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
+    (dict(full_head="interpolation"), "full_head must be 'subpixel' or 'decoder'"),
 ]
 
 
@@ -135,10 +136,10 @@ def test_levels_chooses_the_active_levels(net):
         assert net(images[1:], levels=[1, 2])[1] == []
 
 
-@pytest.fixture(scope="module")
-def full_net():
+@pytest.fixture(scope="module", params=["subpixel", "decoder"])
+def full_net(request):
     torch.manual_seed(0)
-    return RAREUNet(spatial_dims=3, full_convs=1, **SMALL).eval()
+    return RAREUNet(spatial_dims=3, full_convs=1, full_head=request.param, **SMALL).eval()
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
