@@ -1,8 +1,9 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
-from .baselines import FineAgaind, MeanShapeInferer, PadInferer, PredictionsInferer, RandLeveld
+from .baselines import MeanShapeInferer, PadInferer, PredictionsInferer
 from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead
 from .checks import CheckLabeld, CheckScand
+from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
 from .datalists import at_levels, case_name, input_datalist, msd_datalist

@@ -5,32 +5,28 @@ The paper's *Up* needs no class: it is :py:class:`rare_unet_networks.ResolutionR
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import (
     Compose,
     LoadImage,
-    MapTransform,
     Orientation,
-    RandomizableTransform,
     ResizeWithPadOrCrop,
     SpatialPad,
     SpatialResample,
 )
-from monai.utils import convert_to_dst_type, ensure_tuple
-from torch.nn import functional as F
+from monai.utils import convert_to_dst_type
 
 from .datalists import case_name
-from .levels import LINEAR, Levels, rescaled_affine, symmetric_core
+from .levels import Levels, by, rescaled_affine, symmetric_core
 
-__all__ = ["FineAgaind", "MeanShapeInferer", "PadInferer", "PredictionsInferer", "RandLeveld"]
+__all__ = ["MeanShapeInferer", "PadInferer", "PredictionsInferer"]
 
 
 class MeanShapeInferer(Inferer):
@@ -77,6 +73,8 @@ class MeanShapeInferer(Inferer):
         """
         route = self.route(inputs)
         fine = [n * 2**route.level for n in route.resampled_size]
+        if any(n > m for n, m in zip(fine, self.mean.shape[1:])):
+            raise ValueError(f"spatial_size must be at least the scan's {by(fine)}, got {by(self.mean.shape[1:])}.")
         window = self.mean[(..., *symmetric_core(fine, self.mean.shape[1:]))].clamp(min=1e-6).log()
         logits = window.expand(len(inputs), *window.shape)
         if not isinstance(inputs, MetaTensor):
@@ -169,74 +167,3 @@ class PredictionsInferer(Inferer):
         if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
             raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")
         return 100 * one_hot(labels, self.num_classes, dim=0)[None]
-
-
-class RandLeveld(RandomizableTransform):
-    """Draws the resolution of a training case (paper, section 4.2): level 0 with 1 - ``prob``, else one of ``levels``.
-
-    Args:
-        levels: the coarse levels, equally likely.
-        prob: probability of a coarse one.
-        level_key: where the level is written, for :py:class:`rare_unet_networks.Coarsend`.
-    """
-
-    def __init__(self, levels: Sequence[int] = (1, 2, 3), prob: float = 0.5, level_key: str = "level") -> None:
-        super().__init__(prob)
-        self.levels = tuple(levels)
-        self.level_key = level_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        self.randomize(None)
-        level = self.levels[self.R.randint(len(self.levels))] if self._do_transform else 0
-        return {**data, self.level_key: level}
-
-
-class FineAgaind(MapTransform):
-    """Brings a coarsened training case back to the size it had, for a plain U-Net (paper, section 4.2).
-
-    ``how="up"`` interpolates images linearly and repeats labels; ``how="pad"`` puts both, as they are, in the middle of
-    an empty case. An image or label that already has the size is left alone.
-
-    Args:
-        image_keys: images, shape (C, D, H, W).
-        label_keys: labels, shape (1, D, H, W).
-        like: key of something that kept its size.
-        how: ``"up"`` or ``"pad"``.
-        level_key: where the level is written in the data.
-
-    Raises:
-        ValueError: on another ``how``.
-    """
-
-    def __init__(
-        self,
-        image_keys: KeysCollection,
-        label_keys: KeysCollection,
-        like: str,
-        how: str = "up",
-        level_key: str = "level",
-    ) -> None:
-        super().__init__(image_keys)
-        if how not in ("up", "pad"):
-            raise ValueError(f"how must be 'up' or 'pad', got {how!r}.")
-        self.label_keys = ensure_tuple(label_keys)
-        self.like = like
-        self.how = how
-        self.level_key = level_key
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        size, scale = tuple(d[self.like].shape[1:]), 2 ** int(d[self.level_key])
-        for key in (*self.keys, *self.label_keys):
-            x = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
-            if tuple(x.shape[1:]) == size:
-                continue
-            if self.how == "up":
-                mode = LINEAR[len(size)] if key in self.keys else "nearest"
-                x = F.interpolate(x[None], scale_factor=scale, mode=mode)[0]
-                x = x[(..., *symmetric_core(size, x.shape[1:]))]
-            else:
-                # A scan that was padded before it was coarsened may be larger than the case by a voxel or so.
-                x = ResizeWithPadOrCrop(size, mode="constant", value=0)(x)
-            d[key] = MetaTensor(x).copy_meta_from(d[self.like])
-        return d

@@ -62,12 +62,18 @@ class GatewayBlock(ConvStack):
     """
 
 
+def doubling(spatial_dims: int, in_channels: int, out_channels: int, upsample: str) -> UpSample:
+    """MONAI's ``UpSample`` to a grid twice as fine; transposed convolutions with kernel 3, the authors' choice."""
+    kernel_size = 3 if upsample == "deconv" else None
+    return UpSample(spatial_dims, in_channels, out_channels, 2, kernel_size=kernel_size, mode=upsample)
+
+
 class SubpixelHead(SubpixelUpsample):
     """Head that answers on a grid ``scale`` times as fine as its features: convolutions, then a pixel shuffle.
 
     All it computes, it computes on the coarse grid (Shi et al. 2016, "Real-Time Single Image and Video
     Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network"): the classes of the ``scale`` ** 3 fine
-    voxels in a coarse one are channels until the shuffle. Initialised so that they are equal (ICNR).
+    voxels in a coarse one are channels until the shuffle. Initialised so that they are equal (ICNR, no bias).
 
     Args:
         spatial_dims: 2 or 3.
@@ -94,6 +100,7 @@ class SubpixelHead(SubpixelUpsample):
         subvoxels = out_channels * scale**spatial_dims
         project = Convolution(spatial_dims, in_channels, subvoxels, kernel_size=1, conv_only=True)
         icnr_init(project.conv, scale)
+        nn.init.zeros_(project.conv.bias)
         convs = nn.Sequential(ConvStack(spatial_dims, in_channels, in_channels, num_convs, act, norm), project)
         super().__init__(spatial_dims, in_channels, out_channels, scale, conv_block=convs, apply_pad_pool=False)
 
@@ -111,6 +118,7 @@ class DecoderHead(nn.Sequential):
         num_convs: 3×3×3 convolutions after each.
         act: as in :py:class:`ConvStack`.
         norm: likewise.
+        upsample: as in :py:class:`rare_unet_networks.RAREUNet`.
 
     Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(2^len(channels) · spatial_size)).
     """
@@ -124,10 +132,11 @@ class DecoderHead(nn.Sequential):
         num_convs: int = 1,
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
         norm: str | tuple = ("instance", {"affine": True}),
+        upsample: str = "deconv",
     ) -> None:
         stages: list[nn.Module] = []
         for i, o in zip([in_channels, *channels[:-1]], channels):
-            stages.append(UpSample(spatial_dims, i, o, 2, kernel_size=3, mode="deconv"))
+            stages.append(doubling(spatial_dims, i, o, upsample))
             stages.append(ConvStack(spatial_dims, o, o, num_convs, act, norm))
         project = Convolution(spatial_dims, channels[-1], out_channels, kernel_size=1, conv_only=True)
         super().__init__(*stages, project)

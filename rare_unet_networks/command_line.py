@@ -19,7 +19,7 @@ __all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "innermost
 
 logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
-EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file")
+EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 OPTION = re.compile(r"--?[A-Za-z]")
 
 

@@ -97,18 +97,20 @@ class PreparePyramidBatch(PrepareBatch):
         levels: levels of the pyramid, ascending.
         start_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all always by
             default.
+        seed: of that draw; the processes of a distributed training must share it, so that they run the same levels.
 
     Raises:
         ValueError: when there are more probabilities than levels, or they do not add up to 1.
     """
 
-    def __init__(self, levels: Sequence[int], start_probs: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, levels: Sequence[int], start_probs: Sequence[float] = (1.0,), seed: int = 0) -> None:
         if len(start_probs) > len(levels) or any(p < 0 for p in start_probs) or abs(sum(start_probs) - 1) > 1e-6:
             raise ValueError(
                 f"start_probs must be at most {len(levels)} probabilities that add up to 1, got {tuple(start_probs)}."
             )
         self.levels = list(levels)
         self.start_probs = torch.tensor(start_probs, dtype=torch.float64)
+        self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(
         self,
@@ -128,6 +130,7 @@ class PreparePyramidBatch(PrepareBatch):
             plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in tensors]
             return [t.to(device, non_blocking=non_blocking, **kwargs) for t in plain]
 
-        active = self.levels[int(torch.multinomial(self.start_probs, 1)) :]
+        start = torch.multinomial(self.start_probs, 1, generator=self.generator)
+        active = self.levels[int(start) :]
         labelled = active if 0 in active else [*active, 0]
         return gather("image", active), gather("label", labelled), (), {"levels": active}

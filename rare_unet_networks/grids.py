@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from monai.transforms import MapTransform, Orientation
 from nibabel.orientations import aff2axcodes
 from torch.nn import functional as F
 
-from .levels import LINEAR, Levels, by, rescaled_affine
+from .levels import Levels, by, rescaled_affine
+from .resampling import mean_of_blocks
 
 __all__ = ["BothGridsd", "FirstOfBlockd", "answer_key"]
 
@@ -29,19 +30,13 @@ def answer_key(output: str) -> str:
     return keys[output]
 
 
-def _fitted(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """``x``, shape (C, *spatial), over the same extent in ``size`` voxels: means of blocks, or linear in between."""
-    smaller = [min(n, m) for n, m in zip(x.shape[1:], size)]
-    return F.interpolate(F.interpolate(x[None], smaller, mode="area"), tuple(size), mode=LINEAR[len(smaller)])[0]
-
-
 class BothGridsd(MapTransform):
     """Probabilities on two grids from what an inferer gave: ``pred`` on the scan's own, ``pred_full`` on level 0's.
 
-    An inferer that gives both (a dictionary of ``pred`` and ``pred_full``) is taken at its word. Otherwise a native
-    answer is read from a full one as the mean of the voxels it covers, a full one from a native one by linear
-    interpolation or repetition. ``pred`` keeps the orientation the network sees (``Invertd`` brings it back),
-    ``pred_full`` has the axis order of the scan's file.
+    An inferer that gives both (a dictionary of ``pred`` and ``pred_full``, renamed to the key) is taken at its word.
+    Otherwise a native answer is read from a full one as the mean of the voxels it covers (smoothed and interpolated
+    where those are not whole), a full one from a native one by linear interpolation or repetition. ``pred`` keeps the
+    orientation the network sees (``Invertd`` brings it back), ``pred_full`` has the axis order of the scan's file.
 
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or the dictionary; ``<key>_full`` is added.
@@ -78,8 +73,9 @@ class BothGridsd(MapTransform):
         full_size = tuple(n * 2**route.level for n in route.resampled_size)
         for key in self.keys:
             full_key = f"{key}_full"
-            if isinstance(d.get(key), Mapping):
-                d.update(d.pop(key))
+            if isinstance(d[key], Mapping):
+                answers = d.pop(key)
+                d.update({name.replace("pred", str(key), 1): answer for name, answer in answers.items()})
             given = {k: self._probabilities(d[k]) for k in (key, full_key) if k in d}
             for name, answer in given.items():
                 if tuple(answer.shape[1:]) not in (native_size, full_size):
@@ -88,10 +84,10 @@ class BothGridsd(MapTransform):
                         f"got {by(answer.shape[1:])}."
                     )
             native, full = given.get(key, given.get(full_key)), given.get(full_key, given.get(key))
-            d[key] = MetaTensor(_fitted(native, native_size)).copy_meta_from(image)
+            d[key] = MetaTensor(mean_of_blocks(native[None], native_size)[0]).copy_meta_from(image)
             if self.repeat:
                 full = F.interpolate(full[None], full_size, mode="nearest")[0]
-            full = MetaTensor(_fitted(full, full_size)).copy_meta_from(image)
+            full = MetaTensor(mean_of_blocks(full[None], full_size)[0]).copy_meta_from(image)
             full.affine = rescaled_affine(image.affine, native_size, full_size)
             full.applied_operations = []
             axcodes = aff2axcodes(image.meta.get("original_affine", image.affine))

@@ -8,20 +8,19 @@ the scan's own grid or, finer than the scan, on that of level 0.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
-from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
 from .levels import LINEAR, Levels, Route, by, rescaled_affine, symmetric_core, symmetric_margins
+from .resampling import resample
 
-__all__ = ["ResolutionRoutingInferer", "resample"]
+__all__ = ["ResolutionRoutingInferer"]
 
 logger = logging.getLogger(__name__)
 OUTPUTS = ("native", "full", "both")
@@ -103,8 +102,7 @@ class ResolutionRoutingInferer(Inferer):
         Args:
             inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
             network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``; above level 0
-                with ``output="full"`` where that is asked for, or for both answers as in training, with ``[x]`` and
-                ``levels=[level]``.
+                with ``output="full"`` or ``output="both"`` where that is asked for.
             args: further positional arguments of the network.
             kwargs: further keyword arguments of the network.
 
@@ -128,11 +126,12 @@ class ResolutionRoutingInferer(Inferer):
         coarse = route.level > 0
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+            wanted = {"output": self.output} if self.output != "native" and coarse else {}
+            answer = network(window, *args, level=route.level, **wanted, **kwargs)
             if self.output == "both" and coarse:
-                logits, _, full = network([window], *args, levels=[route.level], **kwargs)
-                return {"pred": logits[0], "pred_full": full[0]}
-            wanted = {"output": "full"} if self.output == "full" and coarse else {}
-            return network(window, *args, level=route.level, **wanted, **kwargs)
+                (native,), _, (full,) = answer
+                return {"pred": native, "pred_full": full}
+            return answer
 
         logits = predict(x) if self._fits(route) else self._slide(x, predict)
         if self.output == "native":
@@ -163,7 +162,8 @@ class ResolutionRoutingInferer(Inferer):
         return logits
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
-        if route.spacing is not None:
+        # With one level every coarser scan is far from it, and meant to be upsampled.
+        if route.spacing is not None and self.levels.num_levels > 1:
             nearest = self.levels.level_spacing(route.level)
             if not 0.5 <= min(s / t for s, t in zip(route.spacing, nearest)) <= 1.5:  # between levels at most √2
                 scan = f"{self._name(inputs)}spacing {by(route.spacing)} mm"
@@ -182,18 +182,3 @@ class ResolutionRoutingInferer(Inferer):
         name = inputs.meta.get("filename_or_obj") if isinstance(inputs, MetaTensor) else None
         name = name[0] if isinstance(name, (list, tuple)) and len(name) == 1 else name
         return f"{name}: " if isinstance(name, str) and name else ""
-
-
-def resample(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Linear, over the same extent; an axis that gets coarser is smoothed first, so that it does not alias."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    factors = [n / m for n, m in zip(x.shape[2:], size)]
-    if max(factors) > 1:
-        # Half a voxel of blur per voxel of growth is scikit-image's and MONAI's choice for anti-aliasing.
-        sigmas = [max(0.0, (f - 1) / 2) for f in factors]
-        margins = [math.ceil(4 * s) for s in sigmas]  # the filter's reach; it would pad with zeros and darken borders
-        x = F.pad(x, [m for m in reversed(margins) for _ in range(2)], mode="replicate")
-        x = GaussianFilter(len(size), sigmas)(x)
-        x = x[(..., *(slice(m, n - m) for m, n in zip(margins, x.shape[2:])))]
-    return F.interpolate(x, size, mode=LINEAR[len(size)])

@@ -47,6 +47,7 @@ GRIDS = {
     "native_nearest": ("pred_nearest", "label_nearest"),
     "full": ("pred_full", "label_full"),
 }
+SELECTED = ("native", "full")  # what the best weights of a training are chosen by
 
 
 def dice_per_class(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[float]:
@@ -112,6 +113,10 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else math.nan
 
 
+def _mean_of_defined(values: Sequence[float]) -> float:
+    return _mean([v for v in values if not math.isnan(v)])
+
+
 def _line(
     scale: Any, grid: str, name: str, measure: str, values: Sequence[float], mean: float | None = None, left: int = 0
 ) -> dict[str, Any]:
@@ -125,8 +130,9 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean, SD and counts of per-case rows.
 
     The mean of a class is over cases, without those where the measure is undefined (``left_out``; Dice: the class is
-    in neither map); class ``mean`` is the mean over the classes' means, its SD that of the cases' class means; scale
-    ``average`` is the mean over the scales' means, its SD that between scales.
+    in neither map); class ``mean`` is the mean over the classes' means, its SD that of the cases' class means, its
+    ``n`` the cases where every class has the measure; scale ``average`` is the mean over the scales' means, its SD that
+    between scales. A class without any value is left out of means of Dice, and makes other means NaN.
 
     Args:
         rows: dictionaries with the keys of ``ROW``, those of the measures as far as they were taken.
@@ -143,6 +149,9 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for measure, value in MEASURES.items():
         if not rows or measure.removeprefix("abs_") not in rows[0]:
             continue
+        # A class that is nowhere has no Dice and is left out; one that was missed everywhere has no distance, and
+        # the mean of the other classes would flatter.
+        over = _mean_of_defined if measure == "dice" else _mean
         for grid in keys("grid", rows):
             start, of_grid = len(summary), [r for r in rows if r["grid"] == grid]
             for scale in keys("scale", of_grid):
@@ -153,20 +162,24 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                     if not math.isnan(value(r)):
                         by_case.setdefault(r["case"], []).append(value(r))
                 lines = [_line(scale, grid, c, measure, v, left=sum(map(math.isnan, v))) for c, v in by_class.items()]
-                mean = _mean([s["mean"] for s in lines if not math.isnan(s["mean"])])
-                summary += [*lines, _line(scale, grid, "mean", measure, [_mean(v) for v in by_case.values()], mean)]
+                mean = over([s["mean"] for s in lines])
+                line = _line(scale, grid, "mean", measure, [_mean(v) for v in by_case.values()], mean)
+                whole = sum(len(v) == len(lines) for v in by_case.values())
+                line.update(n=whole, left_out=len({r["case"] for r in of_grid if r["scale"] == scale}) - whole)
+                summary += [*lines, line]
             for name in [*keys("class", of_grid), "mean"]:
                 means = [s["mean"] for s in summary[start:] if s["class"] == name and s["scale"] != "average"]
-                summary.append(_line("average", grid, name, measure, means))
+                summary.append(_line("average", grid, name, measure, means, over(means)))
     return summary
 
 
 class ScaleDice(Metric):
-    """Ignite metric: Dice of each class at each scale, averaged over scales on the native grid.
+    """Ignite metric: Dice of each class at each scale; over all, the average over scales on both grids.
 
     Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item, and of the other grids what is there:
     ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_full`` and ``label_full``.
-    ``engine.state.metrics`` gets the average under the metric's name and, beside it, one entry per scale and class, as
+    ``engine.state.metrics`` gets the mean of the native and, where there is one, the full grid's average under the
+    metric's name and, beside it, one entry per scale and class of the native grid, as
     ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, ``summary`` what :py:func:`summarise`
     made of them.
 
@@ -217,7 +230,8 @@ class ScaleDice(Metric):
             rows = list({tuple(r[k] for k in KEY): r for part in gathered for r in part}.values())
         self.summary = summarise(rows)
         means = {(s["grid"], s["scale"], s["class"]): s["mean"] for s in self.summary if s["measure"] == "dice"}
-        return means.get(("native", "average", "mean"), math.nan)
+        averages = [means[grid, "average", "mean"] for grid in SELECTED if (grid, "average", "mean") in means]
+        return _mean(averages)
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)

@@ -1,7 +1,7 @@
 """Inference for a structure that comes in two mirror-image forms, of which the network knows one.
 
 All training crops of MSD Task04 show the hippocampus of one side. A network that learns both sides from mirrored crops
-learns slower (docs/experiment.md); this one learns one, and finds out at inference which side it is looking at.
+learns slower (docs/experiment.md, "What was tried"); this one learns one, and finds out at inference which it sees.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .inferers import ResolutionRoutingInferer, logger, resample
+from .inferers import ResolutionRoutingInferer, logger
 from .levels import symmetric_core, symmetric_margins
+from .resampling import resample
 
 __all__ = ["MirrorRoutingInferer"]
 
@@ -83,7 +84,7 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         x = resample(x.float(), route.resampled_size)
         block = 2 ** (last - route.level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
-        x = self._pad(x, fitting, float(x.min()))
+        x = torch.cat([self._pad(member[None], fitting, float(member.min())) for member in x])
         x = POOL[self.levels.spatial_dims](x, block)
         low, high = (x.flatten(1).quantile(q, dim=1).reshape(-1, *[1] * (x.ndim - 1)) for q in (0.005, 0.995))
         return ((x - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import List, Optional, Tuple, Union  # TorchScript reads these
 
 import torch
-from monai.networks.blocks import Convolution, UpSample
+from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
-from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead
+from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead, doubling
 
 __all__ = ["RAREUNet"]
 
@@ -111,12 +111,10 @@ class RAREUNet(nn.Module):
             stack(GatewayBlock, in_channels, c, gate_convs) for c in channels[1 : self.num_levels]
         )  # entry d - 1: gateway d
         self.down = nn.Sequential(Pool[Pool.MAX, spatial_dims](kernel_size=2), drop())
-        kernel_size = 3 if upsample == "deconv" else None
         # Deepest first, the order in which they run: the path of level d is the first of them, down to stage d.
         deepest_first = list(channels[::-1])
         self.upsamples = nn.ModuleList(
-            UpSample(spatial_dims, i, o, 2, kernel_size=kernel_size, mode=upsample)
-            for i, o in zip(deepest_first[:-1], deepest_first[1:])
+            doubling(spatial_dims, i, o, upsample) for i, o in zip(deepest_first[:-1], deepest_first[1:])
         )
         self.decoder = nn.ModuleList(
             nn.Sequential(stack(ConvStack, 2 * c, c, decoder_convs), drop()) for c in deepest_first[1:]
@@ -130,7 +128,8 @@ class RAREUNet(nn.Module):
             common = dict(num_convs=full_convs, act=act, norm=norm)
             if full_head == "subpixel":
                 return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **common)
-            return DecoderHead(spatial_dims, channels[level], out_channels, channels[level - 1 :: -1], **common)
+            finer = channels[level - 1 :: -1]
+            return DecoderHead(spatial_dims, channels[level], out_channels, finer, upsample=upsample, **common)
 
         self.full_heads = nn.ModuleList(
             head(level) for level in range(1, self.num_levels if full_convs else 0)
@@ -151,7 +150,8 @@ class RAREUNet(nn.Module):
                 it for each level between them.
             level: where a single image enters.
             levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
-            output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0.
+            output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0, ``"both"`` gives
+                what a pyramid of this one image gives.
 
         Returns:
             For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
@@ -169,7 +169,10 @@ class RAREUNet(nn.Module):
                 return self._native(y, level)
             if output == "full":
                 return self._full(y, level)
-            raise ValueError(f"output must be 'native' or 'full', got {output}.")
+            if output != "both":
+                raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
+            pairs: List[Tuple[torch.Tensor, torch.Tensor]] = []
+            return [self._native(y, level)], pairs, [self._full(y, level)] if level > 0 else [self._native(y, level)]
         if torch.jit.is_scripting():
             raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
         active = list(range(len(x))) if levels is None else list(levels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,8 @@ class SameShapeWriter(NibabelWriter):
         if "dim" in self._header:
             dim = [int(n) for n in np.asarray(self._header["dim"])]  # the header's: number of axes, then their sizes
             shape = dim[1 : 1 + dim[0]]
-            if prod(shape) == np.size(self.data_obj):
+            # Only axes of one voxel may come or go: an answer on another grid can have as many voxels by chance.
+            if [n for n in shape if n > 1] == [n for n in np.shape(self.data_obj) if n > 1]:
                 self.data_obj = self.data_obj.reshape(shape)
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:

@@ -5,13 +5,10 @@ import torch
 from monai.data import MetaTensor
 
 from rare_unet_networks import (
-    Coarsend,
-    FineAgaind,
     Levels,
     MeanShapeInferer,
     PadInferer,
     PredictionsInferer,
-    RandLeveld,
 )
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
@@ -41,6 +38,9 @@ def test_mean_shape_answers_at_1_mm_without_looking_at_the_image(tmp_path):
         out = inferer(image).softmax(dim=1)
         assert out.shape == (1, 2, 16, 16, 16) and out.pixdim.tolist() == [1, 1, 1]
         assert out[0, 1, :, 8, 8].tolist() == pytest.approx(expected, abs=1e-4)
+
+    with pytest.raises(ValueError, match="spatial_size must be at least the scan's 40×40×40, got 32×32×32"):
+        inferer(scan((40, 40, 40)))
 
 
 @pytest.mark.parametrize(
@@ -93,41 +93,3 @@ def test_strange_labels_in_a_prediction_are_refused(tmp_path):
     save(tmp_path / "1" / "case.nii.gz", np.full((4, 5, 6), 3))
     with pytest.raises(ValueError, match=r"case.nii.gz must hold 0 to 2 only, got .3.0"):
         PredictionsInferer(LEVELS, tmp_path, num_classes=3)(scan((4, 5, 6), 1.0, "case.nii.gz"))
-
-
-def test_levels_are_drawn_as_often_as_the_paper_says():
-    transform = RandLeveld(levels=(1, 2, 3), prob=0.5)
-    transform.set_random_state(0)
-    drawn = [transform({})["level"] for _ in range(3000)]
-    shares = [drawn.count(level) / 3000 for level in range(4)]
-    assert shares == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6], abs=0.03)
-
-
-@pytest.mark.parametrize("level", [1, 2])
-def test_fine_again_puts_a_coarsened_case_back_in_place(level):
-    mask = torch.zeros(1, 27, 31, 29)
-    mask[:, 8:16, 8:16, 8:16] = 1
-    data = {"image": MetaTensor(mask), "label": MetaTensor(mask), "full": MetaTensor(mask), "level": level}
-    coarse = Coarsend("image", "label")(data)
-    out = FineAgaind("image", "label", like="full")(coarse)
-    assert out["image"].shape == out["label"].shape == mask.shape
-    for key in ("image", "label"):
-        weights = out[key][0].as_tensor().double()
-        axes = torch.stack(torch.meshgrid(*(torch.arange(n) for n in weights.shape), indexing="ij")).double()
-        centre = (axes * weights).flatten(1).sum(dim=1) / weights.sum()
-        # A block of 4 voxels does not divide the padded cube evenly: the label may move by less than a coarse voxel.
-        assert centre.tolist() == pytest.approx([11.5] * 3, abs=1e-4 if key == "image" else 2**level / 2)
-    assert set(out["label"].unique().tolist()) == {0, 1}
-
-
-def test_padded_again_it_keeps_its_voxels_and_moves_to_the_middle():
-    mask = torch.ones(1, 16, 16, 16)
-    coarse = Coarsend("image", "label")({k: MetaTensor(mask) for k in ("image", "label", "full")} | {"level": 1})
-    out = FineAgaind("image", "label", like="full", how="pad")(coarse)
-    expected = torch.zeros(1, 16, 16, 16)
-    expected[:, 4:12, 4:12, 4:12] = 1
-    assert torch.equal(out["image"].as_tensor(), expected) and torch.equal(out["label"].as_tensor(), expected)
-    untouched = FineAgaind("image", "label", like="full")({**coarse, "image": mask, "label": mask})
-    assert torch.equal(untouched["image"], mask)
-    with pytest.raises(ValueError, match="how must be 'up' or 'pad'"):
-        FineAgaind("image", "label", like="full", how="down")

@@ -28,12 +28,14 @@ def test_mean_is_over_cases_then_classes_and_only_over_cases_both_have():
 
 
 def test_subjects_are_drawn_not_cases():
-    # Subject a: two cases of +1, subject b: two of -1. Samples of two subjects have means -1, 0 or 1, -1 and 1 with
-    # probability 1/4 each, so the interval is [-1, 1]; four independent cases would give it with probability 1/16 each.
-    ours = rows({"a1": 1.0, "a2": 1.0, "b1": 0.0, "b2": 0.0})
-    theirs = rows({"a1": 0.0, "a2": 0.0, "b1": 1.0, "b2": 1.0})
+    # Ten cases of +1 are one subject's, ten of -1 another's: a sample of two subjects is all of one of them half of the
+    # time. Twenty independent cases would have a mean between -0.5 and 0.5, nearly always (2.2 standard deviations).
+    ours = rows({f"{s}{i}": float(s == "a") for s in "ab" for i in range(10)})
+    theirs = rows({f"{s}{i}": float(s == "b") for s in "ab" for i in range(10)})
     line = compare(ours, theirs)
-    assert (line["difference"], line["low"], line["high"]) == (0.0, -1.0, 1.0)
+    assert (line["difference"], line["low"], line["high"], line["subjects"]) == (0.0, -1.0, 1.0, 2)
+    independent = paired_differences(ours, theirs, lambda case: case)[0]
+    assert -0.5 < independent["low"] < -0.3 and 0.3 < independent["high"] < 0.5 and independent["subjects"] == 20
 
 
 def test_a_constant_difference_has_an_interval_of_no_width():

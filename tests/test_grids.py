@@ -58,6 +58,15 @@ def test_a_full_answer_is_averaged_to_the_native_grid():
     assert float(native[1].sum()) == pytest.approx(pred[1].sum() / 8)
 
 
+def test_between_levels_the_native_answer_stays_in_place():
+    # 1.5 mm: 36 fine voxels for 24 coarse ones. A ramp over the fine ones is a ramp over the coarse ones.
+    image = MetaTensor(torch.rand(1, 24, 24, 24), affine=torch.diag(torch.tensor([1.5, 1.5, 1.5, 1])))
+    ramp = ((torch.arange(36.0) + 0.5) / 36).reshape(1, 36, 1, 1).expand(1, 36, 36, 36)
+    native, _ = both(torch.cat([1 - ramp, ramp]), image)
+    expected = (torch.arange(24.0) + 0.5) / 24
+    torch.testing.assert_close(native[1, 2:-2, 12, 12].as_tensor(), expected[2:-2], atol=1e-3, rtol=0)
+
+
 def test_a_thick_slice_scan_has_its_full_answer_at_level_0_with_the_right_affine():
     image = MetaTensor(torch.rand(1, 8, 8, 2), affine=torch.diag(torch.tensor([1.0, 1, 4, 1])))
     native, full = both(torch.rand(2, 8, 8, 8), image)
@@ -82,6 +91,8 @@ def test_both_answers_of_an_inferer_are_taken_at_its_word():
     native, full = both(dict(given), image, softmax=True)
     torch.testing.assert_close(native.as_tensor(), given["pred"].softmax(dim=0))
     torch.testing.assert_close(full.as_tensor(), given["pred_full"].softmax(dim=0))
+    out = BothGridsd("seg", LEVELS)({"seg": dict(given), "image": image})
+    assert out["seg"].shape == (3, 4, 4, 4) and out["seg_full"].shape == (3, 8, 8, 8)
     # The full one alone: the native one is its mean, of probabilities, not of logits.
     native, _ = both({"pred_full": given["pred_full"]}, image, softmax=True)
     expected = torch.nn.functional.avg_pool3d(given["pred_full"].softmax(dim=0), 2)

@@ -221,12 +221,26 @@ def test_both_answers_come_from_one_forward_pass():
         assert torch.equal(both["pred_full"].affine, full.affine)
 
 
-def test_both_answers_of_a_large_scan_come_from_a_sliding_window():
-    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
-    image = scan((40, 16, 16), (2.0, 2.0, 2.0))
-    with torch.no_grad():
-        out = ResolutionRoutingInferer(LEVELS, output="both", roi_size=(32, 32, 32))(image, net)
-    assert out["pred"].shape == (1, 3, 40, 16, 16) and out["pred_full"].shape == (1, 3, 80, 32, 32)
+def test_both_answers_of_a_large_scan_come_from_a_sliding_window_in_place():
+    class Both(Repeater):
+        def forward(self, x, level=0, output="native"):
+            fine = super().forward(x, level, "full")
+            return [x.clone()], [], [fine]
+
+    image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Both()
+    out = ResolutionRoutingInferer(LEVELS, output="both", roi_size=(32, 32, 32))(image, net)
+    assert len(net.calls) > 1
+    expected = image.as_tensor()
+    torch.testing.assert_close(out["pred"].as_tensor(), expected)
+    for axis in (2, 3, 4):
+        expected = expected.repeat_interleave(2, dim=axis)
+    torch.testing.assert_close(out["pred_full"].as_tensor(), expected)
+
+
+def test_a_single_level_does_not_warn_of_coarse_scans(caplog):
+    one = Levels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5)
+    ResolutionRoutingInferer(one)(scan((9, 13, 9), (4.0, 4.0, 4.0)), Recorder())
+    assert "do not trust" not in caplog.text
 
 
 def test_of_a_resampled_scan_only_the_full_answer_is_given():

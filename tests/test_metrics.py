@@ -60,6 +60,20 @@ def test_summary_is_over_cases_per_class_then_over_classes():
     assert math.isnan(found[1, "y"]["sd"])
 
 
+def test_n_of_the_class_mean_counts_the_cases_with_every_class():
+    found = summarised(("a", 1, "native", "x", 0.8), ("a", 1, "native", "y", NAN), ("b", 1, "native", "x", 0.6))
+    assert (found[1, "mean"]["n"], found[1, "mean"]["left_out"]) == (0, 2)
+    assert found[1, "mean"]["mean"] == pytest.approx(0.7)  # class y is nowhere: left out
+
+
+def test_a_class_without_any_distance_does_not_leave_the_mean_to_the_others():
+    items = [("a", 1, "full", "x", 0.8, 1.0, 2.0), ("a", 1, "full", "y", 0.0, -100.0, NAN)]
+    columns = ("case", "scale", "grid", "class", "dice", "volume_error", "hd95")
+    summary = summarise([dict(zip(columns, item)) for item in items])
+    means = {(s["scale"], s["class"]): s["mean"] for s in summary if s["measure"] == "hd95"}
+    assert means[1, "x"] == 2.0 and all(math.isnan(means[k]) for k in ((1, "y"), (1, "mean"), ("average", "mean")))
+
+
 def test_volume_errors_are_summed_up_with_and_without_their_sign():
     summary = summarise(rows(("a", 1, "full", "x", 0.8, -10.0), ("b", 1, "full", "x", 0.8, 20.0)))
     means = {s["measure"]: s["mean"] for s in summary if (s["scale"], s["class"]) == (1, "x")}
@@ -93,7 +107,8 @@ def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_cl
     metrics = engine.run(batches).metrics
     assert metrics["dice_scale_1_x"] == 1.0
     assert metrics["dice_scale_0.5_x"] == pytest.approx(2 / 3)
-    assert metrics["dice"] == pytest.approx(5 / 6)  # the full grid does not count in it
+    # Native: 1 and 2/3. Full: both predictions against one voxel, 2/3 and 0. The mean of both averages:
+    assert metrics["dice"] == pytest.approx((5 / 6 + 1 / 3) / 2)
     grids = [(r["scale"], r["grid"]) for r in metric.rows]
     assert grids == [(1, "native"), (1, "full"), (0.5, "native"), (0.5, "full")]
     assert "hd95" not in metric.rows[0]

@@ -45,8 +45,12 @@ def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level
 
 
 def test_each_member_of_a_batch_has_its_own_side():
-    out = MirrorRoutingInferer(LEVELS, routing="size")(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
+    inferer = MirrorRoutingInferer(LEVELS, routing="size")
+    out = inferer(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
     torch.testing.assert_close(out[1], out[0].flip(1))
+    # Whatever the other members look like: -100 there must not become the padding here.
+    together = inferer._coarsest(torch.cat([RAMP, RAMP - 100]))
+    torch.testing.assert_close(together[:1], inferer._coarsest(RAMP))
 
 
 @pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
@@ -61,11 +65,9 @@ def test_a_known_side_is_taken_without_looking(side, mirrored):
 
 def test_both_answers_are_mirrored_back():
     class Both(OneSided):
-        def forward(self, x, level=0, levels=None):
-            if levels is None:
-                return super().forward(x, level)
-            y = super().forward(x[0], levels[0])
-            return [y], [], [torch.nn.functional.interpolate(y, scale_factor=2 ** levels[0])]
+        def forward(self, x, level=0, output="native"):
+            y = super().forward(x, level)
+            return ([y], [], [torch.nn.functional.interpolate(y, scale_factor=2**level)]) if output == "both" else y
 
     half = torch.nn.functional.avg_pool3d(RAMP[..., :34], 2)
     known = MirrorRoutingInferer(LEVELS, output="both")(scan(half, 2.0), Both())

@@ -70,9 +70,9 @@ def test_calibration_shifts_the_background_alone(level):
     x = torch.rand(1, 1, *(32 >> level for _ in range(3)))
     with torch.no_grad():
         before = [net(x, level=level, output=o) for o in ("native", "full")]
-        calibrate.shift(state, f"heads.{level}.conv.bias", 3, 0.5)
+        calibrate.shift(state, calibrate.bias_of(net, "native", level), 3, 0.5)
         if level:
-            calibrate.shift(state, f"full_heads.{level - 1}.conv_block.1.conv.bias", 3, 0.7)
+            calibrate.shift(state, calibrate.bias_of(net, "full", level), 3, 0.7)
         net.load_state_dict(state)
         after = [net(x, level=level, output=o) for o in ("native", "full")]
     for old, new, offset in zip(before, after, (0.5, 0.7 if level else 0.5)):

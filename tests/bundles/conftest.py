@@ -20,6 +20,11 @@ DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
 SMALL = {"network_def#channels": [2, 4, 4, 4, 4]}
 
 
+def config(name):
+    """A config file of the bundle as it stands there."""
+    return json.loads((CONFIGS / name).read_text())
+
+
 def run(*files, workflow_type="infer", run=True, **overrides):
     """Runs configs of the bundle in this process; returns the workflow."""
     overrides = {"bundle_root": str(BUNDLE), **overrides}

@@ -8,17 +8,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_net_in_out
 
-from .conftest import BUNDLE, CONFIGS, SMALL, run
+from .conftest import BUNDLE, CONFIGS, SMALL, config, run
 
 FILES = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.json"))
 COMPLETE = ("train.json", "inference.json", "evaluate.json")
 # What stands in several files, because each of them has to work alone.
 SHARED = ["bundle_root", "device", "class_names", "levels", "inferer_levels", "network_output", "network_def"]
 SHARED_INFERENCE = ["checkpoint", "network", "num_workers", "dataset", "dataloader", "inferer", "finalize"]
-
-
-def config(name):
-    return json.loads((CONFIGS / name).read_text())
 
 
 def transforms(items):
@@ -63,7 +59,7 @@ def test_answers_are_made_the_same_way_everywhere():
         return both, {**invert, "transform": None}, discrete
 
     assert first_three(evaluate) == first_three(inference) == first_three(train["validate"])
-    assert train["validate"]["inferer"] == inference["inferer"]
+    assert train["inferer"] == inference["inferer"] and train["validate"]["inferer"] == "@inferer"
     for metric in (train["validate"]["key_metric"]["val_mean_dice"], evaluate["key_metric"]["mean_dice"]):
         assert {k: v for k, v in metric.items() if k != "distances"} == {
             "_target_": "rare_unet_networks.ScaleDice", "class_names": "@class_names"

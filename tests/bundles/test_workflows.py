@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 
 from rare_unet_networks import Coarsend, answer_key
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command, run
+from .conftest import CONFIGS, SAMPLE, SMALL, command, config, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
@@ -64,7 +64,7 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
     _, output = trained
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
     run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
-    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
 
@@ -333,7 +333,7 @@ BASELINES = {
     "unet_up": (["unet"], {}, ["unet"], {}),
     "unet_pad": (["unet"], {}, ["unet", "pad"], {}),
     "unet_aug": (["unet", "unet_aug"], {}, ["unet"], {}),
-    "unet_aug_pad": (["unet", "unet_aug"], {"augment_back": "pad"}, ["unet", "pad"], {}),
+    "unet_aug_pad": (["unet", "unet_aug", "pad"], {"augment_back": "pad"}, ["unet", "pad"], {}),
     "unet_aug_full": (["unet", "unet_aug"], {"augment_labels": "full"}, ["unet"], {}),
     "single_scale": (["single_scale"], {"scale_level": 2}, ["single_scale"], {"scale_level": 2}),
     "rare_unet_paper": (["paper_network", "rare_unet_paper"], {}, ["paper_network"], {}),
@@ -352,6 +352,30 @@ def test_every_baseline_trains_and_is_evaluated_with_two_commands(tiny, tmp_path
     scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
     assert {r["scale"] for r in rows} == scales
     assert len(rows) == 2 * len(scales) * 3 * 2  # cases, scales, grids, classes
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_side(tiny, tmp_path, name):
+    train, train_options, evaluate, options = BASELINES[name]
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
+    files = [f"baselines/{d}.json" for d in train + [d for d in evaluate if d not in train]]
+    kwargs = {**paths, **train_options, **options}
+    training = run("train.json", *files, workflow_type="train", run=False, **kwargs).parser
+    inferers = [training.get_parsed_content("validate#evaluator").inferer]
+    files = [f"baselines/{d}.json" for d in evaluate]
+    inferers.append(run("evaluate.json", *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
+    described = [
+        (type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "as_is")) for i in inferers
+    ]
+    assert described[0] == described[1] and described[0][3] == "as_is"
+
+
+def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with():
+    delta = config("baselines/rare_unet_paper.json")
+    pyramid = delta["train#random_transforms"][0]
+    coarse = delta["validate#preprocessing#transforms"][-1]
+    assert {k: pyramid[k] for k in ("image_mode", "label_mode")} == {k: coarse[k] for k in ("image_mode", "label_mode")}
+    assert delta["validate#preprocessing#transforms"][:-1] == delta["train#deterministic_transforms"]
 
 
 @pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
@@ -423,6 +447,18 @@ def test_axes_of_one_voxel_and_sheared_grids_are_kept(tmp_path):
         np.testing.assert_allclose(answer.affine, nib.load(scans / f"{name}.nii.gz").affine, atol=1e-5)
     rows = [r for r in read(output / "volumes.csv") if r["case"] == "sheared"]
     assert [float(r["mm3"]) for r in rows] == pytest.approx([int(r["voxels"]) for r in rows])  # its determinant is 1
+
+
+def test_an_answer_that_has_as_many_voxels_as_the_scan_by_chance_keeps_its_own_shape(tmp_path):
+    data = np.asarray(nib.load(CASE).dataobj, dtype=np.float32)[:34, :40, :34]
+    scan = np.repeat(data[:, :, ::2], 2, axis=0)  # 68×40×17 voxels of 0.5×1×2 mm; at 1 mm as many: 34×40×34
+    nib.save(nib.Nifti1Image(scan, np.diag([0.5, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    for output, name, shape in (("native", "scan_seg", (68, 40, 17)), ("full", "scan_full_seg", (34, 40, 34))):
+        run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"), output=output)
+        answer = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        assert answer.shape == shape
+        extent = np.array(answer.shape) * answer.header.get_zooms()
+        np.testing.assert_allclose(extent, (34, 40, 34))
 
 
 @pytest.mark.parametrize("sform, qform", [(4, 4), (2, 1), (4, 0), (0, 1)])
