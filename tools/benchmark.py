@@ -32,7 +32,7 @@ CONFIGS = BUNDLE / "configs"
 SIZE = (64, 128, 64)
 # model -> (deltas over inference.json, outputs)
 MODELS = {
-    "rare_unet": ((), ("native", "full")),
+    "rare_unet": ((), ("native", "full", "both")),
     "rare_unet_paper": (("baselines/paper_network.json",), ("native",)),
     "unet_up": (("baselines/unet.json",), ("full",)),
 }
@@ -86,7 +86,7 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
 
     # A network of a single level works at full size, whatever the scan's.
     works_at = min(level, net.num_levels - 1)
-    kwargs = {"level": works_at, **({"output": "full"} if output == "full" and works_at else {})}
+    kwargs = {"level": works_at, **({"output": output} if output != "native" and works_at else {})}
     x = torch.rand(1, 1, *(n >> works_at for n in SIZE))
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
@@ -102,7 +102,7 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
 
 
 def training_rows(threads: int, runs: int) -> list[tuple]:
-    """A step on two 32×64×32 crops, of all levels and of level 0 alone."""
+    """A step on two 32×64×32 crops: of all levels, of level 0 alone, and the mean over the recipe's draws of levels."""
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / "train.json"))
     parser.parse()
@@ -110,14 +110,18 @@ def training_rows(threads: int, runs: int) -> list[tuple]:
     images = [torch.rand(2, 1, 32 >> d, 64 >> d, 32 >> d) for d in range(net.num_levels)]
     labels = [(image > 0.5).float() for image in images]
 
-    def step(levels: int) -> None:
-        loss(net(images[:levels]), labels[:levels]).backward()
+    def step(levels: list[int]) -> None:
+        fine = [] if 0 in levels else [labels[0]]
+        loss(net([images[d] for d in levels], levels=levels), [labels[d] for d in levels] + fine).backward()
 
-    names = {net.num_levels: "training step, all levels", 1: "training step, level 0 alone"}
-    return [
-        ("rare_unet", 1, "", threads, what, f"{timed(lambda n=n: step(n), runs):.5f}", "", "")
-        for n, what in names.items()
-    ]
+    probs = parser.get_parsed_content("start_probs")
+    starts = [timed(lambda d=d: step(list(range(d, net.num_levels))), runs) for d in range(len(probs))]
+    found = {
+        "all levels": starts[0],
+        "mean of the recipe": sum(p * s for p, s in zip(probs, starts)),
+        "level 0 alone": timed(lambda: step([0]), runs),
+    }
+    return [("rare_unet", 1, "", threads, f"training step, {n}", f"{s:.5f}", "", "") for n, s in found.items()]
 
 
 def main() -> None:
