@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +17,11 @@ from .bundles.conftest import tiny  # noqa: F401
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
+@pytest.fixture(autouse=True)
+def tools_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))  # as when one of them is run
+
+
 def tool(name):
     spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +29,7 @@ def tool(name):
     return module
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def experiment():
     return tool("make_experiment")
 
@@ -49,16 +53,18 @@ def test_every_result_is_listed_and_every_listed_command_names_files_that_exist(
                 assert (experiment.BUNDLE / "configs" / word[3:]).exists(), word
 
 
-def test_cells_say_how_many_volumes_have_the_measure(experiment):
+def test_cells_say_how_many_volumes_have_the_measure():
     entry = {"mean": 0.8765, "sd": 0.0312, "n": 41, "left_out": 1}
-    assert experiment.cell(entry) == "0.877 ± 0.031 (n 41)"
-    assert experiment.cell({**entry, "left_out": 0, "sd": float("nan")}) == "0.877"
-    assert experiment.cell(None) == experiment.cell({**entry, "mean": float("nan")}) == "–"
+    tables = tool("experiment_tables")
+    assert tables.cell(entry) == "0.877 ± 0.031 (n 41)"
+    assert tables.cell({**entry, "left_out": 0, "sd": float("nan")}) == "0.877"
+    assert tables.cell(None) == tables.cell({**entry, "mean": float("nan")}) == "–"
 
 
-def test_volumes_of_one_person_are_one_subject(experiment):
-    assert experiment.subject("hippocampus_067") == experiment.subject("hippocampus_068") == 34
-    assert experiment.subject("hippocampus_069") == 35
+def test_volumes_of_one_person_are_one_subject():
+    subject = tool("experiment_results").subject
+    assert subject("hippocampus_067") == subject("hippocampus_068") == 34
+    assert subject("hippocampus_069") == 35
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -106,10 +112,9 @@ def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny
         assert 0 < np.asarray(pad.dataobj).sum() < pad.dataobj.size
 
 
-def test_figures_are_drawn_from_slices(tmp_path, monkeypatch):
+def test_figures_are_drawn_from_slices(tmp_path):
     pytest.importorskip("matplotlib")
-    monkeypatch.setitem(sys.modules, "experiment_figures", tool("experiment_figures"))
-    figures = sys.modules["experiment_figures"]
+    figures = tool("experiment_figures")
     label = np.asarray(nib.load(figures.BUNDLE / "sample/Task04_Hippocampus/labelsTr/hippocampus_067.nii.gz").dataobj)
     figures.draw_cases({"a model": {"1": label[15], "0.5": label[15]}}, "hippocampus_067", 15, tmp_path / "4.png")
     key = ("dice", "full", "mean")
