@@ -28,7 +28,8 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` that mirrors a scan of the other side first, and its answer back.
 
     With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level, go through that level, the
-    cheapest; the one the network is surer of is taken. Sure is: the least entropy per expected voxel of structure.
+    cheapest; the one the network is surer of is taken. Sure is: the least entropy per expected voxel of structure, in
+    the answer on the level 0 grid where the network gives one (any ``output`` but ``"native"``).
 
     Args:
         args: as :py:class:`ResolutionRoutingInferer`.
@@ -67,8 +68,11 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         padded_size = self.levels.padded_size(x.shape[2:], last)
         core = symmetric_core(x.shape[2:], padded_size)
         x = self._pad(x, padded_size, self.cval)
-        logits = network(x, *args, level=last, **kwargs)
-        p = logits.float().softmax(dim=1)[(..., *core)]
+        # The answer at level 0's resolution tells the sides apart more surely than the few voxels of a coarse one.
+        fine = self.output != "native" and last > 0
+        scale = 2**last if fine else 1
+        logits = network(x, *args, level=last, **({"output": "full"} if fine else {}), **kwargs)
+        p = logits.float().softmax(dim=1)[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
         entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
         doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
         as_is, mirrored = doubt.chunk(2)

@@ -82,7 +82,9 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
 
     def whole() -> None:
         item = before({"image": str(file)})
-        after({**item, "pred": inferer(item["image"][None], net)[0]})
+        answer = inferer(item["image"][None], net)
+        pred = {k: v[0] for k, v in answer.items()} if isinstance(answer, dict) else answer[0]
+        after({**item, "pred": pred})
 
     # A network of a single level works at full size, whatever the scan's.
     works_at = min(level, net.num_levels - 1)

@@ -19,7 +19,7 @@ EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
 # Dice on the full validation set: on the coarse grid and on the 1 mm grid
 THRESHOLDS = {
     "native": {1: 0.885, 0.5: 0.875, 0.25: 0.850, 0.125: 0.800},
-    "full": {1: 0.885, 0.5: 0.865, 0.25: 0.845, 0.125: 0.795},
+    "full": {1: 0.885, 0.5: 0.870, 0.25: 0.850, 0.125: 0.790},
 }
 
 
