@@ -21,10 +21,10 @@ from monai.transforms import (
     SpatialPad,
     SpatialResample,
 )
-from monai.utils import convert_to_dst_type
 
 from .datalists import case_name
-from .levels import Levels, by, rescaled_affine, symmetric_core
+from .levels import Levels, by, rescaled_affine, scale_name, symmetric_core
+from .resampling import like_scan
 
 __all__ = ["MeanShapeInferer", "PadInferer", "PredictionsInferer"]
 
@@ -72,16 +72,11 @@ class MeanShapeInferer(Inferer):
             logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0.
         """
         route = self.route(inputs)
-        fine = [n * 2**route.level for n in route.resampled_size]
-        if any(n > m for n, m in zip(fine, self.mean.shape[1:])):
-            raise ValueError(f"spatial_size must be at least the scan's {by(fine)}, got {by(self.mean.shape[1:])}.")
-        window = self.mean[(..., *symmetric_core(fine, self.mean.shape[1:]))].clamp(min=1e-6).log()
-        logits = window.expand(len(inputs), *window.shape)
-        if not isinstance(inputs, MetaTensor):
-            return logits
-        logits = convert_to_dst_type(logits, inputs)[0]
-        logits.affine = rescaled_affine(inputs.affine, route.spatial_size, fine)
-        return logits
+        fine, size = route.full_size, self.mean.shape[1:]
+        if any(n > m for n, m in zip(fine, size)):
+            raise ValueError(f"spatial_size must be at least the scan's {by(fine)}, got {by(size)}.")
+        window = self.mean[(..., *symmetric_core(fine, size))].clamp(min=1e-6).log()
+        return like_scan(window.expand(len(inputs), *window.shape), inputs)
 
 
 class PadInferer(Inferer):
@@ -118,7 +113,7 @@ class PadInferer(Inferer):
         pad = SpatialPad(self.levels.padded_size(full, level=0), mode="constant", value=0)
         x = torch.stack([pad(image).as_tensor() for image in inputs])
         logits = network(x, *args, **kwargs)[(..., *symmetric_core(size, x.shape[2:]))]
-        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+        return like_scan(logits, inputs)
 
 
 class PredictionsInferer(Inferer):
@@ -155,14 +150,13 @@ class PredictionsInferer(Inferer):
         """
         name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
         case = case_name(name if isinstance(name, str) else name[0])
-        path = self.folder / f"{0.5**route.level:g}" / f"{case}.nii.gz"
+        path = self.folder / scale_name(route.level) / f"{case}.nii.gz"
         if not path.exists():
             raise ValueError(f"there is no prediction {path}.")
         labels = self.read(path)
-        full_size = [n * 2**route.level for n in route.resampled_size]
-        if list(labels.shape[1:]) not in (list(inputs.shape[2:]), full_size):
-            affine = rescaled_affine(inputs[0].affine, route.spatial_size, full_size)
-            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, full_size)
+        if tuple(labels.shape[1:]) not in (route.spatial_size, route.full_size):
+            affine = rescaled_affine(inputs[0].affine, route.spatial_size, route.full_size)
+            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, route.full_size)
         labels = labels.as_tensor()
         if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
             raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .metrics import KEY
+
 __all__ = ["paired_differences", "read_rows"]
 
 KEYS = ("scale", "grid")
@@ -24,10 +26,10 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """
     with open(path, newline="") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    for name in ("case", "scale", "grid", "class", "dice"):
+    for name in (*KEY, "dice"):
         if not rows or name not in rows[0]:
             raise ValueError(f"{path} must be a per_case.csv with the column {name!r}.")
-    measures = [name for name in rows[0] if name not in ("case", "scale", "grid", "class")]
+    measures = [name for name in rows[0] if name not in KEY]
     for row in rows:
         row.update({name: float(row[name]) if row[name] else math.nan for name in measures})
     return rows

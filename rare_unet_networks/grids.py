@@ -69,8 +69,7 @@ class BothGridsd(MapTransform):
         d = dict(data)
         image = d[self.image_key]
         route = self.levels.route(image[None])
-        native_size = tuple(image.shape[1:])
-        full_size = tuple(n * 2**route.level for n in route.resampled_size)
+        native_size, full_size = route.spatial_size, route.full_size
         for key in self.keys:
             full_key = f"{key}_full"
             if isinstance(d[key], Mapping):

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
-from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import LINEAR, Levels, Route, by, rescaled_affine, symmetric_core, symmetric_margins
-from .resampling import resample
+from .levels import LINEAR, Levels, Route, by, symmetric_core, symmetric_pad
+from .resampling import like_scan, resample
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -120,9 +119,7 @@ class ResolutionRoutingInferer(Inferer):
         self._warn_of_distance(inputs, route)
         x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         x = resample(x, route.resampled_size)
-        margins = symmetric_margins(route.resampled_size, route.padded_size)
-        x = F.pad(x, [w for pair in reversed(margins) for w in pair], value=self.cval)  # F.pad starts at the last axis
-
+        x = symmetric_pad(x, route.padded_size, self.cval)
         coarse = route.level > 0
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -148,18 +145,12 @@ class ResolutionRoutingInferer(Inferer):
         logits = logits[(..., *symmetric_core(route.resampled_size, route.padded_size))]
         if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
-        return convert_to_dst_type(logits, inputs)[0] if isinstance(inputs, MetaTensor) else logits
+        return like_scan(logits, inputs)
 
     @staticmethod
     def _on_level_0(logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
-        # Margins on the network's grid first, then to scale: an odd one does not halve evenly.
-        scale, core = 2**route.level, symmetric_core(route.resampled_size, route.padded_size)
-        logits = logits[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
-        if not isinstance(inputs, MetaTensor):
-            return logits
-        logits = convert_to_dst_type(logits, inputs)[0]
-        logits.affine = rescaled_affine(inputs.affine, route.spatial_size, logits.shape[2:])
-        return logits
+        core = symmetric_core(route.resampled_size, route.padded_size, scale=2**route.level)
+        return like_scan(logits[(..., *core)], inputs)
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
         # With one level every coarser scan is far from it, and meant to be upsampled.

@@ -16,8 +16,19 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import ensure_tuple
+from torch.nn import functional as F
 
-__all__ = ["Levels", "Route", "by", "rescaled_affine", "spacing_of", "symmetric_core", "symmetric_margins"]
+__all__ = [
+    "Levels",
+    "Route",
+    "by",
+    "rescaled_affine",
+    "scale_name",
+    "spacing_of",
+    "symmetric_core",
+    "symmetric_margins",
+    "symmetric_pad",
+]
 
 ROUTINGS = ("auto", "spacing", "size")
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
@@ -28,6 +39,11 @@ _LOG2_SLACK = 1e-5
 def by(values: Sequence[float]) -> str:
     """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
     return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def scale_name(level: int) -> str:
+    """Scale of a level as files and folders name it: ``"1"``, ``"0.5"``, ``"0.25"``, …"""
+    return f"{0.5**level:g}"
 
 
 def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
@@ -50,10 +66,19 @@ def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -
     return [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(spatial_size, padded_size)]
 
 
-def symmetric_core(spatial_size: Sequence[int], padded_size: Sequence[int]) -> tuple[slice, ...]:
-    """Index of what was there before a symmetric padding, for ``x[(..., *core)]``."""
+def symmetric_pad(x: torch.Tensor, padded_size: Sequence[int], value: float) -> torch.Tensor:
+    """``x``, shape (B, C, *spatial_size), padded symmetrically to ``padded_size`` with a value."""
+    margins = symmetric_margins(x.shape[2:], padded_size)
+    return F.pad(x, [w for pair in reversed(margins) for w in pair], value=value)  # F.pad starts at the last axis
+
+
+def symmetric_core(spatial_size: Sequence[int], padded_size: Sequence[int], scale: int = 1) -> tuple[slice, ...]:
+    """Index of what was there before a symmetric padding, for ``x[(..., *core)]``.
+
+    With ``scale`` for an ``x`` that many times as fine: margins first, then to scale, as an odd one does not halve.
+    """
     margins = symmetric_margins(spatial_size, padded_size)
-    return tuple(slice(before, before + n) for (before, _), n in zip(margins, spatial_size))
+    return tuple(slice(before * scale, (before + n) * scale) for (before, _), n in zip(margins, spatial_size))
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,11 @@ class Route:
     resampled_size: tuple[int, ...]
     padded_size: tuple[int, ...]
     reason: str
+
+    @property
+    def full_size(self) -> tuple[int, ...]:
+        """Voxels of the level 0 grid over the extent of the input."""
+        return tuple(n * 2**self.level for n in self.resampled_size)
 
     def __str__(self) -> str:
         scale = f"1/{2**self.level}" if self.level else "1"

@@ -20,6 +20,7 @@ from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
 __all__ = [
+    "KEY",
     "ROW",
     "SUMMARY_ROW",
     "ScaleDice",

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
-from torch.nn import functional as F
 
 from .inferers import ResolutionRoutingInferer, logger
-from .levels import symmetric_core, symmetric_margins
-from .resampling import resample
+from .levels import symmetric_core, symmetric_pad
+from .resampling import mean_of_blocks, resample
 
 __all__ = ["MirrorRoutingInferer"]
 
 SIDES = ("auto", "as_is", "mirrored")
-POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class MirrorRoutingInferer(ResolutionRoutingInferer):
@@ -66,13 +64,12 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         x = self._coarsest(inputs)
         x = torch.cat([x, x.flip(2 + self.axis)])  # before padding: that of an odd size is not its own mirror image
         padded_size = self.levels.padded_size(x.shape[2:], last)
-        core = symmetric_core(x.shape[2:], padded_size)
-        x = self._pad(x, padded_size, self.cval)
         # The answer at level 0's resolution tells the sides apart more surely than the few voxels of a coarse one.
         fine = self.output != "native" and last > 0
-        scale = 2**last if fine else 1
+        core = symmetric_core(x.shape[2:], padded_size, scale=2**last if fine else 1)
+        x = symmetric_pad(x, padded_size, self.cval)
         logits = network(x, *args, level=last, **({"output": "full"} if fine else {}), **kwargs)
-        p = logits.float().softmax(dim=1)[(..., *(slice(c.start * scale, c.stop * scale) for c in core))]
+        p = logits.float().softmax(dim=1)[(..., *core)]
         entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
         doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
         as_is, mirrored = doubt.chunk(2)
@@ -88,14 +85,10 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         x = resample(x.float(), route.resampled_size)
         block = 2 ** (last - route.level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
-        x = torch.cat([self._pad(member[None], fitting, float(member.min())) for member in x])
-        x = POOL[self.levels.spatial_dims](x, block)
+        x = torch.cat([symmetric_pad(member[None], fitting, float(member.min())) for member in x])
+        x = mean_of_blocks(x, [n // block for n in fitting])
         low, high = (x.flatten(1).quantile(q, dim=1).reshape(-1, *[1] * (x.ndim - 1)) for q in (0.005, 0.995))
         return ((x - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
-
-    @staticmethod
-    def _pad(x: torch.Tensor, size: Any, value: float) -> torch.Tensor:
-        return F.pad(x, [w for pair in reversed(symmetric_margins(x.shape[2:], size)) for w in pair], value=value)
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         if not mirrored.any():

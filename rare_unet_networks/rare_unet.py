@@ -151,7 +151,7 @@ class RAREUNet(nn.Module):
             level: where a single image enters.
             levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
             output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0, ``"both"`` gives
-                what a pyramid of this one image gives.
+                what a pyramid of this one image gives, with the native answer for the full one at level 0.
 
         Returns:
             For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
@@ -172,7 +172,8 @@ class RAREUNet(nn.Module):
             if output != "both":
                 raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
             pairs: List[Tuple[torch.Tensor, torch.Tensor]] = []
-            return [self._native(y, level)], pairs, [self._full(y, level)] if level > 0 else [self._native(y, level)]
+            native = self._native(y, level)
+            return [native], pairs, [self._full(y, level) if level > 0 else native]
         if torch.jit.is_scripting():
             raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
         active = list(range(len(x))) if levels is None else list(levels)

@@ -1,4 +1,4 @@
-"""Resampling of a tensor to another number of voxels over the same extent."""
+"""Resampling of a tensor to another number of voxels over the same extent, and the affine of the result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+from monai.data import MetaTensor
 from monai.networks.layers import GaussianFilter
+from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import LINEAR
+from .levels import LINEAR, rescaled_affine
 
-__all__ = ["mean_of_blocks", "resample"]
+__all__ = ["like_scan", "mean_of_blocks", "resample"]
 
 
 def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -41,3 +43,17 @@ def mean_of_blocks(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         return resample(x, size)
     x = F.interpolate(x, [min(pair) for pair in pairs], mode="area")
     return F.interpolate(x, tuple(size), mode=LINEAR[len(pairs)])
+
+
+def like_scan(x: torch.Tensor, scan: torch.Tensor) -> torch.Tensor:
+    """``x`` with the metadata of ``scan`` and the affine of its own number of voxels over the scan's extent.
+
+    Args:
+        x: shape (B, C, *spatial_size), on any grid over the extent of ``scan``.
+        scan: likewise. If it is no ``MetaTensor``, ``x`` is returned as it is.
+    """
+    if not isinstance(scan, MetaTensor):
+        return x
+    answer = convert_to_dst_type(x, scan)[0]
+    answer.affine = rescaled_affine(scan.affine, scan.shape[2:], x.shape[2:])
+    return answer

@@ -13,6 +13,8 @@ from monai.config import PathLike
 from monai.data import NibabelWriter
 from monai.transforms import SaveImage
 
+from .levels import scale_name
+
 __all__ = ["AnswerSaver", "SameShapeWriter"]
 
 
@@ -35,7 +37,7 @@ class AnswerSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
             for grid, key in (("native", "pred"), ("full", "pred_full")):
-                path = self.output_dir / grid / f"{0.5 ** int(batch['level']):g}" / batch["case"]
+                path = self.output_dir / grid / scale_name(int(batch["level"])) / batch["case"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.save(output[key], filename=path)
 

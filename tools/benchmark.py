@@ -26,6 +26,8 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode
 
+from rare_unet_networks.levels import scale_name
+
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
 CONFIGS = BUNDLE / "configs"
@@ -99,7 +101,7 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
             # What the choice of the side costs on top: two passes at the coarsest level.
             scan = before({"image": str(file)})["image"][None]
             seconds["network and side"] = seconds["network"] + timed(lambda: inferer.is_mirrored(scan, net), runs)
-    gflop, scale = counter.get_total_flops() / 1e9, f"{0.5**level:g}"
+    gflop, scale = counter.get_total_flops() / 1e9, scale_name(level)
     return [(name, scale, output, threads, what, f"{s:.5f}", f"{gflop:.3f}", size) for what, s in seconds.items()]
 
 

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from monai.transforms import Compose, LoadImaged
 
@@ -20,6 +21,12 @@ from rare_unet_networks import Coarsend
 BUNDLE = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation"
 COLOURS = ListedColormap(["#e69f00", "#56b4e9"])
 SCALES = ("1", "0.5", "0.25", "0.125")
+
+
+def show_labels(axis: Axes, labels: np.ndarray, alpha: float = 0.6) -> None:
+    """A slice of a label map, its first axis to the right, over what the axis shows already."""
+    overlay = np.ma.masked_equal(labels.T, 0)
+    axis.imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, alpha=alpha, origin="lower", interpolation="nearest")
 
 
 def coarse_slice(case: str, level: int, index: int) -> np.ndarray:
@@ -46,8 +53,7 @@ def draw_cases(answers: Mapping[str, Mapping[str, np.ndarray]], case: str, index
             axis.set(xticks=[], yticks=[])
             axis.imshow(image.T, cmap="gray", origin="lower", interpolation="nearest")
             if scale in slices:
-                overlay = np.ma.masked_equal(slices[scale].T, 0)
-                axis.imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, alpha=0.6, origin="lower", interpolation="nearest")
+                show_labels(axis, slices[scale])
             elif row:
                 axis.text(0.5, 0.5, "–", transform=axis.transAxes, ha="center", color="white")
             axis.contour(label.T > 0, levels=[0.5], colors="white", linewidths=0.8)

@@ -28,10 +28,15 @@ def subject(case: str) -> int:
 
 
 @cache
+def listed() -> dict[str, dict[str, Any]]:
+    """All models of models.json, those without results too."""
+    return json.loads((RESULTS / "models.json").read_text())
+
+
+@cache
 def models() -> dict[str, dict[str, Any]]:
     """The models whose results are there, by name, in the order of models.json."""
-    listed = json.loads((RESULTS / "models.json").read_text())
-    return {name: entry for name, entry in listed.items() if (RESULTS / name / "per_case.csv").exists()}
+    return {name: entry for name, entry in listed().items() if (RESULTS / name / "per_case.csv").exists()}
 
 
 @cache
@@ -41,7 +46,10 @@ def rows(name: str) -> tuple[dict[str, Any], ...]:
 
 @cache
 def summary(name: str) -> dict[tuple[str, str, str, str], dict[str, Any]]:
-    return {(s["measure"], s["grid"], s["class"], s["scale"]): s for s in summarise(rows(name))}
+    """Lines by (measure, grid, class, scale); a network of one scale has no average over scales."""
+    lines = {(s["measure"], s["grid"], s["class"], s["scale"]): s for s in summarise(rows(name))}
+    whole = {scale for *_, scale in lines} >= set(SCALES)
+    return {key: line for key, line in lines.items() if whole or key[-1] != "average"}
 
 
 def slice_of_case() -> int:

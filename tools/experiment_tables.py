@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from experiment_results import BUNDLE, HEADS, RESULTS, SCALES, benchmark, models, rows, subject, summary
+from experiment_results import BUNDLE, HEADS, RESULTS, SCALES, benchmark, listed, models, rows, subject, summary
 
 from rare_unet_networks import paired_differences, read_rows, summarise
 
@@ -24,6 +24,11 @@ def cell(entry: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{entry['mean']:.{digits}f}{sd}{left_out}"
 
 
+def interval(difference: dict[str, Any]) -> str:
+    """One of :py:func:`rare_unet_networks.paired_differences`."""
+    return f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+
+
 def table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
@@ -31,15 +36,12 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 def by_scale(measure: str, grid: str, names: list[str] | None = None, digits: int = 3, best: bool = True) -> str:
     """A line per model, a column per scale and the average; the best network of each column is bold."""
     columns = [*SCALES, "average"]
-    listed = json.loads((RESULTS / "models.json").read_text())
-    unknown = set(names or ()) - set(listed)
+    unknown = set(names or ()) - set(listed())
     if unknown:
         raise KeyError(f"{unknown} must be in models.json")
-    names = [n for n in names or models() if n in models() and (measure, grid, "mean", "average") in summary(n)]
+    measured = [n for n in models() if any(key[:2] == (measure, grid) for key in summary(n))]
+    names = [n for n in names or models() if n in measured]
     entries = {n: [summary(n).get((measure, grid, "mean", s)) for s in columns] for n in names}
-    for n in names:  # a network of one scale has no average over scales
-        if sum(e is not None for e in entries[n][:-1]) < len(SCALES):
-            entries[n][-1] = None
     lines = []
     for n in names:
         cells = []
@@ -57,7 +59,7 @@ def by_class(grid: str) -> str:
     for scale in [*SCALES, "average"]:
         for name, entry in models().items():
             found = [summary(name).get(("dice", grid, c, scale)) for c in CLASSES]
-            if all(found) and (scale != "average" or len({s for _, g, _, s in summary(name) if g == grid}) > 4):
+            if all(found):
                 words = HEADS.get(scale, "average over scales")
                 lines.append([f"{entry['title']}, {words}", *map(cell, found)])
     return table(["", *CLASSES], lines)
@@ -71,10 +73,7 @@ def differences(grid: str) -> str:
             if name in OURS or entry.get("no_network"):
                 continue
             found = {d["scale"]: d for d in paired_differences(rows(ours), rows(name), subject) if d["grid"] == grid}
-            cells = [
-                f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" if (d := found.get(s)) else "–"
-                for s in SCALES
-            ]
+            cells = [interval(found[s]) if s in found else "–" for s in SCALES]
             lines.append([f"{models()[ours]['title']} − {entry['title']}", *cells])
     return table(["", *HEADS.values()], lines)
 
@@ -119,10 +118,7 @@ def published(only_unseen: bool) -> str:
             cells = [cell(means.get(s)) for s in SCALES]
             if name != "ours":
                 gaps = {d["scale"]: d for d in paired_differences(ours, found, subject) if d["grid"] == grid}
-                cells = [
-                    f"{c} ({d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])" if (d := gaps.get(s)) else c
-                    for c, s in zip(cells, SCALES)
-                ]
+                cells = [f"{c} ({interval(gaps[s])})" if s in gaps else c for c, s in zip(cells, SCALES)]
             lines.append([f"{name}, {'coarse grid' if grid == 'native' else '1 mm grid'}", *cells])
     return table([f"{len(cases)} volumes", *HEADS.values()], lines)
 

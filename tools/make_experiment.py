@@ -25,6 +25,7 @@ from experiment_results import (
     add,
     add_published,
     benchmark,
+    listed,
     models,
     slice_of_case,
     summary,
@@ -61,7 +62,7 @@ def main() -> None:
         add_published(args.published)
         return
     if args.add:
-        if len(args.add) < 2 or args.add[0] not in json.loads((RESULTS / "models.json").read_text()):
+        if len(args.add) < 2 or args.add[0] not in listed():
             parser.error(f"--add takes a name of models.json and the folders of its evaluations, got {args.add}")
         add(args.add[0], [Path(folder) for folder in args.add[1:]])
         return

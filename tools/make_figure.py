@@ -8,18 +8,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from experiment_figures import show_labels
 from ignite.engine import Events
-from matplotlib.colors import ListedColormap
 from monai.bundle import ConfigWorkflow
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
-COLOURS = ListedColormap(["#e69f00", "#56b4e9"])
 
 
 def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray]]:
@@ -63,12 +59,10 @@ def main() -> None:
         for axis, name in zip(column, ("image", "answer", "label")):
             axis.imshow(item["image"][index].T, cmap="gray", origin="lower", interpolation="nearest")
             if name != "image":
-                overlay = np.ma.masked_equal(item[name][index].T, 0)
-                axis.imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, alpha=0.6, origin="lower", interpolation="nearest")
+                show_labels(axis, item[name][index])
             axis.set(xticks=[], yticks=[])
         index = int(position * item["fine"].shape[0])
-        overlay = np.ma.masked_equal(item["fine"][index].T, 0)
-        column[3].imshow(overlay, cmap=COLOURS, vmin=1, vmax=2, origin="lower", interpolation="nearest")
+        show_labels(column[3], item["fine"][index], alpha=1)
         column[3].contour(item["fine_label"][index].T > 0, levels=[0.5], colors="white", linewidths=0.8)
         column[3].set(xticks=[], yticks=[], facecolor="black")
         mm = 2 ** item["level"]

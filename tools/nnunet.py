@@ -27,7 +27,7 @@ from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 
 from rare_unet_networks import Coarsend, msd_datalist
-from rare_unet_networks.levels import rescaled_affine, symmetric_core
+from rare_unet_networks.levels import rescaled_affine, scale_name, symmetric_core
 
 SPLITS = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation/configs/splits.json"
 FULL_SIZE = (32, 64, 32)
@@ -80,7 +80,7 @@ def inputs(dataset_dir: Path, target: Path, split: str) -> None:
             "spacing": (scan, affine),
         }
         for mode, (array, grid) in made.items():
-            path = target / mode / f"{0.5**level:g}" / f"{case}_0000.nii.gz"
+            path = target / mode / scale_name(level) / f"{case}_0000.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array.numpy(), grid.numpy()), path)
     print(f"{target}: {', '.join(MODES)}")
@@ -89,12 +89,12 @@ def inputs(dataset_dir: Path, target: Path, split: str) -> None:
 def collect(dataset_dir: Path, outputs: Path, target: Path, split: str) -> None:
     for case, level, scan, affine in coarse_scans(dataset_dir, split):
         for mode in MODES:
-            source = outputs / mode / f"{0.5**level:g}" / f"{case}.nii.gz"
-            labels = np.asarray(nib.load(source).dataobj)
-            grid = nib.load(source).affine
+            source = outputs / mode / scale_name(level) / f"{case}.nii.gz"
+            answer = nib.load(source)
+            labels, grid = np.asarray(answer.dataobj), answer.affine
             if mode == "pad":
                 labels, grid = labels[symmetric_core(scan.shape, labels.shape)], affine.numpy()
-            path = target / mode / f"{0.5**level:g}" / f"{case}.nii.gz"
+            path = target / mode / scale_name(level) / f"{case}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(labels.astype(np.uint8), grid), path)
     print(f"{target}: {', '.join(MODES)}")

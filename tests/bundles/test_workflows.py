@@ -16,6 +16,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 
 from rare_unet_networks import Coarsend, answer_key
 
+from ..test_rare_unet import leaves_run
 from .conftest import CONFIGS, SAMPLE, SMALL, command, config, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
@@ -381,12 +382,7 @@ def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained
 @pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
 def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, level):
     def used(net, level):
-        modules = set()
-        for m in net.modules():
-            if not list(m.children()):
-                m.register_forward_hook(lambda m, i, o: modules.add(m))
-        with torch.no_grad():
-            net.eval()(torch.rand(1, 1, 32, 32, 32), level=level)
+        modules = leaves_run(net.eval(), torch.rand(1, 1, 32, 32, 32), level)
         return sum(p.numel() for m in modules for p in m.parameters())
 
     ours, theirs = (
