@@ -23,7 +23,8 @@ from monai.transforms import (
 )
 
 from .datalists import case_name
-from .levels import Levels, by, rescaled_affine, scale_name, symmetric_core
+from .geometry import by, rescaled_affine, symmetric_core
+from .levels import Levels, scale_name
 from .resampling import like_scan
 
 __all__ = ["MeanShapeInferer", "PadInferer", "PredictionsInferer"]

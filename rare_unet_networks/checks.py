@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-from .levels import by, spacing_of
+from .geometry import by, spacing_of
 
 __all__ = ["CheckLabeld", "CheckScand"]
 

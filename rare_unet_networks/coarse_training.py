@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, RandomizableTransform, ResizeWithPadO
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from .levels import LINEAR, symmetric_core
+from .geometry import LINEAR, symmetric_core
 
 __all__ = ["FineAgaind", "RandLeveld", "coarsened_labels"]
 

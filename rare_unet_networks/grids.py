@@ -12,7 +12,8 @@ from monai.transforms import MapTransform, Orientation
 from nibabel.orientations import aff2axcodes
 from torch.nn import functional as F
 
-from .levels import Levels, by, rescaled_affine
+from .geometry import by, rescaled_affine
+from .levels import Levels
 from .resampling import mean_of_blocks
 
 __all__ = ["BothGridsd", "FirstOfBlockd", "answer_key"]

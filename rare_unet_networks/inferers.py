@@ -16,7 +16,8 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
 from torch.nn import functional as F
 
-from .levels import LINEAR, Levels, Route, by, symmetric_core, symmetric_pad
+from .geometry import LINEAR, by, symmetric_core, symmetric_pad
+from .levels import Levels, Route
 from .resampling import like_scan, resample
 
 __all__ = ["ResolutionRoutingInferer"]

@@ -13,8 +13,8 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 
+from .geometry import symmetric_core, symmetric_pad
 from .inferers import ResolutionRoutingInferer, logger
-from .levels import symmetric_core, symmetric_pad
 from .resampling import mean_of_blocks, resample
 
 __all__ = ["MirrorRoutingInferer"]

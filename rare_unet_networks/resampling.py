@@ -11,7 +11,7 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .levels import LINEAR, rescaled_affine
+from .geometry import LINEAR, rescaled_affine
 
 __all__ = ["like_scan", "mean_of_blocks", "resample"]
 

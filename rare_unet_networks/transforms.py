@@ -18,7 +18,7 @@ from monai.transforms import DivisiblePad, MapTransform, Pad, RandomizableTransf
 from monai.utils import ensure_tuple, ensure_tuple_rep
 from torch.nn import functional as F
 
-from .levels import LINEAR, by
+from .geometry import LINEAR, by
 
 __all__ = [
     "Coarsend",

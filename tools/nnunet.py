@@ -27,7 +27,8 @@ from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 
 from rare_unet_networks import Coarsend, msd_datalist
-from rare_unet_networks.levels import rescaled_affine, scale_name, symmetric_core
+from rare_unet_networks.geometry import rescaled_affine, symmetric_core
+from rare_unet_networks.levels import scale_name
 
 SPLITS = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation/configs/splits.json"
 FULL_SIZE = (32, 64, 32)

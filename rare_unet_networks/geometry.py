@@ -1,0 +1,53 @@
+"""Grids without levels: their spacing and affines, symmetric padding, and how messages write their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.data.utils import affine_to_spacing
+from torch.nn import functional as F
+
+__all__ = ["LINEAR", "by", "rescaled_affine", "spacing_of", "symmetric_core", "symmetric_margins", "symmetric_pad"]
+
+LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
+
+
+def by(values: Sequence[float]) -> str:
+    """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
+    return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
+    """Voxel size in mm of an affine; a degenerate axis is 0 (MONAI's default would call it 1)."""
+    affine = torch.as_tensor(affine, dtype=torch.float64)
+    return affine_to_spacing(affine, spatial_dims, suppress_zeros=False).tolist()
+
+
+def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:
+    """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; or a batch of affines."""
+    ratios = torch.tensor([n / m for n, m in zip(spatial_size, new_size)], dtype=affine.dtype, device=affine.device)
+    to_old = torch.eye(affine.shape[-1], dtype=affine.dtype, device=affine.device)  # of new voxels to old ones
+    to_old.diagonal()[: len(ratios)] = ratios
+    to_old[: len(ratios), -1] = (ratios - 1) / 2  # the first centre lies half a new voxel from the border
+    return affine @ to_old
+
+
+def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
+    """Voxels before and after on each axis of a symmetric padding; an odd voxel goes after, as in MONAI's pads."""
+    return [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(spatial_size, padded_size)]
+
+
+def symmetric_pad(x: torch.Tensor, padded_size: Sequence[int], value: float) -> torch.Tensor:
+    """``x``, shape (B, C, *spatial_size), padded symmetrically to ``padded_size`` with a value."""
+    margins = symmetric_margins(x.shape[2:], padded_size)
+    return F.pad(x, [w for pair in reversed(margins) for w in pair], value=value)  # F.pad starts at the last axis
+
+
+def symmetric_core(spatial_size: Sequence[int], padded_size: Sequence[int], scale: int = 1) -> tuple[slice, ...]:
+    """Index of what was there before a symmetric padding, for ``x[(..., *core)]``.
+
+    With ``scale`` for an ``x`` that many times as fine: margins first, then to scale, as an odd one does not halve.
+    """
+    margins = symmetric_margins(spatial_size, padded_size)
+    return tuple(slice(before * scale, (before + n) * scale) for (before, _), n in zip(margins, spatial_size))
