@@ -83,6 +83,8 @@ class SubpixelHead(SubpixelUpsample):
         num_convs: 3×3×3 convolutions before the projection, at least 1.
         act: as in :py:class:`ConvStack`.
         norm: likewise.
+        hidden_channels: what those convolutions give, ``in_channels`` by default. All fine voxels of a coarse one are
+            linear in them, so few of them mean few shapes.
 
     Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(scale · spatial_size)).
     """
@@ -96,12 +98,14 @@ class SubpixelHead(SubpixelUpsample):
         num_convs: int = 1,
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
         norm: str | tuple = ("instance", {"affine": True}),
+        hidden_channels: int | None = None,
     ) -> None:
         subvoxels = out_channels * scale**spatial_dims
-        project = Convolution(spatial_dims, in_channels, subvoxels, kernel_size=1, conv_only=True)
+        hidden = in_channels if hidden_channels is None else hidden_channels
+        project = Convolution(spatial_dims, hidden, subvoxels, kernel_size=1, conv_only=True)
         icnr_init(project.conv, scale)
         nn.init.zeros_(project.conv.bias)
-        convs = nn.Sequential(ConvStack(spatial_dims, in_channels, in_channels, num_convs, act, norm), project)
+        convs = nn.Sequential(ConvStack(spatial_dims, in_channels, hidden, num_convs, act, norm), project)
         super().__init__(spatial_dims, in_channels, out_channels, scale, conv_block=convs, apply_pad_pool=False)
 
 

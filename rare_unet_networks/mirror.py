@@ -15,7 +15,7 @@ from monai.utils import convert_to_dst_type
 
 from .geometry import symmetric_core, symmetric_pad
 from .inferers import ResolutionRoutingInferer, logger
-from .resampling import mean_of_blocks, resample
+from .resampling import like_scan, mean_of_blocks, resample
 
 __all__ = ["MirrorRoutingInferer"]
 
@@ -27,7 +27,8 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
 
     With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level, go through that level, the
     cheapest; the one the network is surer of is taken. Sure is: the least entropy per expected voxel of structure, in
-    the answer on the level 0 grid where the network gives one (any ``output`` but ``"native"``).
+    the answer on the level 0 grid where the network gives one (any ``output`` but ``"native"``). A scan of the coarsest
+    level is not run again after that.
 
     Args:
         args: as :py:class:`ResolutionRoutingInferer`.
@@ -50,6 +51,8 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """As :py:meth:`ResolutionRoutingInferer.__call__`."""
+        if self.side == "auto" and self.route(inputs).level == self.levels.num_levels - 1:
+            return self._of_the_surer_side(inputs, network, *args, **kwargs)
         mirrored = self.is_mirrored(inputs, network, *args, **kwargs)
         logits = super().__call__(self._mirror(inputs, mirrored), network, *args, **kwargs)
         if isinstance(logits, dict):
@@ -69,7 +72,30 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         core = symmetric_core(x.shape[2:], padded_size, scale=2**last if fine else 1)
         x = symmetric_pad(x, padded_size, self.cval)
         logits = network(x, *args, level=last, **({"output": "full"} if fine else {}), **kwargs)
-        p = logits.float().softmax(dim=1)[(..., *core)]
+        return self._is_surer_mirrored(logits[(..., *core)], inputs)
+
+    def _of_the_surer_side(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What :py:meth:`__call__` gives at the coarsest level, where the two answers compared are those wanted."""
+        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        x = torch.cat([x, x.flip(2 + self.axis)])
+        x = convert_to_dst_type(x, inputs)[0] if isinstance(inputs, MetaTensor) else x
+        found = super().__call__(x, network, *args, **kwargs)
+        answers = found if isinstance(found, dict) else {"pred": found}
+        mirrored = self._is_surer_mirrored(answers["pred_full" if "pred_full" in answers else "pred"], inputs)
+        chosen = {}
+        for key, logits in answers.items():
+            plain = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
+            as_is, flipped = plain.chunk(2)
+            flipped = flipped.flip(2 + self.axis)
+            choice = torch.where(mirrored.reshape(-1, *[1] * (plain.ndim - 1)), flipped, as_is)
+            chosen[key] = like_scan(choice, inputs)
+        return chosen if isinstance(found, dict) else chosen["pred"]
+
+    def _is_surer_mirrored(self, logits: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Whether the second half of ``logits``, of the mirror images, is in less doubt than the first, shape (B,)."""
+        p = logits.float().softmax(dim=1)
         entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
         doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
         as_is, mirrored = doubt.chunk(2)

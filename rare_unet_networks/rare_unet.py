@@ -46,6 +46,7 @@ class RAREUNet(nn.Module):
             (``output="full"``); 0, the paper's network, builds none.
         full_head: ``"subpixel"`` (:py:class:`~rare_unet_networks.SubpixelHead`) or ``"decoder"``
             (:py:class:`~rare_unet_networks.DecoderHead`).
+        full_channels: hidden channels of the sub-pixel head of each level above 0; by default those of the level.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -81,6 +82,7 @@ class RAREUNet(nn.Module):
         upsample: str = "deconv",
         full_convs: int = 0,
         full_head: str = "subpixel",
+        full_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -94,6 +96,11 @@ class RAREUNet(nn.Module):
             )
         if full_head not in ("subpixel", "decoder"):
             raise ValueError(f"full_head must be 'subpixel' or 'decoder', got {full_head!r}.")
+        if full_channels is not None and (full_head != "subpixel" or len(full_channels) != num_gateways):
+            raise ValueError(
+                f"full_channels must be {num_gateways} numbers, one per level above 0, and for sub-pixel heads only, "
+                f"got {full_channels} for full_head {full_head!r}."
+            )
         self.num_levels = num_gateways + 1
         self.num_stages = len(channels)
 
@@ -127,7 +134,10 @@ class RAREUNet(nn.Module):
         def head(level: int) -> nn.Module:
             common = dict(num_convs=full_convs, act=act, norm=norm)
             if full_head == "subpixel":
-                return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **common)
+                hidden = None if full_channels is None else full_channels[level - 1]
+                return SubpixelHead(
+                    spatial_dims, channels[level], out_channels, 2**level, hidden_channels=hidden, **common
+                )
             finer = channels[level - 1 :: -1]
             return DecoderHead(spatial_dims, channels[level], out_channels, finer, upsample=upsample, **common)
 

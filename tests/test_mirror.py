@@ -53,6 +53,30 @@ def test_each_member_of_a_batch_has_its_own_side():
     torch.testing.assert_close(together[:1], inferer._coarsest(RAMP))
 
 
+@pytest.mark.parametrize("output", ["native", "full", "both"])
+def test_the_coarsest_level_runs_once(output):
+    class Both(OneSided):
+        def forward(self, x, level=0, output="native"):
+            y = super().forward(x, level)
+            full = torch.nn.functional.interpolate(y, scale_factor=2**level)
+            return {"native": y, "full": full, "both": ([y], [], [full])}[output]
+
+    known, net = torch.nn.functional.avg_pool3d(RAMP[..., :32], 8), Both()
+    expected = ResolutionRoutingInferer(LEVELS, output=output)(scan(known, 8.0), Both())
+    for flipped in (False, True):
+        seen = scan(known.flip(2) if flipped else known, 8.0)
+        out = MirrorRoutingInferer(LEVELS, output=output)(seen, net)
+        answers, wanted = (x if isinstance(x, dict) else {"": x} for x in (out, expected))
+        assert answers.keys() == wanted.keys()
+        for key, value in wanted.items():
+            torch.testing.assert_close(
+                answers[key].as_tensor(), value.as_tensor().flip(2) if flipped else value.as_tensor()
+            )
+            assert torch.equal(answers[key].affine, value.affine)
+            assert answers[key].meta.keys() == value.meta.keys()
+    assert net.calls == [(3, 2), (3, 2)]
+
+
 @pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
 def test_a_known_side_is_taken_without_looking(side, mirrored):
     net = OneSided()

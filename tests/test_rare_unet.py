@@ -29,6 +29,8 @@ ILL_CASES = [
     (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
     (dict(full_head="interpolation"), "full_head must be 'subpixel' or 'decoder'"),
+    (dict(full_channels=(4,)), "full_channels must be 2 numbers, one per level above 0"),
+    (dict(full_head="decoder", full_channels=(4, 8)), "for sub-pixel heads only, got .* for full_head 'decoder'"),
 ]
 
 
@@ -173,6 +175,14 @@ def test_a_new_sub_pixel_head_answers_alike_in_all_fine_voxels_of_a_coarse_one()
         coarse = coarse.repeat_interleave(4, dim=axis)
     torch.testing.assert_close(y, coarse)
     assert float(y.detach().std()) > 0
+
+
+def test_each_full_head_has_its_own_hidden_channels():
+    net = RAREUNet(spatial_dims=3, full_convs=1, full_channels=(5, 7), **SMALL)
+    projections = [head.conv_block[1].conv for head in net.full_heads]
+    # (hidden channels, 3 classes in each of the 2^3 or 4^3 fine voxels)
+    assert [(p.in_channels, p.out_channels) for p in projections] == [(5, 24), (7, 192)]
+    assert net(pyramid()[2], level=2, output="full").shape == (1, 3, 16, 16, 16)
 
 
 def test_output_must_be_one_the_network_has(net, full_net):
