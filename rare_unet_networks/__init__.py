@@ -27,7 +27,8 @@ from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, s
 from .mirror import MirrorRoutingInferer
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
-from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd
+from .thick_slices import RandThickSlicesd
+from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -13,6 +13,7 @@ from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
 from .geometry import LINEAR, symmetric_core
+from .resampling import plain
 
 __all__ = ["FineAgaind", "RandLeveld", "coarsened_labels"]
 
@@ -91,7 +92,7 @@ class FineAgaind(MapTransform):
         d = dict(data)
         size, scale = tuple(d[self.like].shape[1:]), 2 ** int(d[self.level_key])
         for key in (*self.keys, *self.label_keys):
-            x = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
+            x = plain(d[key])
             if tuple(x.shape[1:]) == size:
                 continue
             if self.how == "up":

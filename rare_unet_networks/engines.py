@@ -8,11 +8,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from monai.data import Dataset, MetaTensor
+from monai.data import Dataset
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from .command_line import innermost_reason
 from .datalists import FAILURE
+from .resampling import plain
 
 __all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "exit_status"]
 
@@ -126,9 +127,8 @@ class PreparePyramidBatch(PrepareBatch):
         """
 
         def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
-            tensors = [batchdata[f"{name}_{level}"] for level in levels]
-            plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in tensors]
-            return [t.to(device, non_blocking=non_blocking, **kwargs) for t in plain]
+            tensors = [plain(batchdata[f"{name}_{level}"]) for level in levels]
+            return [t.to(device, non_blocking=non_blocking, **kwargs) for t in tensors]
 
         start = torch.multinomial(self.start_probs, 1, generator=self.generator)
         active = self.levels[int(start) :]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .geometry import by, rescaled_affine
 from .levels import Levels
-from .resampling import mean_of_blocks
+from .resampling import mean_of_blocks, plain
 
 __all__ = ["BothGridsd", "FirstOfBlockd", "answer_key"]
 
@@ -95,8 +95,8 @@ class BothGridsd(MapTransform):
         return d
 
     def _probabilities(self, answer: torch.Tensor) -> torch.Tensor:
-        answer = answer.as_tensor() if isinstance(answer, MetaTensor) else answer
-        return answer.float().softmax(dim=0) if self.softmax else answer.float()
+        answer = plain(answer).float()
+        return answer.softmax(dim=0) if self.softmax else answer
 
 
 class FirstOfBlockd(MapTransform):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .geometry import LINEAR, by, symmetric_core, symmetric_pad
 from .levels import Levels, Route
-from .resampling import like_scan, resample
+from .resampling import like_scan, plain, resample
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -118,8 +118,7 @@ class ResolutionRoutingInferer(Inferer):
         route = self.route(inputs)
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
-        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        x = resample(x, route.resampled_size)
+        x = resample(plain(inputs), route.resampled_size)
         x = symmetric_pad(x, route.padded_size, self.cval)
         coarse = route.level > 0
 

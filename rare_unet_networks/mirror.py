@@ -10,12 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
-from monai.utils import convert_to_dst_type
 
 from .geometry import symmetric_core, symmetric_pad
 from .inferers import ResolutionRoutingInferer, logger
-from .resampling import like_scan, mean_of_blocks, resample
+from .resampling import like_scan, mean_of_blocks, plain, resample
 
 __all__ = ["MirrorRoutingInferer"]
 
@@ -51,8 +49,10 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """As :py:meth:`ResolutionRoutingInferer.__call__`."""
-        if self.side == "auto" and self.route(inputs).level == self.levels.num_levels - 1:
-            return self._of_the_surer_side(inputs, network, *args, **kwargs)
+        if self._at_the_coarsest(inputs):
+            mirrored, two_sides = self._two_sides(inputs, network, *args, **kwargs)
+            answers = {key: self._chosen(logits, mirrored, inputs) for key, logits in two_sides.items()}
+            return answers if self.output == "both" else answers.popitem()[1]
         mirrored = self.is_mirrored(inputs, network, *args, **kwargs)
         logits = super().__call__(self._mirror(inputs, mirrored), network, *args, **kwargs)
         if isinstance(logits, dict):
@@ -63,6 +63,8 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         """Whether each member of the batch is to be mirrored, shape (B,)."""
         if self.side != "auto":
             return torch.full((len(inputs),), self.side == "mirrored", device=inputs.device)
+        if self._at_the_coarsest(inputs):
+            return self._two_sides(inputs, network, *args, **kwargs)[0]
         last = self.levels.num_levels - 1
         x = self._coarsest(inputs)
         x = torch.cat([x, x.flip(2 + self.axis)])  # before padding: that of an odd size is not its own mirror image
@@ -74,24 +76,27 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         logits = network(x, *args, level=last, **({"output": "full"} if fine else {}), **kwargs)
         return self._is_surer_mirrored(logits[(..., *core)], inputs)
 
-    def _of_the_surer_side(
+    def _at_the_coarsest(self, inputs: torch.Tensor) -> bool:
+        """Whether the two answers to be compared are those that are wanted, so that no further pass is needed."""
+        return self.side == "auto" and self.route(inputs).level == self.levels.num_levels - 1
+
+    def _two_sides(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What :py:meth:`__call__` gives at the coarsest level, where the two answers compared are those wanted."""
-        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        x = torch.cat([x, x.flip(2 + self.axis)])
-        x = convert_to_dst_type(x, inputs)[0] if isinstance(inputs, MetaTensor) else x
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Of scans of the coarsest level: whether each is mirrored, and the answers to them and to their mirror images.
+
+        The answers are by grid, shape (2 · B, classes, *spatial_size), the mirror images last.
+        """
+        x = plain(inputs)
+        x = like_scan(torch.cat([x, x.flip(2 + self.axis)]), inputs)
         found = super().__call__(x, network, *args, **kwargs)
-        answers = found if isinstance(found, dict) else {"pred": found}
-        mirrored = self._is_surer_mirrored(answers["pred_full" if "pred_full" in answers else "pred"], inputs)
-        chosen = {}
-        for key, logits in answers.items():
-            plain = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
-            as_is, flipped = plain.chunk(2)
-            flipped = flipped.flip(2 + self.axis)
-            choice = torch.where(mirrored.reshape(-1, *[1] * (plain.ndim - 1)), flipped, as_is)
-            chosen[key] = like_scan(choice, inputs)
-        return chosen if isinstance(found, dict) else chosen["pred"]
+        found = found if isinstance(found, dict) else {"pred": found}
+        return self._is_surer_mirrored(found["pred_full" if "pred_full" in found else "pred"], inputs), found
+
+    def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        as_is, of_mirror_image = plain(logits).chunk(2)
+        which = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
+        return like_scan(torch.where(which, of_mirror_image.flip(2 + self.axis), as_is), inputs)
 
     def _is_surer_mirrored(self, logits: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Whether the second half of ``logits``, of the mirror images, is in less doubt than the first, shape (B,)."""
@@ -107,8 +112,7 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
     def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:
         """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled to [0, 1]."""
         route, last = self.route(inputs), self.levels.num_levels - 1
-        x = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        x = resample(x.float(), route.resampled_size)
+        x = resample(plain(inputs).float(), route.resampled_size)
         block = 2 ** (last - route.level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
         x = torch.cat([symmetric_pad(member[None], fitting, float(member.min())) for member in x])
@@ -119,6 +123,6 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         if not mirrored.any():
             return x
-        plain = x.as_tensor().clone() if isinstance(x, MetaTensor) else x.clone()
-        plain[mirrored] = plain[mirrored].flip(2 + self.axis)
-        return convert_to_dst_type(plain, x)[0] if isinstance(x, MetaTensor) else plain
+        turned = plain(x).clone()
+        turned[mirrored] = turned[mirrored].flip(2 + self.axis)
+        return like_scan(turned, x)

@@ -96,7 +96,7 @@ class RAREUNet(nn.Module):
             )
         if full_head not in ("subpixel", "decoder"):
             raise ValueError(f"full_head must be 'subpixel' or 'decoder', got {full_head!r}.")
-        if full_channels is not None and (full_head != "subpixel" or len(full_channels) != num_gateways):
+        if full_convs and full_channels is not None and (full_head != "subpixel" or len(full_channels) != num_gateways):
             raise ValueError(
                 f"full_channels must be {num_gateways} numbers, one per level above 0, and for sub-pixel heads only, "
                 f"got {full_channels} for full_head {full_head!r}."

@@ -13,7 +13,12 @@ from torch.nn import functional as F
 
 from .geometry import LINEAR, rescaled_affine
 
-__all__ = ["like_scan", "mean_of_blocks", "resample"]
+__all__ = ["like_scan", "mean_of_blocks", "plain", "resample"]
+
+
+def plain(x: torch.Tensor) -> torch.Tensor:
+    """``x`` without metadata, which MONAI would carry through every operation, and keep wrong."""
+    return x.as_tensor() if isinstance(x, MetaTensor) else x
 
 
 def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -14,17 +14,15 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.networks.utils import one_hot
-from monai.transforms import DivisiblePad, MapTransform, Pad, RandomizableTransform, Resize, SpatialCrop
+from monai.transforms import DivisiblePad, MapTransform, Pad, Randomizable, Resize, SpatialCrop
 from monai.utils import ensure_tuple, ensure_tuple_rep
-from torch.nn import functional as F
 
-from .geometry import LINEAR, by
+from .geometry import by
 
 __all__ = [
     "Coarsend",
     "CropOrPadd",
     "MultiResolutionPyramidd",
-    "RandThickSlicesd",
     "coarsen_image",
     "coarsen_label",
 ]
@@ -160,7 +158,7 @@ class Coarsend(_Coarsening):
         return d
 
 
-class MultiResolutionPyramidd(_Coarsening):
+class MultiResolutionPyramidd(Randomizable, _Coarsening):
     """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
 
     Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
@@ -172,7 +170,7 @@ class MultiResolutionPyramidd(_Coarsening):
         label_keys: labels, shape (1, D, H, W).
         levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
         divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
-        image_mode: see :py:func:`coarsen_image`.
+        image_mode: see :py:func:`coarsen_image`; of several, one is drawn for each case.
         label_mode: see :py:func:`coarsen_label`.
     """
 
@@ -182,14 +180,22 @@ class MultiResolutionPyramidd(_Coarsening):
         label_keys: KeysCollection,
         levels: Sequence[int] = (0, 1, 2, 3),
         divisor: int = 8,
-        image_mode: str = "mean",
+        image_mode: str | Sequence[str] = "mean",
         label_mode: str = "majority",
     ) -> None:
-        super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
+        self.image_modes = ensure_tuple(image_mode)
+        for mode in self.image_modes:
+            _check_modes(image_mode=mode)
+        _Coarsening.__init__(self, image_keys, label_keys, divisor, self.image_modes[0], label_mode)
         self.levels = levels
+
+    def randomize(self, data: None = None) -> None:
+        """Draws how the images are made coarse."""
+        self.image_mode = self.image_modes[self.R.randint(len(self.image_modes))]
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
+        self.randomize()
         levels = sorted({0, *self.levels})
         for key, scans in self.coarse(d, levels).items():
             del d[key]
@@ -219,36 +225,4 @@ class CropOrPadd(MapTransform):
             margins = [(max(0, (1 - e) // 2), max(0, -e // 2)) for e in excess]
             d[key] = Pad([(0, 0), *margins], mode="constant", value=0)(d[key])
             d[key].applied_operations = []  # the cropped scan is the scan from here on
-        return d
-
-
-class RandThickSlicesd(RandomizableTransform, MapTransform):
-    """Simulates a scan with thick slices along a random axis that was resampled to its old grid.
-
-    It is what the inferer makes of a 1×1×4 mm scan: each slice the mean over its thickness, linear between slices.
-
-    Args:
-        keys: images, shape (C, D, H, W); labels keep their grid and need no change.
-        prob: probability of a change.
-        thickness: range of the slices' thickness, voxels.
-    """
-
-    def __init__(self, keys: KeysCollection, prob: float = 0.2, thickness: tuple[float, float] = (2.0, 5.0)) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
-        self.thickness = thickness
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        self.randomize(None)
-        if not self._do_transform:
-            return d
-        position, thickness = self.R.random(), self.R.uniform(*self.thickness)
-        for key in self.keys:
-            size = list(d[key].shape[1:])
-            axis = int(position * len(size))
-            thick = [max(1, round(n / thickness)) if i == axis else n for i, n in enumerate(size)]
-            slices = F.interpolate(d[key].as_tensor()[None], thick, mode="area")
-            smooth = F.interpolate(slices, size, mode=LINEAR[len(size)])[0]
-            d[key] = MetaTensor(smooth).copy_meta_from(d[key])
         return d

@@ -77,6 +77,32 @@ def test_the_coarsest_level_runs_once(output):
     assert net.calls == [(3, 2), (3, 2)]
 
 
+def test_each_member_of_a_batch_of_the_coarsest_level_has_its_own_side():
+    known = torch.nn.functional.avg_pool3d(RAMP[..., :32], 8)
+    inferer, net = MirrorRoutingInferer(LEVELS), OneSided()
+    out = inferer(scan(torch.cat([known.flip(2), known]), 8.0), net)
+    assert net.calls == [(3, 4)]
+    torch.testing.assert_close(out.as_tensor()[0], out.as_tensor()[1].flip(1))
+    torch.testing.assert_close(out.as_tensor()[1:], ResolutionRoutingInferer(LEVELS)(scan(known, 8.0), net).as_tensor())
+
+
+def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
+    class Both(OneSided):
+        def forward(self, x, level=0, output="native"):
+            y = super().forward(x, level)
+            return [y], [], [torch.nn.functional.interpolate(y, scale_factor=2**level)]
+
+    affine = torch.diag(torch.tensor([6.0, 8.0, 8.0, 1.0]))
+    known = torch.linspace(0, 1, 8).reshape(1, 1, 8, 1, 1).expand(1, 1, 8, 6, 4).clone()  # 48 mm: 6 voxels of 8 mm
+    answers = [
+        MirrorRoutingInferer(LEVELS, output="both")(MetaTensor(x, affine=affine), Both())
+        for x in (known, known.flip(2))
+    ]
+    assert all(list(answer) == ["pred_full"] for answer in answers)
+    assert answers[0]["pred_full"].shape == (1, 2, 48, 48, 32)
+    torch.testing.assert_close(answers[1]["pred_full"].as_tensor(), answers[0]["pred_full"].as_tensor().flip(2))
+
+
 @pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
 def test_a_known_side_is_taken_without_looking(side, mirrored):
     net = OneSided()

@@ -29,8 +29,11 @@ ILL_CASES = [
     (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
     (dict(full_head="interpolation"), "full_head must be 'subpixel' or 'decoder'"),
-    (dict(full_channels=(4,)), "full_channels must be 2 numbers, one per level above 0"),
-    (dict(full_head="decoder", full_channels=(4, 8)), "for sub-pixel heads only, got .* for full_head 'decoder'"),
+    (dict(full_convs=1, full_channels=(4,)), "full_channels must be 2 numbers, one per level above 0"),
+    (
+        dict(full_convs=1, full_head="decoder", full_channels=(4, 8)),
+        "for sub-pixel heads only, got .* for full_head 'decoder'",
+    ),
 ]
 
 

@@ -1,20 +1,23 @@
 """The tools that make the documentation's tables, the shipped weights and nnU-Net's data."""
 
+import ast
 import importlib.util
 import json
-import re
+import shlex
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from rare_unet_networks import RAREUNet
 
-from .bundles.conftest import tiny  # noqa: F401
+from .bundles.conftest import CONFIGS, tiny  # noqa: F401
 
-TOOLS = Path(__file__).parents[1] / "tools"
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / "tools"
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +46,33 @@ def test_documents_hold_the_tables_that_the_results_give(experiment):
     assert experiment.with_metrics(text) == text
 
 
-def test_every_result_is_listed_and_every_listed_command_names_files_that_exist(experiment):
+def test_every_result_is_listed(experiment):
     listed = json.loads((experiment.RESULTS / "models.json").read_text())
     found = {p.parent.name for p in experiment.RESULTS.glob("*/per_case.csv")}
     assert found <= set(listed) and {"rare_unet", "mean_shape", "oracle"} <= found
-    for entry in listed.values():
-        for command in (entry.get("train", ""), entry["evaluate"]):
-            for word in re.findall(r"\$C/[\w/.]+", command):
-                assert (experiment.BUNDLE / "configs" / word[3:]).exists(), word
+    tried = json.loads((experiment.RESULTS / "ablations/models.json").read_text())
+    assert {p.parent.name for p in experiment.RESULTS.glob("ablations/*/per_case.csv")} <= set(tried)
+
+
+COMMANDS = [
+    (f"{folder}{name}", line)
+    for folder in ("", "ablations/")
+    for name, entry in json.loads((ROOT / "docs/experiment" / folder / "models.json").read_text()).items()
+    for kind in ("train", "evaluate")
+    for line in entry.get(kind, "").split(" && ")
+    if "monai.bundle run" in line
+]
+
+
+@pytest.mark.parametrize("name, line", COMMANDS, ids=[f"{n} {c.split()[4]}" for n, c in COMMANDS])
+def test_every_listed_command_names_files_and_entries_that_exist(name, line):
+    words = shlex.split(line.replace("$C", str(CONFIGS)).replace("docs/", f"{ROOT}/docs/"))
+    options = dict(zip(words[5::2], words[6::2]))
+    files = options.pop("--config_file")
+    parser = ConfigParser()
+    parser.read_config(ast.literal_eval(files) if files.startswith("[") else files)
+    for key in options:
+        assert key.startswith("--") and key[2:] in parser, f"{name}: {key}"
 
 
 def test_cells_say_how_many_volumes_have_the_measure():
@@ -84,6 +106,15 @@ def test_calibration_shifts_the_background_alone(level):
     for old, new, offset in zip(before, after, (0.5, 0.7 if level else 0.5)):
         torch.testing.assert_close(new[:, 0], old[:, 0] + offset)
         torch.testing.assert_close(new[:, 1:], old[:, 1:])
+
+
+def test_weights_stored_as_they_are_differ_by_their_precision_alone(tmp_path, monkeypatch):
+    torch.save({"a": torch.tensor([1.0, 1 / 3])}, tmp_path / "in.pt")
+    argv = ["calibrate.py", "--as_is", "--checkpoint", str(tmp_path / "in.pt"), "--output", str(tmp_path / "out.pt")]
+    monkeypatch.setattr("sys.argv", argv)
+    tool("calibrate").main()
+    stored = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert torch.equal(stored["a"], torch.tensor([1.0, 0.33325195], dtype=torch.float16))
 
 
 def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny, tmp_path, monkeypatch):  # noqa: F811

@@ -144,6 +144,20 @@ def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():
     }  # fmt: skip
 
 
+def test_of_several_ways_to_make_images_coarse_one_is_drawn_for_each_case():
+    image = MetaTensor(torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(0)))
+    data = {"image": image, "a": cube()[:, :8, :8, :8]}
+    mean, trilinear = (
+        MultiResolutionPyramidd("image", "a", levels=[3], image_mode=m)(data)["image_3"] for m in ("mean", "trilinear")
+    )
+    assert not torch.equal(mean, trilinear)
+    transform = MultiResolutionPyramidd("image", "a", levels=[3], image_mode=["mean", "trilinear"])
+    transform.set_random_state(seed=0)
+    drawn = [transform(data)["image_3"] for _ in range(20)]
+    found = {"mean" if torch.equal(x, mean) else "trilinear" if torch.equal(x, trilinear) else "?" for x in drawn}
+    assert found == {"mean", "trilinear"}
+
+
 def test_thick_slices_change_the_image_along_one_axis_and_keep_its_mean():
     torch.manual_seed(0)
     image = MetaTensor(torch.rand(1, 16, 16, 16), affine=AFFINE)

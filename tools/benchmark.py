@@ -3,8 +3,9 @@
     python tools/benchmark.py
 
 Median of ten runs after three to warm up, on one volume of 64×128×64 voxels at 1 mm and what it is at 2, 4 and 8 mm:
-the network alone, with the choice of the side, and the whole way from the file to the label map. Then one training step
-of all levels against one of level 0 alone. Weights are random: they do not change the time. Keep the machine quiet.
+the network alone, the inferer with the choice of the side, and the whole way from the file to the label map. Then one
+training step of all levels against one of level 0 alone. Weights are random: they do not change the time. Keep the
+machine quiet.
 """
 
 from __future__ import annotations
@@ -98,9 +99,8 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
         size = path_parameters(net, x, **kwargs)
         seconds = {"network": timed(lambda: net(x, **kwargs), runs), "pipeline": timed(whole, runs)}
         if inferer.side == "auto":
-            # What the choice of the side costs on top: two passes at the coarsest level.
             scan = before({"image": str(file)})["image"][None]
-            seconds["network and side"] = seconds["network"] + timed(lambda: inferer.is_mirrored(scan, net), runs)
+            seconds["network and side"] = timed(lambda: inferer(scan, net), runs)
     gflop, scale = counter.get_total_flops() / 1e9, scale_name(level)
     return [(name, scale, output, threads, what, f"{s:.5f}", f"{gflop:.3f}", size) for what, s in seconds.items()]
 

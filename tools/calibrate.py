@@ -6,7 +6,8 @@ Half of the training loss is soft Dice without background, which pays for struct
 coarser the scan, the larger the answers. One number per head, added to the background's logit and put into the bias of
 its last convolution, takes that back. It is the one of 0, 0.1, … 1.5 with the best class mean Dice on the validation
 volumes, native heads on the coarse grid, the others at 1 mm; a head that serves several scales gets the one with the
-best mean over them. Nothing else is trained. ``--delta baselines/unet.json`` does the same for a rival.
+best mean over them. Nothing else is trained. ``--delta baselines/unet.json`` does the same for a rival. ``--as_is``
+stores float16 and leaves the heads alone.
 """
 
 from __future__ import annotations
@@ -76,14 +77,8 @@ def shift(state: dict[str, torch.Tensor], name: str, num_classes: int, offset: f
     state[name][: len(state[name]) // num_classes] += offset
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--delta", action="append", default=[], help="file of configs/ over evaluate.json")
-    args = parser.parse_args()
+def calibrate(state: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
+    """Shifts the background of every head of ``state`` by its best offset."""
     workflow = ConfigWorkflow(
         [str(BUNDLE / "configs" / name) for name in ("evaluate.json", *args.delta)],
         workflow_type="infer",
@@ -94,13 +89,28 @@ def main() -> None:
     )
     workflow.initialize()
     network = workflow.parser.get_parsed_content("network_def").eval()
-    state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     network.load_state_dict(state)
     num_classes = len(workflow.parser.get_parsed_content("class_names")) + 1
     for name, by_offset in sorted(scores(workflow, network).items()):
         best = max(by_offset, key=by_offset.get)
         shift(state, name, num_classes, best)
         print(f"{name}: {best:+.1f}, Dice {by_offset[0.0]:.4f} -> {by_offset[best]:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--dataset_dir", help="needed but for --as_is")
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--delta", action="append", default=[], help="file of configs/ over evaluate.json")
+    parser.add_argument("--as_is", action="store_true", help="do not calibrate")
+    args = parser.parse_args()
+    state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+    if not args.as_is:
+        if args.dataset_dir is None:
+            parser.error("--dataset_dir is needed to calibrate")
+        calibrate(state, args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.half() for key, value in state.items()}, args.output)
     print(args.output)

@@ -40,6 +40,20 @@ def models() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def ablations() -> dict[str, dict[str, Any]]:
+    """The ablations whose results are there, by name, in the order of ablations/models.json."""
+    folder = RESULTS / "ablations"
+    found = json.loads((folder / "models.json").read_text())
+    return {name: entry for name, entry in found.items() if (folder / name / "per_case.csv").exists()}
+
+
+def places() -> set[str]:
+    """Where results may be added, relative to docs/experiment."""
+    tried = json.loads((RESULTS / "ablations/models.json").read_text())
+    return {*listed(), *(f"ablations/{name}" for name in tried), "paper_split/rare_unet", "paper_split/rare_unet_means"}
+
+
+@cache
 def rows(name: str) -> tuple[dict[str, Any], ...]:
     return tuple(read_rows(RESULTS / name / "per_case.csv"))
 

@@ -6,7 +6,19 @@ import json
 import math
 from typing import Any
 
-from experiment_results import BUNDLE, HEADS, RESULTS, SCALES, benchmark, listed, models, rows, subject, summary
+from experiment_results import (
+    BUNDLE,
+    HEADS,
+    RESULTS,
+    SCALES,
+    ablations,
+    benchmark,
+    listed,
+    models,
+    rows,
+    subject,
+    summary,
+)
 
 from rare_unet_networks import paired_differences, read_rows, summarise
 
@@ -78,22 +90,30 @@ def differences(grid: str) -> str:
     return table(["", *HEADS.values()], lines)
 
 
+def commands(entry: dict[str, Any]) -> list[str]:
+    return [f"`{entry[kind]}`" if entry.get(kind) else "–" for kind in ("train", "evaluate")]
+
+
 def trained() -> str:
-    lines = [
-        [e["title"], e["given"], f"`{e['train']}`" if e.get("train") else "–", f"`{e['evaluate']}`"]
-        for e in models().values()
-    ]
+    lines = [[e["title"], e["given"], *commands(e)] for e in models().values()]
     return table(["", "what it was given", "training", "evaluating"], lines)
 
 
 def tried(grid: str) -> str:
-    """A line per ablation, with the options of its training."""
+    """A line per ablation."""
     lines = []
-    for name, entry in json.loads((RESULTS / "ablations/models.json").read_text()).items():
+    for name, entry in ablations().items():
         found = summarise(read_rows(RESULTS / "ablations" / name / "per_case.csv"))
         means = {s["scale"]: s for s in found if (s["measure"], s["grid"], s["class"]) == ("dice", grid, "mean")}
-        lines.append([entry["title"], *(cell(means.get(s)) for s in SCALES), f"`{entry['options']}`"])
-    return table(["", *HEADS.values(), "options of `run training`"], lines)
+        lines.append([f"*{name}*: {entry['title']}", *(cell(means.get(s)) for s in SCALES)])
+    return table(["", *HEADS.values()], lines)
+
+
+def tried_commands() -> str:
+    return table(["", "training", "evaluating"], [[f"*{n}*", *commands(e)] for n, e in ablations().items()])
+
+
+PAPER_SPLIT = {"rare_unet": "ours", "rare_unet_means": "ours, coarse scans by block means"}
 
 
 def published(only_unseen: bool) -> str:
@@ -101,22 +121,26 @@ def published(only_unseen: bool) -> str:
     folder = RESULTS / "paper_split"
     if not (folder / "rare_unet" / "per_case.csv").exists():
         return "(not measured yet)"
-    ours = read_rows(folder / "rare_unet" / "per_case.csv")
     validation = set(json.loads((BUNDLE / "configs/splits.json").read_text())["validation"])
-    ours = [r for r in ours if not (only_unseen and r["case"] in validation)]
     grids = {"native_nearest": "native", "full": "full"}  # their labels, our answers read by the same rule
-    ours = [{**r, "grid": grids[r["grid"]]} for r in ours if r["grid"] in grids]
+
+    def read(name: str) -> list[dict[str, Any]]:
+        found = [r for r in read_rows(folder / name / "per_case.csv") if not (only_unseen and r["case"] in validation)]
+        return [{**r, "grid": grids[r["grid"]]} for r in found if r["grid"] in grids] if name in PAPER_SPLIT else found
+
+    ours = read("rare_unet")
     cases = {r["case"] for r in ours}
     lines = []
-    files = [p for p in sorted(folder.glob("*/per_case.csv")) if p.parent.name != "rare_unet"]
-    theirs = {p.parent.name: read_rows(p) for p in files}
+    measured = sorted(p.parent.name for p in folder.glob("*/per_case.csv"))
+    names = sorted(measured, key=lambda name: name not in PAPER_SPLIT)  # ours first
+    found_by = {PAPER_SPLIT.get(name, name): read(name) for name in names}
     for grid in ("native", "full"):
-        for name, found in {"ours": ours, **theirs}.items():
+        for name, found in found_by.items():
             lost = grid == "full" and name in COARSE_ONLY
             found = [r for r in found if r["case"] in cases and r["grid"] == grid and not (lost and r["scale"] != "1")]
             means = {s["scale"]: s for s in summarise(found) if s["class"] == "mean" and s["measure"] == "dice"}
             cells = [cell(means.get(s)) for s in SCALES]
-            if name != "ours":
+            if name not in PAPER_SPLIT.values():
                 gaps = {d["scale"]: d for d in paired_differences(ours, found, subject) if d["grid"] == grid}
                 cells = [f"{c} ({interval(gaps[s])})" if s in gaps else c for c, s in zip(cells, SCALES)]
             lines.append([f"{name}, {'coarse grid' if grid == 'native' else '1 mm grid'}", *cells])
@@ -176,6 +200,7 @@ TABLES = {
     "trained": trained,
     "tried_full": lambda: tried("full"),
     "tried_native": lambda: tried("native"),
+    "tried_commands": tried_commands,
     "published_all": lambda: published(only_unseen=False),
     "published_unseen": lambda: published(only_unseen=True),
     "times_network": lambda: times("network", "network and side"),

@@ -4,8 +4,9 @@
     pip install '.[docs]' && python tools/make_experiment.py
 
 Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their
-order, titles and commands. Tables go between ``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md,
-README.md and the bundle's README; the metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
+order, titles and commands; short trainings likewise in docs/experiment/ablations. Tables go between
+``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md, README.md and the bundle's README; the
+metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from experiment_results import (
     add,
     add_published,
     benchmark,
-    listed,
     models,
+    places,
     slice_of_case,
     summary,
 )
@@ -62,8 +63,8 @@ def main() -> None:
         add_published(args.published)
         return
     if args.add:
-        if len(args.add) < 2 or args.add[0] not in listed():
-            parser.error(f"--add takes a name of models.json and the folders of its evaluations, got {args.add}")
+        if len(args.add) < 2 or args.add[0] not in places():
+            parser.error(f"--add takes one of {sorted(places())} and the folders of its evaluations, got {args.add}")
         add(args.add[0], [Path(folder) for folder in args.add[1:]])
         return
     for path in DOCUMENTS:

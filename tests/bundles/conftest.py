@@ -17,7 +17,7 @@ CONFIGS = BUNDLE / "configs"
 SAMPLE = BUNDLE / "sample"
 DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
 # Small enough to train in seconds, with the depth of the real network.
-SMALL = {"network_def#channels": [2, 4, 4, 4, 4]}
+SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
 
 
 def config(name):

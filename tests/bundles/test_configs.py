@@ -93,9 +93,10 @@ def test_bundle_has_the_files_of_a_bundle(name):
     assert (BUNDLE / name).stat().st_size > 0
 
 
-def test_shipped_weights_are_a_plain_state_dict_of_the_network():
+@pytest.mark.parametrize("name", ["model.pt", "model_paper_split.pt"])
+def test_shipped_weights_are_a_plain_state_dict_of_the_network(name):
     workflow = run("inference.json", run=False)
-    state = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    state = torch.load(BUNDLE / "models" / name, weights_only=True)
     workflow.network_def.load_state_dict(state, strict=True)
 
 
