@@ -134,7 +134,7 @@ class RAREUNet(nn.Module):
         def head(level: int) -> nn.Module:
             common = dict(num_convs=full_convs, act=act, norm=norm)
             if full_head == "subpixel":
-                hidden = None if full_channels is None else full_channels[level - 1]
+                hidden = (full_channels or channels[1:])[level - 1]
                 return SubpixelHead(
                     spatial_dims, channels[level], out_channels, 2**level, hidden_channels=hidden, **common
                 )

@@ -12,15 +12,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
+from experiment_results import BUNDLE, SCALES
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from monai.transforms import Compose, LoadImaged
 
 from rare_unet_networks import Coarsend
 
-BUNDLE = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation"
 COLOURS = ListedColormap(["#e69f00", "#56b4e9"])
-SCALES = ("1", "0.5", "0.25", "0.125")
 
 
 def show_labels(axis: Axes, labels: np.ndarray, alpha: float = 0.6) -> None:

@@ -19,6 +19,7 @@ RESULTS = DOCS / "experiment"
 BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
 CASE = "hippocampus_067"  # of figure 4: the bundle's labelled sample
 SCALES = ("1", "0.5", "0.25", "0.125")
+PAPER_SPLIT = {"rare_unet": "ours", "rare_unet_means": "ours, coarse scans by block means"}
 HEADS = {"1": "1 (1 mm)", "0.5": "1/2 (2 mm)", "0.25": "1/4 (4 mm)", "0.125": "1/8 (8 mm)"}
 
 
@@ -28,29 +29,20 @@ def subject(case: str) -> int:
 
 
 @cache
-def listed() -> dict[str, dict[str, Any]]:
-    """All models of models.json, those without results too."""
-    return json.loads((RESULTS / "models.json").read_text())
+def listed(folder: str = "") -> dict[str, dict[str, Any]]:
+    """All entries of a models.json, those without results too: of the models, or of ``folder="ablations"``."""
+    return json.loads((RESULTS / folder / "models.json").read_text())
 
 
 @cache
-def models() -> dict[str, dict[str, Any]]:
-    """The models whose results are there, by name, in the order of models.json."""
-    return {name: entry for name, entry in listed().items() if (RESULTS / name / "per_case.csv").exists()}
-
-
-@cache
-def ablations() -> dict[str, dict[str, Any]]:
-    """The ablations whose results are there, by name, in the order of ablations/models.json."""
-    folder = RESULTS / "ablations"
-    found = json.loads((folder / "models.json").read_text())
-    return {name: entry for name, entry in found.items() if (folder / name / "per_case.csv").exists()}
+def models(folder: str = "") -> dict[str, dict[str, Any]]:
+    """Those whose results are there, by name, in the order of models.json."""
+    return {n: entry for n, entry in listed(folder).items() if (RESULTS / folder / n / "per_case.csv").exists()}
 
 
 def places() -> set[str]:
     """Where results may be added, relative to docs/experiment."""
-    tried = json.loads((RESULTS / "ablations/models.json").read_text())
-    return {*listed(), *(f"ablations/{name}" for name in tried), "paper_split/rare_unet", "paper_split/rare_unet_means"}
+    return {*listed(), *(f"ablations/{n}" for n in listed("ablations")), *(f"paper_split/{n}" for n in PAPER_SPLIT)}
 
 
 @cache

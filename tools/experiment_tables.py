@@ -9,9 +9,9 @@ from typing import Any
 from experiment_results import (
     BUNDLE,
     HEADS,
+    PAPER_SPLIT,
     RESULTS,
     SCALES,
-    ablations,
     benchmark,
     listed,
     models,
@@ -102,18 +102,15 @@ def trained() -> str:
 def tried(grid: str) -> str:
     """A line per ablation."""
     lines = []
-    for name, entry in ablations().items():
-        found = summarise(read_rows(RESULTS / "ablations" / name / "per_case.csv"))
-        means = {s["scale"]: s for s in found if (s["measure"], s["grid"], s["class"]) == ("dice", grid, "mean")}
-        lines.append([f"*{name}*: {entry['title']}", *(cell(means.get(s)) for s in SCALES)])
+    for name, entry in models("ablations").items():
+        found = summary(f"ablations/{name}")
+        cells = [cell(found.get(("dice", grid, "mean", scale))) for scale in SCALES]
+        lines.append([f"*{name}*: {entry['title']}", *cells])
     return table(["", *HEADS.values()], lines)
 
 
 def tried_commands() -> str:
-    return table(["", "training", "evaluating"], [[f"*{n}*", *commands(e)] for n, e in ablations().items()])
-
-
-PAPER_SPLIT = {"rare_unet": "ours", "rare_unet_means": "ours, coarse scans by block means"}
+    return table(["", "training", "evaluating"], [[f"*{n}*", *commands(e)] for n, e in models("ablations").items()])
 
 
 def published(only_unseen: bool) -> str:
