@@ -104,6 +104,24 @@ def test_the_best_weights_survive_a_resume(tiny, tmp_path):
     assert (tmp_path / "model.pt").read_bytes() == b"the best"
 
 
+def test_finetuning_starts_from_given_weights_and_goes_on_from_its_own(tiny, trained, tmp_path):
+    _, pretrained = trained
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
+    options = dict(checkpoint=str(pretrained / "model.pt"), max_epochs=1, **paths, **SMALL)
+
+    def weights(**changed):
+        workflow = run("train.json", "finetune.json", workflow_type="train", **{**options, **changed})
+        return workflow.parser.get_parsed_content("network_def").state_dict()
+
+    given = torch.load(pretrained / "model.pt", weights_only=True)
+    still = weights(learning_rate=0.0, output_dir=str(tmp_path / "still"))
+    assert all(torch.equal(still[name], given[name]) for name in given)
+    once = weights()
+    assert any(not torch.equal(once[name], given[name]) for name in given)
+    again = weights()  # nothing is left to do, and the given weights do not take the trained ones' place
+    assert all(torch.equal(again[name], once[name]) for name in given)
+
+
 def test_several_processes_train_one_network(tiny, tmp_path):
     files = f"['{CONFIGS}/train.json','{CONFIGS}/multi_gpu_train.json']"
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
@@ -374,9 +392,9 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
 def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with():
     delta = config("baselines/rare_unet_paper.json")
     pyramid = delta["train#random_transforms"][0]
-    coarse = delta["validate#preprocessing#transforms"][-1]
+    coarse = delta["coarse_scan"]
     assert {k: pyramid[k] for k in ("image_mode", "label_mode")} == {k: coarse[k] for k in ("image_mode", "label_mode")}
-    assert delta["validate#preprocessing#transforms"][:-1] == delta["train#deterministic_transforms"]
+    assert delta["validate#preprocessing#transforms"] == "$@train#deterministic_transforms + [@coarse_scan]"
 
 
 @pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
