@@ -116,7 +116,8 @@ def tried_commands() -> str:
 def published(only_unseen: bool) -> str:
     """The authors' models and ours on their test volumes, in their protocol, case by case."""
     folder = RESULTS / "paper_split"
-    if not (folder / "rare_unet" / "per_case.csv").exists():
+    first = next(iter(PAPER_SPLIT))
+    if not (folder / first / "per_case.csv").exists():
         return "(not measured yet)"
     validation = set(json.loads((BUNDLE / "configs/splits.json").read_text())["validation"])
     grids = {"native_nearest": "native", "full": "full"}  # their labels, our answers read by the same rule
@@ -125,11 +126,11 @@ def published(only_unseen: bool) -> str:
         found = [r for r in read_rows(folder / name / "per_case.csv") if not (only_unseen and r["case"] in validation)]
         return [{**r, "grid": grids[r["grid"]]} for r in found if r["grid"] in grids] if name in PAPER_SPLIT else found
 
-    ours = read("rare_unet")
+    ours = read(first)
     cases = {r["case"] for r in ours}
     lines = []
     measured = sorted(p.parent.name for p in folder.glob("*/per_case.csv"))
-    names = sorted(measured, key=lambda name: name not in PAPER_SPLIT)  # ours first
+    names = [*(n for n in PAPER_SPLIT if n in measured), *(n for n in measured if n not in PAPER_SPLIT)]  # ours first
     found_by = {PAPER_SPLIT.get(name, name): read(name) for name in names}
     for grid in ("native", "full"):
         for name, found in found_by.items():

@@ -397,6 +397,16 @@ def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained
     assert delta["validate#preprocessing#transforms"] == "$@train#deterministic_transforms + [@coarse_scan]"
 
 
+def test_the_authors_recipe_stops_when_it_no_longer_improves(tiny, tmp_path):
+    files = ["baselines/paper_network.json", "baselines/rare_unet_paper.json"]
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
+    still = {"early_stop#patience": 2, "learning_rate": 0.0, "max_epochs": 9}
+    workflow = run("train.json", *files, workflow_type="train", **still, **paths, **SMALL)
+    assert (
+        workflow.parser.get_parsed_content("train#trainer").state.epoch == 3
+    )  # the first, and two that were no better
+
+
 @pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
 def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, level):
     def used(net, level):
