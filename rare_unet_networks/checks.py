@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -92,15 +92,27 @@ class CheckLabeld(MapTransform):
         keys: labels, shape (1, D, H, W), as loaded.
         image_key: the image on whose grid they have to lie.
         num_classes: classes, background included.
+        spacing: voxel size a labelled scan must have, mm; scans of coarser levels are made from it.
+        tolerance: fraction by which an axis may be off.
 
     Raises:
-        ValueError: when shape or affine differ from the image's, or a value is none of 0 to ``num_classes - 1``.
+        ValueError: when shape or affine differ from the image's, a value is none of 0 to ``num_classes - 1``, or the
+            voxels have another size.
     """
 
-    def __init__(self, keys: KeysCollection, image_key: str, num_classes: int) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        image_key: str,
+        num_classes: int,
+        spacing: Sequence[float] | None = None,
+        tolerance: float = 0.1,
+    ) -> None:
         super().__init__(keys)
         self.image_key = image_key
         self.num_classes = num_classes
+        self.spacing = spacing
+        self.tolerance = tolerance
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         for key in self.keys:
@@ -113,6 +125,12 @@ class CheckLabeld(MapTransform):
             raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
         if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
+        found_spacing = spacing_of(label.affine, label.ndim - 1)
+        if self.spacing and any(abs(s / t - 1) > self.tolerance for s, t in zip(found_spacing, self.spacing)):
+            raise ValueError(
+                f"a labelled scan must have voxels of {by(self.spacing)} mm, from which coarse scans are made, got "
+                f"{by(found_spacing)}: resample it and its label first"
+            )
         found = set(torch.unique(label.as_tensor()).tolist())
         if not found <= set(range(self.num_classes)):
             raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")

@@ -13,6 +13,7 @@ __all__ = ["at_levels", "case_name", "input_datalist", "msd_datalist"]
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
 POSTFIX = "_seg"
+NAMED = 10  # absent cases that a warning names
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
 
@@ -59,6 +60,10 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
     if not cases:
         raise ValueError(f"none of the {len(wanted)} cases of split {split!r} is in {root}.")
     logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
+    absent = sorted(wanted - set(cases))
+    if absent:
+        names = ", ".join(absent[:NAMED]) + (f" and {len(absent) - NAMED} more" if len(absent) > NAMED else "")
+        logger.warning(f"split {split}: no image or no label of {names}")
     return [{"image": str(images[c]), "label": str(labels[c]), "case": c} for c in cases]
 
 

@@ -105,8 +105,8 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
         as_is, mirrored = doubt.chunk(2)
         for a, m in zip(as_is.tolist(), mirrored.tolist()):
-            chosen = "its mirror image" if m < a else "the scan as it is"
-            logger.info(f"{self._name(inputs)}{chosen} is the side the network knows (doubt {m:.2f}, as it is {a:.2f})")
+            chosen = "mirrored" if m < a else "not mirrored"
+            logger.info(f"{self._name(inputs)}{chosen}: less in doubt (as it is {a:.2f}, mirrored {m:.2f})")
         return mirrored < as_is
 
     def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:

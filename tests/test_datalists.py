@@ -93,3 +93,16 @@ def test_ill_input_is_an_error(tmp_path, files, match):
             (folder / name).touch()
     with pytest.raises(ValueError, match=match):
         input_datalist(str(folder))
+
+
+def test_cases_of_a_split_that_are_absent_are_named(tmp_path, caplog):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "here.nii.gz").touch()
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["here", *(f"gone{i:02d}" for i in range(12))]}))
+    msd_datalist(str(tmp_path), str(tmp_path / "splits.json"), "train")
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert (
+        warning
+        == "split train: no image or no label of " + ", ".join(f"gone{i:02d}" for i in range(10)) + " and 2 more"
+    )

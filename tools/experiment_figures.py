@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def draw_cases(answers: Mapping[str, Mapping[str, np.ndarray]], case: str, index
                 axis.text(0.5, 0.5, "–", transform=axis.transAxes, ha="center", color="white")
             axis.contour(label.T > 0, levels=[0.5], colors="white", linewidths=0.8)
             if column == 0:
-                axis.set_ylabel(title.replace(", ", ",\n"), fontsize=8)
+                axis.set_ylabel(textwrap.fill(title, 22), fontsize=7)
             if row == 0:
                 axis.set_title(f"{2**column} mm", fontsize=10)
     figure.suptitle(

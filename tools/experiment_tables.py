@@ -58,23 +58,22 @@ def by_scale(measure: str, grid: str, names: list[str] | None = None, digits: in
     for n in names:
         cells = []
         for i, entry in enumerate(entries[n]):
-            rivals = [entries[m][i]["mean"] for m in names if entries[m][i] and not models()[m].get("no_network")]
-            bold = best and entry and rivals and entry["mean"] == max(rivals) and not models()[n].get("no_network")
+            rivals = [entries[m][i]["mean"] for m in names if entries[m][i] and not models()[m].get("apart")]
+            bold = best and entry and rivals and entry["mean"] == max(rivals) and not models()[n].get("apart")
             cells.append(f"**{cell(entry, digits)}**" if bold else cell(entry, digits))
         lines.append([models()[n]["title"], *cells])
     return table(["", *HEADS.values(), "average"], lines)
 
 
 def by_class(grid: str) -> str:
-    """The paper's Table 4: a line per model and scale, a column per class."""
+    """The paper's Table 4: a line per model, a column per scale, the classes' means side by side."""
+    columns = [*SCALES, "average"]
     lines = []
-    for scale in [*SCALES, "average"]:
-        for name, entry in models().items():
-            found = [summary(name).get(("dice", grid, c, scale)) for c in CLASSES]
-            if all(found):
-                words = HEADS.get(scale, "average over scales")
-                lines.append([f"{entry['title']}, {words}", *map(cell, found)])
-    return table(["", *CLASSES], lines)
+    for name, entry in models().items():
+        found = [[summary(name).get(("dice", grid, c, scale)) for c in CLASSES] for scale in columns]
+        cells = [" / ".join(f"{e['mean']:.3f}" if e else "–" for e in of_scale) for of_scale in found]
+        lines.append([entry["title"], *cells])
+    return table([" / ".join(CLASSES), *HEADS.values(), "average"], lines)
 
 
 def differences(grid: str) -> str:
@@ -82,7 +81,7 @@ def differences(grid: str) -> str:
     lines = []
     for ours in (name for name in OURS if name in models()):
         for name, entry in models().items():
-            if name in OURS or entry.get("no_network"):
+            if name in OURS or entry.get("apart") or entry.get("weights_of") in OURS:
                 continue
             found = {d["scale"]: d for d in paired_differences(rows(ours), rows(name), subject) if d["grid"] == grid}
             cells = [interval(found[s]) if s in found else "–" for s in SCALES]
@@ -184,7 +183,7 @@ def step() -> str:
     return table(["threads", "level 0 alone", "all levels", "mean of the recipe's draws"], lines)
 
 
-README_MODELS = ["rare_unet", "unet_aug_full_up", "mean_shape"]
+README_MODELS = ["rare_unet", "rare_unet_60", "unet_aug_full_up", "mean_shape"]
 TABLES = {
     "native": lambda: by_scale("dice", "native"),
     "full": lambda: by_scale("dice", "full"),

@@ -4,7 +4,8 @@
     pip install '.[docs]' && python tools/make_experiment.py
 
 Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their
-order, titles and commands; short trainings likewise in docs/experiment/ablations. Tables go between
+order, titles and commands (``apart``: no network, or other scans, so neither bold nor in a difference; ``weights_of``:
+the row whose weights they are); short trainings likewise in docs/experiment/ablations. Tables go between
 ``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md, README.md and the bundle's README; the
 metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
 """

@@ -67,7 +67,7 @@ def main() -> None:
         column[3].set(xticks=[], yticks=[], facecolor="black")
         mm = 2 ** item["level"]
         column[0].set_title(f"{mm} mm: enters level {item['level']}", fontsize=10)
-    names = ("scan", "RARE-UNet", "label (majority of blocks)", "RARE-UNet at 1 mm, outline: label")
+    names = ("scan", "RARE-UNet", "label\n(majority of blocks)", "RARE-UNet at 1 mm\n(outline: label)")
     for axis, name in zip(axes[:, 0], names):
         axis.set_ylabel(name, fontsize=10)
     figure.suptitle(f"{args.case}, sagittal: anterior (orange) and posterior (blue) hippocampus", fontsize=11)

@@ -120,6 +120,21 @@ def test_finetuning_starts_from_given_weights_and_goes_on_from_its_own(tiny, tra
     assert any(not torch.equal(once[name], given[name]) for name in given)
     again = weights()  # nothing is left to do, and the given weights do not take the trained ones' place
     assert all(torch.equal(again[name], once[name]) for name in given)
+    assert (tmp_path / "finetuned.pt").exists() and not (tmp_path / "model.pt").exists()
+
+
+def test_finetuning_in_the_folder_of_a_training_is_another_training(tiny, trained, tmp_path):
+    _, pretrained = trained
+    folder = tmp_path / "used"
+    shutil.copytree(pretrained, folder)
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(folder))
+    options = dict(checkpoint=str(folder / "model.pt"), max_epochs=1, learning_rate=0.0, **paths, **SMALL)
+    workflow = run("train.json", "finetune.json", workflow_type="train", **options)
+    given = torch.load(pretrained / "model.pt", weights_only=True)
+    found = workflow.parser.get_parsed_content("network_def").state_dict()
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    left = torch.load(folder / "model.pt", weights_only=True)
+    assert all(torch.equal(left[name], given[name]) for name in given)
 
 
 def test_several_processes_train_one_network(tiny, tmp_path):
