@@ -31,4 +31,4 @@ from .thick_slices import RandThickSlicesd
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"

@@ -92,7 +92,7 @@ class CheckLabeld(MapTransform):
         keys: labels, shape (1, D, H, W), as loaded.
         image_key: the image on whose grid they have to lie.
         num_classes: classes, background included.
-        spacing: voxel size a labelled scan must have, mm; scans of coarser levels are made from it.
+        spacing: voxel size a labelled scan must have, mm, in the order of its axes; coarser scans are made from it.
         tolerance: fraction by which an axis may be off.
 
     Raises:
@@ -126,10 +126,12 @@ class CheckLabeld(MapTransform):
         if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
         found_spacing = spacing_of(label.affine, label.ndim - 1)
-        if self.spacing and any(abs(s / t - 1) > self.tolerance for s, t in zip(found_spacing, self.spacing)):
+        # A little slack, as affines are often stored in float32; NaN is not within it.
+        near = [abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(found_spacing, self.spacing or found_spacing)]
+        if self.spacing and not all(near):
             raise ValueError(
-                f"a labelled scan must have voxels of {by(self.spacing)} mm, from which coarse scans are made, got "
-                f"{by(found_spacing)}: resample it and its label first"
+                f"a labelled scan must have voxels of {by(self.spacing)} mm (to {self.tolerance:.0%}), from which "
+                f"coarse scans are made, got {by(found_spacing)}: resample it and its label first"
             )
         found = set(torch.unique(label.as_tensor()).tolist())
         if not found <= set(range(self.num_classes)):

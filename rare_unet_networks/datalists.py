@@ -13,7 +13,7 @@ __all__ = ["at_levels", "case_name", "input_datalist", "msd_datalist"]
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
 POSTFIX = "_seg"
-NAMED = 10  # absent cases that a warning names
+FEW = 5  # absent cases that are warned of, with their names
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
 
@@ -38,7 +38,8 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
         split: name of the split.
 
     Returns:
-        items with ``image``, ``label`` (paths) and ``case``, of the cases that are present.
+        items with ``image``, ``label`` (paths) and ``case``, of the cases that are present. A few absent ones are
+        warned of.
 
     Raises:
         ValueError: when a folder is missing, the split is unknown, or none of its cases is present.
@@ -62,8 +63,11 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
     logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
     absent = sorted(wanted - set(cases))
     if absent:
-        names = ", ".join(absent[:NAMED]) + (f" and {len(absent) - NAMED} more" if len(absent) > NAMED else "")
-        logger.warning(f"split {split}: no image or no label of {names}")
+        # A few are a slip in the list or a file gone astray; many mean that this is a part of the dataset.
+        logger.log(
+            logging.WARNING if len(absent) <= FEW else logging.INFO,
+            f"split {split}: no image or no label of {', '.join(absent[:FEW])}{', …' if len(absent) > FEW else ''}",
+        )
     return [{"image": str(images[c]), "label": str(labels[c]), "case": c} for c in cases]
 
 

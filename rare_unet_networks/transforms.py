@@ -38,7 +38,7 @@ def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
 
 
 def _check_modes(image_mode: str = "mean", label_mode: str = "majority") -> None:
-    if image_mode not in IMAGE_MODES:
+    if not isinstance(image_mode, str) or image_mode not in IMAGE_MODES:
         raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {image_mode!r}.")
     if label_mode not in LABEL_MODES:
         raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {label_mode!r}.")

@@ -54,6 +54,28 @@ def test_every_result_is_listed(experiment):
     assert {p.parent.name for p in experiment.RESULTS.glob("ablations/*/per_case.csv")} <= set(tried)
 
 
+ENTRY = {"title", "given", "train", "evaluate", "benchmark", "weights_of", "apart"}
+
+
+def test_entries_have_known_keys_and_weights_of_rows_that_exist(experiment):
+    for folder in ("", "ablations"):
+        entries = json.loads((experiment.RESULTS / folder / "models.json").read_text())
+        for name, entry in entries.items():
+            assert set(entry) <= ENTRY and entry["title"] and entry["evaluate"], name
+            assert entry.get("weights_of") in (None, *entries), name
+
+
+def test_what_is_set_apart_is_neither_bold_nor_in_a_difference():
+    tables = tool("experiment_tables")
+    apart = [entry["title"] for entry in tables.models().values() if entry.get("apart")]
+    assert apart
+    for title in apart:
+        assert all(
+            "**" not in line for line in tables.by_scale("dice", "full").splitlines() if line.startswith(f"| {title} |")
+        )
+        assert title not in tables.differences("full")
+
+
 COMMANDS = [
     (f"{folder}{name}", line)
     for folder in ("", "ablations/")

@@ -71,7 +71,9 @@ def by_class(grid: str) -> str:
     lines = []
     for name, entry in models().items():
         found = [[summary(name).get(("dice", grid, c, scale)) for c in CLASSES] for scale in columns]
-        cells = [" / ".join(f"{e['mean']:.3f}" if e else "–" for e in of_scale) for of_scale in found]
+        if not any(map(any, found)):
+            continue
+        cells = [" / ".join(cell(e and {**e, "sd": math.nan}) for e in of_scale) for of_scale in found]
         lines.append([entry["title"], *cells])
     return table([" / ".join(CLASSES), *HEADS.values(), "average"], lines)
 

@@ -63,3 +63,12 @@ def tiny(tmp_path_factory):
         nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / f"{case}.nii.gz")
     (root / "splits.json").write_text(json.dumps(cases))
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    """A small network after two epochs of one iteration each."""
+    output = tmp_path_factory.mktemp("trained")
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(output))
+    workflow = run("train.json", workflow_type="train", max_epochs=2, **paths, **SMALL)
+    return workflow, output

@@ -120,7 +120,7 @@ def test_no_property_of_an_inference_workflow_is_missing(name, tmp_path):
 def test_splits_share_no_subject():
     splits = config("splits.json")
     assert {k: len(v) for k, v in splits.items()} == {
-        "train": 166, "validation": 42, "test": 52, "paper_train": 148, "paper_test": 52
+        "train": 166, "validation": 42, "test": 52, "paper_train": 148, "paper_test": 52, "paper_compared": 43
     }  # fmt: skip
 
     def subjects(name):  # volumes 2k - 1 and 2k are one person's
@@ -129,3 +129,4 @@ def test_splits_share_no_subject():
     assert not subjects("train") & subjects("validation")
     assert not (subjects("train") | subjects("validation")) & subjects("test")
     assert not subjects("paper_train") & subjects("paper_test")
+    assert set(splits["paper_compared"]) == set(splits["paper_test"]) - set(splits["test"])

@@ -17,7 +17,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 from rare_unet_networks import Coarsend, answer_key
 
 from ..test_rare_unet import leaves_run
-from .conftest import CONFIGS, SAMPLE, SMALL, command, config, run
+from .conftest import CONFIGS, SAMPLE, SMALL, command, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
@@ -30,15 +30,6 @@ def read(path):
 
 def small_options(tiny, tmp_path):
     return dict(dataset_dir=tiny, splits_file=tiny / "splits.json", output_dir=tmp_path, **SMALL)
-
-
-@pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory):
-    """A small network after two epochs of one iteration each."""
-    output = tmp_path_factory.mktemp("trained")
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(output))
-    workflow = run("train.json", workflow_type="train", max_epochs=2, **paths, **SMALL)
-    return workflow, output
 
 
 def test_training_validates_every_scale_and_class_and_keeps_the_best_weights(trained):
@@ -102,39 +93,6 @@ def test_the_best_weights_survive_a_resume(tiny, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"the best")
     run("train.json", workflow_type="train", max_epochs=2, **paths)
     assert (tmp_path / "model.pt").read_bytes() == b"the best"
-
-
-def test_finetuning_starts_from_given_weights_and_goes_on_from_its_own(tiny, trained, tmp_path):
-    _, pretrained = trained
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
-    options = dict(checkpoint=str(pretrained / "model.pt"), max_epochs=1, **paths, **SMALL)
-
-    def weights(**changed):
-        workflow = run("train.json", "finetune.json", workflow_type="train", **{**options, **changed})
-        return workflow.parser.get_parsed_content("network_def").state_dict()
-
-    given = torch.load(pretrained / "model.pt", weights_only=True)
-    still = weights(learning_rate=0.0, output_dir=str(tmp_path / "still"))
-    assert all(torch.equal(still[name], given[name]) for name in given)
-    once = weights()
-    assert any(not torch.equal(once[name], given[name]) for name in given)
-    again = weights()  # nothing is left to do, and the given weights do not take the trained ones' place
-    assert all(torch.equal(again[name], once[name]) for name in given)
-    assert (tmp_path / "finetuned.pt").exists() and not (tmp_path / "model.pt").exists()
-
-
-def test_finetuning_in_the_folder_of_a_training_is_another_training(tiny, trained, tmp_path):
-    _, pretrained = trained
-    folder = tmp_path / "used"
-    shutil.copytree(pretrained, folder)
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(folder))
-    options = dict(checkpoint=str(folder / "model.pt"), max_epochs=1, learning_rate=0.0, **paths, **SMALL)
-    workflow = run("train.json", "finetune.json", workflow_type="train", **options)
-    given = torch.load(pretrained / "model.pt", weights_only=True)
-    found = workflow.parser.get_parsed_content("network_def").state_dict()
-    assert all(torch.equal(found[name], given[name]) for name in given)
-    left = torch.load(folder / "model.pt", weights_only=True)
-    assert all(torch.equal(left[name], given[name]) for name in given)
 
 
 def test_several_processes_train_one_network(tiny, tmp_path):
@@ -404,12 +362,19 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
     assert described[0] == described[1] and described[0][3] == "as_is"
 
 
-def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with():
-    delta = config("baselines/rare_unet_paper.json")
-    pyramid = delta["train#random_transforms"][0]
-    coarse = delta["coarse_scan"]
-    assert {k: pyramid[k] for k in ("image_mode", "label_mode")} == {k: coarse[k] for k in ("image_mode", "label_mode")}
-    assert delta["validate#preprocessing#transforms"] == "$@train#deterministic_transforms + [@coarse_scan]"
+def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with(tiny, tmp_path):
+    files = ["baselines/paper_network.json", "baselines/rare_unet_paper.json"]
+    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
+    parser = run("train.json", *files, workflow_type="train", run=False, **paths).parser
+    train, validate = (parser.get_parsed_content(f"{key}#preprocessing") for key in ("train", "validate"))
+    item = parser.get_parsed_content("train_data")[0]
+    pyramid = train(item)
+    for level in range(4):
+        scan = validate({**item, "level": level})
+        for key in ("image", "label"):
+            size = scan[key].shape[1:]  # the pyramid's is padded at its end
+            seen = pyramid[f"{key}_{level}"][:, : size[0], : size[1], : size[2]]
+            torch.testing.assert_close(seen.as_tensor(), scan[key].as_tensor())
 
 
 def test_the_authors_recipe_stops_when_it_no_longer_improves(tiny, tmp_path):
