@@ -1,7 +1,7 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
 from .baselines import MeanShapeInferer, PadInferer, PredictionsInferer
-from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead
+from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead, recomputing
 from .checks import CheckLabeld, CheckScand
 from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
@@ -21,12 +21,14 @@ from .handlers import (
     last_epoch,
 )
 from .inferers import ResolutionRoutingInferer
-from .levels import Levels, Route
+from .levels import Levels, Route, scale_name
 from .losses import RAREUNetLoss
-from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, summarise, volume_error_per_class
+from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, volume_error_per_class
 from .mirror import MirrorRoutingInferer
+from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .summaries import summarise
 from .thick_slices import RandThickSlicesd
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter

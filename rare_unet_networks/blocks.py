@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.networks.blocks import Convolution, SubpixelUpsample, UpSample
 from monai.networks.utils import icnr_init
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ConvStack", "DecoderHead", "GatewayBlock", "SubpixelHead"]
+__all__ = ["ConvStack", "DecoderHead", "GatewayBlock", "SubpixelHead", "recomputing"]
 
 
 class ConvStack(nn.Sequential):
     """``num_convs`` times (convolution 3 with bias, normalisation, activation), without change of the grid.
+
+    With ``recompute`` set (:py:func:`recomputing`) a training step keeps its input only and computes the rest again in
+    the backward pass.
 
     Args:
         spatial_dims: 2 or 3.
@@ -25,6 +30,8 @@ class ConvStack(nn.Sequential):
     Raises:
         ValueError: when ``num_convs`` is below 1.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -51,6 +58,22 @@ class ConvStack(nn.Sequential):
                 for i in range(num_convs)
             )
         )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this alone decides
+            if self.recompute and torch.is_grad_enabled():
+                return checkpoint(super().forward, x, use_reentrant=False)
+        for block in self:
+            x = block(x)
+        return x
+
+
+def recomputing(network: nn.Module, on: bool = True) -> nn.Module:
+    """Gradient checkpointing: has all :py:class:`ConvStack` of a network recompute, for less memory and more time."""
+    for module in network.modules():
+        if isinstance(module, ConvStack):
+            module.recompute = on
+    return network
 
 
 class GatewayBlock(ConvStack):

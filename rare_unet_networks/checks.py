@@ -41,6 +41,9 @@ class CheckScand(MapTransform):
         channels: number of channels expected.
         spatial_dims: number of spatial axes expected.
         max_extent: warn if the field of view is longer than this on an axis, mm.
+        max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels has more volume than this,
+            litres: a head with its skull where a brain without was expected.
+        empty_channels: let channels without contrast pass as long as one has some: modalities that are missing.
 
     Raises:
         ValueError: on a wrong number of channels or axes, voxels that are not finite, no contrast, or an affine whose
@@ -48,12 +51,20 @@ class CheckScand(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, channels: int = 1, spatial_dims: int = 3, max_extent: float | None = None
+        self,
+        keys: KeysCollection,
+        channels: int = 1,
+        spatial_dims: int = 3,
+        max_extent: float | None = None,
+        max_foreground: float | None = None,
+        empty_channels: bool = False,
     ) -> None:
         super().__init__(keys)
         self.channels = channels
         self.spatial_dims = spatial_dims
         self.max_extent = max_extent
+        self.max_foreground = max_foreground
+        self.empty_channels = empty_channels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         for key in self.keys:
@@ -68,20 +79,33 @@ class CheckScand(MapTransform):
             raise ValueError(f"expected {self.channels} channel(s), got {scan.shape[0]}")
         if not torch.isfinite(scan).all():
             raise ValueError("the scan has voxels that are NaN or infinite")
-        for channel in scan:
-            low, high = (float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5]))
-            if low == high:
-                raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {low:g})")
+        ranges = [[float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5])] for channel in scan]
+        flat = [low for low, high in ranges if low == high]
+        if flat and (not self.empty_channels or len(flat) == len(ranges)):
+            raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {flat[0]:g})")
         spacing = spacing_of(scan.affine, self.spatial_dims)
         if not all(math.isfinite(s) and s > 0 for s in spacing):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
         if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
             logger.warning(f"{_name(scan)}: the file does not say how it is oriented, left and right may be swapped")
+        self._warn_of_skull(scan, ranges, math.prod(spacing))
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
             logger.warning(
                 f"{_name(scan)}: field of view {by(extent)} mm, the network was trained on "
                 f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
+            )
+
+    def _warn_of_skull(self, scan: MetaTensor, ranges: list[list[float]], voxel: float) -> None:
+        if self.max_foreground is None:
+            return
+        lowest = [float(channel.min()) for channel in scan]
+        bright = [c > m + (high - m) / 20 for c, m, (_, high) in zip(scan.as_tensor(), lowest, ranges)]
+        litres = float(torch.stack(bright).any(dim=0).sum()) * voxel / 1e6
+        if litres > self.max_foreground:
+            logger.warning(
+                f"{_name(scan)}: {litres:.1f} l of the scan are not background, a brain has at most "
+                f"{self.max_foreground:g}: the network was trained on brains whose skull was removed, remove it first."
             )
 
 

@@ -23,9 +23,26 @@ def case_name(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def _niftis(folder: Path) -> list[Path]:
+def _niftis(folder: Path, recursive: bool = False) -> list[Path]:
     """NIfTI files of a folder, without hidden ones (the Decathlon's archives hold ``._`` files)."""
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+    files = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(p for p in files if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+
+
+def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
+    """The file itself, or the scans of a folder, without earlier answers (``*_seg``).
+
+    Raises:
+        ValueError: when the path does not exist or holds no NIfTI file.
+    """
+    if not source.exists():
+        raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
+    files = [source]
+    if source.is_dir():
+        files = [p for p in _niftis(source, recursive) if not case_name(p).endswith(POSTFIX)]
+    if not files:
+        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
+    return files
 
 
 def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[str, str]]:
@@ -90,13 +107,7 @@ def input_datalist(path: str) -> list[dict[str, str]]:
         ValueError: when the path does not exist or holds no NIfTI file.
     """
     source = Path(str(path))
-    if not source.exists():
-        raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
-    files = _niftis(source) if source.is_dir() else [source]
-    if source.is_dir():
-        files = [p for p in files if not case_name(p).endswith(POSTFIX)]
-    if not files:
-        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
+    files = find_niftis(source)
     items = [{"image": str(p), "case": case_name(p)} for p in files]
     cases = Counter(item["case"] for item in items)
     for item in items:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,12 +35,20 @@ class GuardedDataset(Dataset):
         self.name_key = name_key
 
     def __getitem__(self, index: int) -> dict:
-        if FAILURE in self.data[index]:
-            return {key: self.data[index][key] for key in (FAILURE, self.name_key)}
+        item = self.data[index]
+        if FAILURE in item:
+            return {FAILURE: item[FAILURE], self.name_key: self._name(item)}
         try:
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return {FAILURE: innermost_reason(error), self.name_key: str(self.data[index][self.name_key])}
+            return {FAILURE: innermost_reason(error), self.name_key: self._name(item)}
+
+    def _name(self, item: dict) -> str:
+        """The file of an item; of one with a file per modality their folder and the case."""
+        path = item[self.name_key]
+        if isinstance(path, Mapping):
+            return str(Path(next(iter(path.values()))).parent / str(item.get("case", "")))
+        return str(path)
 
 
 class GuardedEvaluator(SupervisedEvaluator):

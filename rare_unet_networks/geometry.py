@@ -8,7 +8,16 @@ import torch
 from monai.data.utils import affine_to_spacing
 from torch.nn import functional as F
 
-__all__ = ["LINEAR", "by", "rescaled_affine", "spacing_of", "symmetric_core", "symmetric_margins", "symmetric_pad"]
+__all__ = [
+    "LINEAR",
+    "by",
+    "extent_of",
+    "rescaled_affine",
+    "spacing_of",
+    "symmetric_core",
+    "symmetric_margins",
+    "symmetric_pad",
+]
 
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
 
@@ -22,6 +31,15 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
     """Voxel size in mm of an affine; a degenerate axis is 0 (MONAI's default would call it 1)."""
     affine = torch.as_tensor(affine, dtype=torch.float64)
     return affine_to_spacing(affine, spatial_dims, suppress_zeros=False).tolist()
+
+
+def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least and largest coordinates (mm) of a grid's corners, to the outer faces of its voxels."""
+    ends = [torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in spatial_size]
+    corners = torch.cartesian_prod(*ends)
+    affine = torch.as_tensor(affine, dtype=torch.float64)
+    points = corners @ affine[:-1, :-1].T + affine[:-1, -1]
+    return points.amin(dim=0), points.amax(dim=0)
 
 
 def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:

@@ -24,6 +24,17 @@ __all__ = ["ResolutionRoutingInferer"]
 
 logger = logging.getLogger(__name__)
 OUTPUTS = ("native", "full", "both")
+CERTAIN = 20.0  # a logit that leaves the other classes less than 1e-17 of the probability, and fits into float16
+
+
+def _surrounded(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
+    """``logits`` in a larger grid of ``spatial_size`` voxels where ``box`` says; around them background is certain."""
+    if tuple(logits.shape[2:]) == tuple(spatial_size):
+        return logits
+    whole = logits.new_full((*logits.shape[:2], *spatial_size), -CERTAIN)
+    whole[:, 0] = CERTAIN
+    whole[(..., *box)] = logits
+    return whole
 
 
 class ResolutionRoutingInferer(Inferer):
@@ -32,10 +43,11 @@ class ResolutionRoutingInferer(Inferer):
     1. The level is chosen by :py:meth:`rare_unet_networks.Levels.route` and logged with its reason.
     2. Axes more than the tolerance (10 %) off the level's spacing are resampled linearly, smoothed first where they
        get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
-    3. The grid is padded to what the level can process, and the one path is run: ``network(x, level=level)``.
-    4. The logits are cut to the grid before padding. With ``output="native"`` they come back linearly to the input's
-       grid, with ``output="full"`` they stay on the grid of level 0, over the same extent, with its affine.
-       ``output="both"`` gives both for one forward pass.
+    3. With ``crop_foreground`` the box of what is not background is cut out. The grid is padded to what the level can
+       process, and the one path is run: ``network(x, level=level)``.
+    4. The logits are cut to the grid before padding; outside the box the answer is background. With
+       ``output="native"`` they come back linearly to the input's grid, with ``output="full"`` they stay on the grid of
+       level 0, over the same extent, with its affine. ``output="both"`` gives both for one forward pass.
 
     With one level it is a U-Net fed the scan resampled to full resolution.
 
@@ -48,6 +60,8 @@ class ResolutionRoutingInferer(Inferer):
         overlap: overlap of the windows, 0 to below 1.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
         output: ``"native"``, ``"full"`` or ``"both"``; for the last two the network must answer on the level 0 grid.
+        crop_foreground: whether only the box of voxels that differ from ``cval`` in any channel is computed: of a
+            scan whose background was set to one value, such as a brain without its skull.
 
     Raises:
         ValueError: when ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
@@ -75,6 +89,7 @@ class ResolutionRoutingInferer(Inferer):
         overlap: float = 0.25,
         cval: float = 0.0,
         output: str = "native",
+        crop_foreground: bool = False,
     ) -> None:
         super().__init__()
         if roi_size is not None:
@@ -90,6 +105,7 @@ class ResolutionRoutingInferer(Inferer):
         self.overlap = overlap
         self.cval = cval
         self.output = output
+        self.crop_foreground = crop_foreground
 
     def route(self, inputs: torch.Tensor) -> Route:
         """The way the inferer sends ``inputs``, shape (B, C, *spatial_size), without running anything."""
@@ -119,7 +135,10 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = resample(plain(inputs), route.resampled_size)
-        x = symmetric_pad(x, route.padded_size, self.cval)
+        box = self._box(x)
+        size = [s.stop - s.start for s in box]
+        padded_size = self.levels.padded_size(size, route.level)
+        x = symmetric_pad(x[(..., *box)], padded_size, self.cval)
         coarse = route.level > 0
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -130,27 +149,38 @@ class ResolutionRoutingInferer(Inferer):
                 return {"pred": native, "pred_full": full}
             return answer
 
-        logits = predict(x) if self._fits(route) else self._slide(x, predict)
+        def uncut(logits: torch.Tensor, scale: int) -> torch.Tensor:
+            """On the whole grid of the level, or on one ``scale`` times as fine: no padding, background around."""
+            logits = logits[(..., *symmetric_core(size, padded_size, scale))]
+            return _surrounded(
+                logits, [slice(s.start * scale, s.stop * scale) for s in box], [n * scale for n in route.resampled_size]
+            )
+
+        logits = predict(x) if self._fits(padded_size) else self._slide(x, predict)
+        found = logits if isinstance(logits, dict) else dict.fromkeys(("pred", "pred_full"), logits)
         if self.output == "native":
-            return self._on_scan(logits, route, inputs)
+            return self._on_scan(uncut(found["pred"], 1), route, inputs)
+        full = like_scan(uncut(found["pred_full"], 2**route.level), inputs)
         if self.output == "full":
-            return self._on_level_0(logits, route, inputs)
-        found = logits if isinstance(logits, dict) else {"pred": logits, "pred_full": logits}
-        both = {"pred_full": self._on_level_0(found["pred_full"], route, inputs)}
-        if route.resampled_size == route.spatial_size:
-            both["pred"] = self._on_scan(found["pred"], route, inputs)
-        return both
+            return full
+        if route.resampled_size != route.spatial_size:
+            return {"pred_full": full}
+        return {"pred_full": full, "pred": self._on_scan(uncut(found["pred"], 1), route, inputs)}
+
+    def _box(self, x: torch.Tensor) -> list[slice]:
+        """Of what is to be computed: all of it, or the box of the foreground of all members."""
+        whole = [slice(0, n) for n in x.shape[2:]]
+        found = (x != self.cval).flatten(0, 1).any(dim=0).nonzero() if self.crop_foreground else ()
+        if not len(found):
+            return whole
+        box = [slice(int(a), int(b) + 1) for a, b in zip(found.amin(dim=0), found.amax(dim=0))]
+        logger.info(f"foreground in {by([s.stop - s.start for s in box])} of {by(x.shape[2:])} voxels")
+        return box
 
     def _on_scan(self, logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
-        logits = logits[(..., *symmetric_core(route.resampled_size, route.padded_size))]
         if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
         return like_scan(logits, inputs)
-
-    @staticmethod
-    def _on_level_0(logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
-        core = symmetric_core(route.resampled_size, route.padded_size, scale=2**route.level)
-        return like_scan(logits[(..., *core)], inputs)
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
         # With one level every coarser scan is far from it, and meant to be upsampled.
@@ -160,8 +190,8 @@ class ResolutionRoutingInferer(Inferer):
                 scan = f"{self._name(inputs)}spacing {by(route.spacing)} mm"
                 logger.warning(f"{scan} is far from the nearest level's, {by(nearest)} mm: do not trust the answer")
 
-    def _fits(self, route: Route) -> bool:
-        return self.roi_size is None or all(n <= r for n, r in zip(route.padded_size, self.roi_size))
+    def _fits(self, padded_size: Sequence[int]) -> bool:
+        return self.roi_size is None or all(n <= r for n, r in zip(padded_size, self.roi_size))
 
     def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any]) -> Any:
         roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]

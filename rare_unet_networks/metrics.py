@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -19,29 +18,11 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
-__all__ = [
-    "KEY",
-    "ROW",
-    "SUMMARY_ROW",
-    "ScaleDice",
-    "dice_per_class",
-    "distance_per_class",
-    "has_scipy",
-    "summarise",
-    "volume_error_per_class",
-]
+from .summaries import KEY, ROW, mean_or_nan, summarise
+
+__all__ = ["ScaleDice", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
 
 logger = logging.getLogger(__name__)
-KEY = ("case", "scale", "grid", "class")
-ROW = (*KEY, "dice", "volume_error", "hd95")  # volume_error in percent of the label's volume, hd95 in mm
-# What is summed up, and how it is read from a row.
-MEASURES = {
-    "dice": lambda row: row["dice"],
-    "volume_error": lambda row: row["volume_error"],
-    "abs_volume_error": lambda row: abs(row["volume_error"]),
-    "hd95": lambda row: row["hd95"],
-}
-SUMMARY_ROW = ("scale", "grid", "class", "measure", "mean", "sd", "n", "left_out")
 # grid -> keys of (prediction, label) in what the evaluator holds after its postprocessing
 GRIDS = {
     "native": ("pred", "label"),
@@ -110,68 +91,9 @@ def has_scipy() -> bool:
     return found
 
 
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else math.nan
-
-
-def _mean_of_defined(values: Sequence[float]) -> float:
-    return _mean([v for v in values if not math.isnan(v)])
-
-
-def _line(
-    scale: Any, grid: str, name: str, measure: str, values: Sequence[float], mean: float | None = None, left: int = 0
-) -> dict[str, Any]:
-    valid = [v for v in values if not math.isnan(v)]
-    sd = stdev(valid) if len(valid) > 1 else math.nan
-    mean = _mean(valid) if mean is None else mean
-    return dict(zip(SUMMARY_ROW, (scale, grid, name, measure, mean, sd, len(valid), left)))
-
-
-def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean, SD and counts of per-case rows.
-
-    The mean of a class is over cases, without those where the measure is undefined (``left_out``; Dice: the class is
-    in neither map); class ``mean`` is the mean over the classes' means, its SD that of the cases' class means, its
-    ``n`` the cases where every class has the measure; scale ``average`` is the mean over the scales' means, its SD that
-    between scales. A class without any value is left out of means of Dice, and makes other means NaN.
-
-    Args:
-        rows: dictionaries with the keys of ``ROW``, those of the measures as far as they were taken.
-
-    Returns:
-        dictionaries with the keys of ``SUMMARY_ROW``, by measure, grid, scale and class.
-    """
-    rows = list(rows)
-
-    def keys(name: str, among: Iterable[dict]) -> list[Any]:
-        return list(dict.fromkeys(row[name] for row in among))
-
-    summary = []
-    for measure, value in MEASURES.items():
-        if not rows or measure.removeprefix("abs_") not in rows[0]:
-            continue
-        # A class that is nowhere has no Dice and is left out; one that was missed everywhere has no distance, and
-        # the mean of the other classes would flatter.
-        over = _mean_of_defined if measure == "dice" else _mean
-        for grid in keys("grid", rows):
-            start, of_grid = len(summary), [r for r in rows if r["grid"] == grid]
-            for scale in keys("scale", of_grid):
-                by_class: dict[str, list[float]] = {}
-                by_case: dict[str, list[float]] = {}
-                for r in (r for r in of_grid if r["scale"] == scale):
-                    by_class.setdefault(r["class"], []).append(value(r))
-                    if not math.isnan(value(r)):
-                        by_case.setdefault(r["case"], []).append(value(r))
-                lines = [_line(scale, grid, c, measure, v, left=sum(map(math.isnan, v))) for c, v in by_class.items()]
-                mean = over([s["mean"] for s in lines])
-                line = _line(scale, grid, "mean", measure, [_mean(v) for v in by_case.values()], mean)
-                whole = sum(len(v) == len(lines) for v in by_case.values())
-                line.update(n=whole, left_out=len({r["case"] for r in of_grid if r["scale"] == scale}) - whole)
-                summary += [*lines, line]
-            for name in [*keys("class", of_grid), "mean"]:
-                means = [s["mean"] for s in summary[start:] if s["class"] == name and s["scale"] != "average"]
-                summary.append(_line("average", grid, name, measure, means, over(means)))
-    return summary
+def _union(labels: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """1 where a map of class indices shows one of ``classes``; keeps a ``MetaTensor``'s affine."""
+    return sum((labels == c) for c in classes) > 0
 
 
 class ScaleDice(Metric):
@@ -187,11 +109,19 @@ class ScaleDice(Metric):
     Args:
         class_names: names of the classes above background, in order.
         distances: whether the rows get surface distances (needs scipy), beside Dice and volume error.
+        regions: unions of classes that are scored as well, each a list of class indices by its name, such as BraTS's
+            whole tumour. Means over classes leave them out.
     """
 
-    def __init__(self, class_names: Sequence[str], distances: bool = False) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        distances: bool = False,
+        regions: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.class_names = list(class_names)
         self.distances = distances
+        self.regions = {name: list(classes) for name, classes in (regions or {}).items()}
         super().__init__()
 
     def reset(self) -> None:
@@ -210,12 +140,17 @@ class ScaleDice(Metric):
                     scale = 0.5 ** int(item["level"])
                     key = (item["case"], scale if scale < 1 else 1, grid)
                     # The engine moves only the keys it knows to its device.
-                    scores = self._scores(item[pred], item[label].to(item[pred].device))
-                    self.rows += [dict(zip(ROW, (*key, n, *s))) for n, s in zip(self.class_names, zip(*scores))]
+                    maps = item[pred], item[label].to(item[pred].device)
+                    self._add(key, self.class_names, *maps)
+                    for name, classes in self.regions.items():
+                        self._add(key, [name], *(_union(m, classes) for m in maps))
 
-    def _scores(self, pred: torch.Tensor, label: torch.Tensor) -> list[list[float]]:
+    def _add(self, key: tuple, names: Sequence[str], pred: torch.Tensor, label: torch.Tensor) -> None:
+        scores = self._scores(pred, label, len(names) + 1)
+        self.rows += [dict(zip(ROW, (*key, name, *of_class))) for name, of_class in zip(names, zip(*scores))]
+
+    def _scores(self, pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[list[float]]:
         """Measures in the order of ``ROW``, each a list by class."""
-        num_classes = len(self.class_names) + 1
         scores = [function(pred, label, num_classes) for function in (dice_per_class, volume_error_per_class)]
         if self.distances:
             spacing = affine_to_spacing(label.affine, label.ndim - 1).tolist()
@@ -229,10 +164,10 @@ class ScaleDice(Metric):
             dist.all_gather_object(gathered, rows)
             # A distributed sampler repeats cases to fill the last batch: count each once.
             rows = list({tuple(r[k] for k in KEY): r for part in gathered for r in part}.values())
-        self.summary = summarise(rows)
+        self.summary = summarise(rows, self.regions)
         means = {(s["grid"], s["scale"], s["class"]): s["mean"] for s in self.summary if s["measure"] == "dice"}
         averages = [means[grid, "average", "mean"] for grid in SELECTED if (grid, "average", "mean") in means]
-        return _mean(averages)
+        return mean_or_nan(averages)
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)

@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
 from .inferers import ResolutionRoutingInferer
-from .metrics import ROW, SUMMARY_ROW, ScaleDice
+from .metrics import ScaleDice
+from .summaries import ROW, SUMMARY_ROW
 
 __all__ = ["DiceReport", "VolumeReport"]
 
@@ -100,7 +101,7 @@ class DiceReport:
     def _overview(self) -> list[list[str]]:
         """The summary's means, a line per grid and scale."""
         means = {(s["grid"], s["scale"], s["class"], s["measure"]): s["mean"] for s in self.metric.summary}
-        columns = [("dice", name) for name in [*self.metric.class_names, "mean"]]
+        columns = [("dice", name) for name in [*self.metric.class_names, "mean", *self.metric.regions]]
         columns += [(m, "mean") for m in dict.fromkeys(key[3] for key in means) if m != "dice"]
         lines = [["grid", "scale", *(f"{measure} {name}" for measure, name in columns)]]
         for grid, scale in dict.fromkeys(key[:2] for key in means):

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.config import PathLike
-from monai.data import NibabelWriter
+from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import SaveImage
 
 from .levels import scale_name
@@ -29,7 +29,8 @@ class AnswerSaver:
 
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
-        self.save = SaveImage(output_ext=".nii.gz", output_dtype=np.uint8, resample=False, print_log=False)
+        options = dict(output_ext=".nii.gz", output_dtype=np.uint8, resample=False, print_log=False)
+        self.save = SaveImage(writer=SameShapeWriter, **options)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
@@ -52,6 +53,9 @@ class SameShapeWriter(NibabelWriter):
     _header: Mapping = {}
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        if isinstance(self.data_obj, MetaTensor):
+            # A label map has no channels: MONAI 1.6 would take its first axis for one if the scan's file had some.
+            self.data_obj.meta["original_channel_dim"] = float("nan")
         super().set_metadata(meta_dict, resample, **options)
         self._header = meta_dict or {}
         if "dim" in self._header:

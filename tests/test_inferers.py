@@ -260,3 +260,36 @@ def test_one_level_is_a_unet_fed_the_upsampled_scan():
 def test_unknown_output_is_refused():
     with pytest.raises(ValueError, match=r"output must be one of .'native', 'full', 'both'., got 'fine'"):
         ResolutionRoutingInferer(LEVELS, output="fine")
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("output", ["native", "full", "both"])
+def test_only_the_box_of_the_foreground_is_computed_and_around_it_is_background(level, output):
+    """A block of 10×7×9 voxels at (3, 4, 5) of an empty scan; the answer is wanted on the scan's whole grid."""
+    seen = []
+
+    def net(x, level=0, output="native"):
+        seen.append(tuple(x.shape[2:]))
+        logits = torch.cat([-x, x], dim=1)  # foreground where the scan is 1
+        fine = torch.nn.functional.interpolate(logits, scale_factor=2**level)
+        return {"native": logits, "full": fine, "both": ([logits], (), [fine])}[output]
+
+    image = scan((32, 32, 32), (2.0**level,) * 3, value=0.0)
+    image[:, :, 3:13, 4:11, 5:14] = 1
+    found = ResolutionRoutingInferer(LEVELS, output=output, crop_foreground=True)(image, net)
+    assert seen == [{0: (32, 16, 16), 1: (16, 8, 16), 2: (12, 8, 12)}[level]]
+    answers = found if output == "both" else {"pred" if output == "native" else "pred_full": found}
+    assert answers.keys() == {"native": {"pred"}, "full": {"pred_full"}, "both": {"pred", "pred_full"}}[output]
+    whole = ResolutionRoutingInferer(LEVELS, output=output)(image, net)
+    for key, logits in answers.items():
+        scale = 2**level if key == "pred_full" else 1
+        expected = image.as_tensor().repeat_interleave(scale, 2).repeat_interleave(scale, 3).repeat_interleave(scale, 4)
+        assert torch.equal(logits.argmax(dim=1, keepdim=True).as_tensor(), expected.long())
+        uncropped = whole[key] if output == "both" else whole
+        assert logits.shape == uncropped.shape and torch.equal(logits.affine, uncropped.affine)
+
+
+def test_a_scan_without_foreground_is_computed_as_a_whole():
+    net = Recorder()
+    ResolutionRoutingInferer(LEVELS, crop_foreground=True)(scan((32, 32, 32), value=0.0), net)
+    assert net.calls[0][0] == (32, 32, 32)

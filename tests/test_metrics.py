@@ -131,3 +131,15 @@ def test_a_case_without_output_is_passed_over():
     engine, metric = Engine(lambda engine, batch: []), ScaleDice(["x"])
     metric.attach(engine, "dice")
     assert math.isnan(engine.run([0]).metrics["dice"])
+
+
+def test_regions_are_scored_as_unions_and_left_out_of_the_mean():
+    item = {"case": "a", "level": 0, "pred": row([0, 1, 1, 2]), "label": row([0, 1, 2, 2])}
+    metric = ScaleDice(["x", "y"], regions={"both": [1, 2], "only_y": [2]})
+    metric.update([item])
+    found = {r["class"]: r["dice"] for r in metric.rows}
+    assert found == pytest.approx({"x": 2 / 3, "y": 2 / 3, "both": 1.0, "only_y": 2 / 3})
+    metric.compute()
+    means = {s["class"]: s for s in metric.summary if s["measure"] == "dice" and s["scale"] == 1}
+    assert means["mean"]["mean"] == pytest.approx(2 / 3) and means["mean"]["n"] == 1
+    assert means["both"]["mean"] == 1.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rare_unet_networks import GatewayBlock, RAREUNet, SubpixelHead
+from rare_unet_networks import GatewayBlock, RAREUNet, SubpixelHead, recomputing
 
 SMALL = dict(in_channels=1, out_channels=3, channels=(4, 8, 12, 16))
 # kwargs, level, input size, output size
@@ -246,3 +246,24 @@ def test_exported_program_answers_as_the_original(net, level):
 def test_gateway_block_keeps_the_grid_and_deep_copies():
     block = GatewayBlock(spatial_dims=3, in_channels=1, out_channels=8, num_convs=4)
     assert len(block) == 4 and copy.deepcopy(block)(torch.rand(1, 1, 6, 4, 5)).shape == (1, 8, 6, 4, 5)
+
+
+def test_recomputing_gives_the_same_gradients_from_less_memory():
+    torch.manual_seed(0)
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), full_convs=1)
+    pyramid = [torch.rand(1, 1, 16 >> d, 16 >> d, 16 >> d) for d in range(2)]
+
+    def gradients():
+        net.zero_grad()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            logits, _, full = net(pyramid)
+        sum(y.square().sum() for y in [*logits, *full]).backward()
+        return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}, sum(kept)
+
+    expected, much = gradients()
+    found, little = recomputing(net) and gradients()
+    assert little < much / 2 and found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+    torch.jit.script(net.eval())(pyramid[0])

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from rare_unet_networks import RAREUNet
 
-from .bundles.conftest import CONFIGS, tiny  # noqa: F401
+from .bundles.conftest import CONFIGS, DATA, tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -175,3 +175,22 @@ def test_figures_are_drawn_from_slices(tmp_path):
     times = {("m", s, "full", "1", "network"): {"seconds": "0.1", "parameters": "5"} for s in ("1", "0.5")}
     figures.draw_time({"m": ("a model", {"model": "m", "output": "full"}, summary)}, times, tmp_path / "6.png")
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("4.png", "6.png"))
+
+
+def test_reference_size_is_the_nearest_power_of_two_of_the_90th_percentile():
+    # 90th percentiles of 11 values 0 … 10 are 9; 45 = 5·9 is nearer to 32 (log2 5.49), 46 would be to 64 (5.52).
+    sizes = [(i, 5 * i, 5.2 * i) for i in range(11)]
+    assert tool("reference_size").reference_size(sizes) == (8, 32, 64)
+
+
+def test_extents_are_in_ras_order_and_in_voxels_of_the_spacing_asked_for(tmp_path):
+    affine = np.array([[0, 0, 2.0, 0], [-1, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 0, 1]])  # axes P, S, R of 1, 3, 2 mm
+    nib.save(nib.Nifti1Image(np.zeros((10, 20, 30), np.int16), affine), tmp_path / "a.nii.gz")
+    assert tool("reference_size").extents([tmp_path / "a.nii.gz"], (1.0, 2.0, 3.0)) == [(60.0, 5.0, 20.0)]
+
+
+@pytest.mark.data
+def test_the_hippocampus_volumes_have_the_papers_reference_size():
+    paths = sorted((DATA / "imagesTr").glob("*.nii.gz"))
+    module = tool("reference_size")
+    assert module.reference_size(module.extents(paths, (1.0, 1.0, 1.0))) == (32, 64, 32)

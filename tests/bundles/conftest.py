@@ -12,7 +12,8 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 REPOSITORY = Path(__file__).parents[2]
-BUNDLE = REPOSITORY / "bundles" / "hippocampus_mri_segmentation"
+BUNDLES = {p.name: p for p in sorted((REPOSITORY / "bundles").iterdir()) if p.is_dir()}
+BUNDLE = BUNDLES["hippocampus_mri_segmentation"]
 CONFIGS = BUNDLE / "configs"
 SAMPLE = BUNDLE / "sample"
 DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
@@ -20,15 +21,15 @@ DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
 SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
 
 
-def config(name):
-    """A config file of the bundle as it stands there."""
-    return json.loads((CONFIGS / name).read_text())
+def config(name, bundle=BUNDLE):
+    """A config file of a bundle as it stands there."""
+    return json.loads((bundle / "configs" / name).read_text())
 
 
-def run(*files, workflow_type="infer", run=True, **overrides):
-    """Runs configs of the bundle in this process; returns the workflow."""
-    overrides = {"bundle_root": str(BUNDLE), **overrides}
-    files = [str(CONFIGS / name) for name in files]
+def run(*files, workflow_type="infer", run=True, bundle=BUNDLE, **overrides):
+    """Runs configs of a bundle in this process; returns the workflow."""
+    overrides = {"bundle_root": str(bundle), **overrides}
+    files = [str(bundle / "configs" / name) for name in files]
     workflow = ConfigWorkflow(files, workflow_type=workflow_type, logging_file=False, **overrides)
     workflow.initialize()
     if run:

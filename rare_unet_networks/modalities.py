@@ -1,0 +1,195 @@
+"""Scans of several modalities: one 4-D file, or one file per modality, found by their names and put on one grid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
+
+from .datalists import FAILURE, POSTFIX, case_name, find_niftis
+from .geometry import by, extent_of
+
+__all__ = ["LoadModalitiesd", "RandDropModalityd", "modality_datalist"]
+
+logger = logging.getLogger(__name__)
+
+
+def _told(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, str] | None:
+    """(case, modality) by a file's name and the longest of the patterns found in it; None where none is."""
+    name = case_name(path)
+    found = [(m, match) for m, pattern in modalities.items() if (match := re.search(pattern, name, re.IGNORECASE))]
+    if not found:
+        return None
+    modality, match = max(found, key=lambda pair: len(pair[1][0]))
+    return name[: match.start()], modality
+
+
+def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
+    """Item of the files of one case, (modality, path) each; a failure where they are not one of each."""
+    item: dict[str, Any] = {"image": {m: p for m, p in files}, "case": case}
+    several = [m for m, n in Counter(m for m, _ in files).items() if n > 1]
+    missing = [m for m in modalities if m not in item["image"]]
+    if several:
+        item[FAILURE] = f"more than one file of {', '.join(several)}"
+    elif missing and (not allow_missing or len(missing) == len(modalities)):
+        item[FAILURE] = f"no file of {', '.join(missing)}"
+    elif missing:
+        logger.warning(f"{Path(files[0][1]).parent / case}: no file of {', '.join(missing)}, segmented without")
+    return item
+
+
+def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing: bool) -> dict:
+    """Item of an entry of a JSON datalist."""
+    image = entry.get("image") if isinstance(entry, Mapping) else None
+    if isinstance(image, str):
+        return {"image": str(base / image), "case": str(entry.get("case", case_name(image)))}
+    if not isinstance(image, (list, Mapping)) or not image:
+        return {"image": str(base), "case": "?", FAILURE: f"an entry of the list must have an image, got {entry}"}
+    if isinstance(image, Mapping):
+        files = [(str(m), str(base / p)) for m, p in image.items()]
+        case = str(entry.get("case", case_name(files[0][1])))
+        unknown = [m for m, _ in files if m not in modalities]
+        if unknown:
+            reason = f"modalities must be of {', '.join(modalities)}, got {', '.join(unknown)}"
+            return {"image": files[0][1], "case": case, FAILURE: reason}
+        return _item(files, case, modalities, allow_missing)
+    told = [_told(p, modalities) for p in image]
+    case = str(entry.get("case", next((t[0] for t in told if t), case_name(image[0]))))
+    if not all(told):
+        names = ", ".join(Path(p).name for p, t in zip(image, told) if not t)
+        reason = f"which modality {names} is cannot be told from the name: give paths by {', '.join(modalities)}"
+        return {"image": str(base / image[0]), "case": case, FAILURE: reason}
+    return _item([(t[1], str(base / p)) for t, p in zip(told, image)], case, modalities, allow_missing)
+
+
+def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: bool = False) -> list[dict[str, Any]]:
+    """Scans to segment: a 4-D file, a folder (with its subfolders) of 4-D files or of one file per modality, or a list.
+
+    Args:
+        path: a NIfTI file; a folder; or a JSON file with a list of ``{"image": …, "case": name}``, the image a 4-D
+            file, ``{modality: path}``, or a list of paths whose names tell their modalities, relative to the list.
+        modalities: pattern (regular expression, without regard to case) by modality, in the network's order of
+            channels. The one that matches most of a file's name tells its modality, what stands before is the case.
+        allow_missing: segment a case without a modality, with an empty channel, instead of refusing it.
+
+    Returns:
+        items with ``image``, a path or paths by modality, and ``case``; a case that cannot be used has the reason under
+        ``FAILURE``, see :py:class:`rare_unet_networks.GuardedDataset`.
+
+    Raises:
+        ValueError: when the path does not exist or holds no NIfTI file.
+    """
+    source = Path(str(path))
+    if source.suffix.lower() == ".json" and source.is_file():
+        entries = json.loads(source.read_text())
+        if not isinstance(entries, list) or not entries:
+            raise ValueError(f"input must be a list of cases, {source} holds none.")
+        items = [_listed(entry, source.parent, modalities, allow_missing) for entry in entries]
+    else:
+        files = find_niftis(source, recursive=True)
+        told = {p: _told(p, modalities) for p in files} if source.is_dir() else {}
+        cases: dict[tuple[Path, str], list[tuple[str, str]]] = {}
+        for p, t in told.items():
+            if t:
+                cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
+        items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
+        items += [{"image": str(p), "case": case_name(p)} for p in files if not told.get(p)]
+    usable = [item for item in items if FAILURE not in item]
+    counts = Counter(item["case"] for item in usable)
+    for item in usable:
+        if counts[item["case"]] > 1:
+            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
+    logger.info(f"{len(items)} case(s) in {source}")
+    return items
+
+
+class LoadModalitiesd(MapTransform):
+    """Loads a scan of several channels: a file that holds them all, or one file per modality.
+
+    Files of one case may have grids of their own: all are brought, by their affines, onto the grid of the one with the
+    smallest voxels (of equals the first modality's), linearly and with zeros outside. A modality without a file is a
+    channel of zeros.
+
+    Args:
+        keys: paths, or paths by modality as of :py:func:`modality_datalist`.
+        modalities: the modalities in the network's order of channels.
+        case_key: entry whose value names the answer of several files.
+
+    Raises:
+        ValueError: when a file of one modality has several channels, or does not overlap with the grid of the others.
+    """
+
+    def __init__(self, keys: KeysCollection, modalities: Sequence[str], case_key: str = "case") -> None:
+        super().__init__(keys)
+        self.modalities = list(modalities)
+        self.case_key = case_key
+        self.load = LoadImage(ensure_channel_first=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.keys:
+            d[key] = self._joined(d[key], d) if isinstance(d[key], Mapping) else self.load(d[key])
+        return d
+
+    def _joined(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
+        scans = {m: self.load(paths[m]) for m in self.modalities if m in paths}
+        for modality, scan in scans.items():
+            if scan.ndim != 4 or scan.shape[0] != 1:
+                raise ValueError(
+                    f"{paths[modality]}: expected one channel of {modality} on three axes, got {by(scan.shape)}"
+                )
+        reference = min(scans.values(), key=lambda scan: round(float(scan.pixdim.prod()), 3))
+        name = next(paths[m] for m, scan in scans.items() if scan is reference)
+        channels = []
+        for modality in self.modalities:
+            if modality not in scans:
+                channels.append(torch.zeros_like(reference))
+                continue
+            channels.append(self._on_grid(scans[modality], reference, paths[modality], name))
+        image = MetaTensor(torch.cat([c.as_tensor() for c in channels])).copy_meta_from(reference)
+        image.meta["filename_or_obj"] = str(Path(name).parent / str(data.get(self.case_key, case_name(name))))
+        return image
+
+    @staticmethod
+    def _on_grid(scan: MetaTensor, reference: MetaTensor, path: str, name: str) -> MetaTensor:
+        if scan.shape == reference.shape and torch.allclose(scan.affine, reference.affine, atol=1e-3):
+            return scan
+        (low, high), (start, end) = (extent_of(s.affine, s.shape[1:]) for s in (scan, reference))
+        if (torch.minimum(high, end) <= torch.maximum(low, start)).any():
+            raise ValueError(f"{path} and {name} lie in different places: their fields of view do not overlap")
+        return SpatialResample(mode="bilinear", padding_mode="zeros")(scan, reference.affine, reference.shape[1:])
+
+
+class RandDropModalityd(RandomizableTransform, MapTransform):
+    """Empties a random channel, so that a network learns to do without it; one is always left.
+
+    Args:
+        keys: images, shape (C, D, H, W).
+        prob: probability that a channel goes; a second one goes with its square, and so on.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float = 0.2) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        channels = d[self.keys[0]].shape[0]
+        order = self.R.permutation(channels)
+        count = 0
+        while count < channels - 1 and self.R.random() < self.prob:
+            count += 1
+        for key in self.keys:
+            if count:
+                d[key] = d[key].clone()
+                d[key][order[:count].tolist()] = 0
+        return d

@@ -1,0 +1,169 @@
+"""The brain-tumour bundle, run for real on heads of a few thousand voxels."""
+
+import csv
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import BUNDLES, command
+from .conftest import run as run_of
+
+BUNDLE = BUNDLES["brain_tumor_mri_segmentation"]
+CONFIGS = BUNDLE / "configs"
+SMALL = {"network_def#channels": [2, 4, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+LPS = np.diag([-1.0, -1, 1, 1])
+
+
+def head(random, size):
+    """A ball of noise with three nested tumour classes in four channels, zero around, and its label."""
+    grid = np.stack(np.meshgrid(*(np.arange(n) - n / 2 for n in size), indexing="ij"))
+    radius = np.sqrt((grid**2).sum(axis=0))
+    tumour = np.sqrt(((grid - 4) ** 2).sum(axis=0))
+    label = np.select([tumour < 3, tumour < 5, tumour < 7], [3, 2, 1]).astype(np.uint8)
+    brain = radius < min(size) / 2 - 2
+    label[~brain] = 0
+    image = np.stack([(50 + 20 * c + 30 * (label > c) + 5 * random.random(size)) * brain for c in range(4)], axis=-1)
+    return image.astype(np.float32), label
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """Two cases to train and two to validate, in the Decathlon's layout."""
+    root = tmp_path_factory.mktemp("heads")
+    random = np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    for case in "abcd":
+        image, label = head(random, random.integers(36, 44, 3))
+        nib.save(nib.Nifti1Image(image, LPS), root / "imagesTr" / f"{case}.nii.gz")
+        nib.save(nib.Nifti1Image(label, LPS), root / "labelsTr" / f"{case}.nii.gz")
+    (root / "splits.json").write_text(json.dumps({"train": ["a", "b"], "validation": ["c", "d"], "test": []}))
+    return root
+
+
+def run(*files, **kwargs):
+    return run_of(*files, bundle=BUNDLE, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def trained(heads, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained")
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(output))
+    patch = dict(patch_size=[64, 32, 32], max_epochs=2, val_interval=1)
+    return run("train.json", workflow_type="train", **patch, **paths, **SMALL), output
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_evaluating_and_inferring(heads, trained, tmp_path):
+    workflow, output = trained
+    assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 2
+    weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
+    run("evaluate.json", dataset_dir=str(heads), splits_file=str(heads / "splits.json"), **weights)
+    rows = read(tmp_path / "metrics" / "per_case.csv")
+    assert len(rows) == 2 * 4 * 3 * 6  # cases, scales, grids, classes and regions
+    run("inference.json", input=str(heads / "imagesTr"), **weights)
+    assert len(read(tmp_path / "volumes.csv")) == 4 * 3
+    for case in "abcd":
+        answer, scan = (nib.load(p) for p in (tmp_path / f"{case}_seg.nii.gz", heads / "imagesTr" / f"{case}.nii.gz"))
+        assert answer.shape == scan.shape[:3] and np.allclose(answer.affine, scan.affine)
+
+
+# name: configs beside train.json, options of training, configs beside evaluate.json, options of evaluating
+BASELINES = {
+    "unet": (["unet"], {}, ["unet"], {}),
+    "unet_pad": (["unet"], {}, ["unet", "pad"], {}),
+    "unet_aug": (["unet", "unet_aug"], {}, ["unet"], {}),
+    "unet_aug_full": (["unet", "unet_aug"], {"augment_labels": "full"}, ["unet"], {}),
+    "single_scale": (["single_scale"], {"scale_level": 2}, ["single_scale"], {"scale_level": 2}),
+    "rare_unet_paper": (
+        ["paper_network", "rare_unet_paper"], {"levels#spatial_size": [64, 64, 64]},
+        ["paper_network"], {"crop": [64, 64, 64], "downsample": "trilinear"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_trains_and_is_evaluated_with_two_commands(heads, tmp_path, name):
+    train, train_options, evaluate, options = BASELINES[name]
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path), **SMALL)
+    short = dict(max_epochs=1, val_interval=1, workflow_type="train")
+    patch = {} if name == "rare_unet_paper" else {"patch_size": [64, 32, 32]}
+    run("train.json", *(f"baselines/{delta}.json" for delta in train), **short, **patch, **paths, **train_options)
+    files = [f"baselines/{delta}.json" for delta in evaluate]
+    run("evaluate.json", *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
+    scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
+    rows = read(tmp_path / "metrics" / "per_case.csv")
+    assert {r["scale"] for r in rows} == scales and len(rows) == 2 * len(scales) * 3 * 6
+
+
+def test_the_authors_network_has_their_parameters_on_each_path():
+    """Counts of the published implementation (../shared/paper/reference.md)."""
+    network = run("inference.json", "baselines/paper_network.json", run=False, input=str(BUNDLE / "configs"))
+    net = network.parser.get_parsed_content("network_def")
+    counts = []
+    for level in range(4):
+        parts = [*net.encoder[level + 1 :], *net.upsamples[: 5 - level], *net.decoder[: 5 - level], net.heads[level]]
+        parts.append(net.encoder[0] if level == 0 else net.gateways[level - 1])
+        counts.append(sum(p.numel() for part in parts for p in part.parameters()))
+    assert counts == [30_398_660, 30_429_956, 30_326_276, 29_897_732]
+
+
+def write_files(folder, image, affine=LPS, t2=None):
+    """One file per modality in BraTS's names; ``t2`` replaces the T2w's (data, affine)."""
+    folder.mkdir(parents=True)
+    for i, name in enumerate(MODALITIES):
+        data, matrix = (image[..., i], affine) if name != "t2" or t2 is None else t2
+        nib.save(nib.Nifti1Image(data, matrix), folder / f"{folder.name}_{name}.nii.gz")
+
+
+def test_one_file_per_modality_gives_the_answer_of_the_4d_file_and_bad_cases_fail_alone(heads, trained, tmp_path):
+    _, output = trained
+    image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
+    scans = tmp_path / "scans"
+    write_files(scans / "good", image)
+    away = LPS.copy()
+    away[0, 3] = 900
+    write_files(scans / "away", image, t2=(image[..., 3], away))
+    write_files(scans / "missing", image)
+    (scans / "missing" / "missing_t1ce.nii.gz").unlink()
+    nib.save(nib.Nifti1Image(image[..., 0], LPS), scans / "single.nii.gz")
+    nib.save(nib.Nifti1Image(image, LPS), scans / "whole.nii.gz")
+    options = {f"--{key}": str(value) for key, value in SMALL.items()}
+    weights = dict(checkpoint=output / "model.pt", output_dir=tmp_path / "out")
+    words = [word for pair in options.items() for word in pair]
+    result = command("inferring", CONFIGS / "inference.json", *words, input=scans, **weights)
+    assert result.returncode == 1
+    for reason in (
+        "away_t2.nii.gz and .*flair.nii.gz lie in different places",
+        "missing/missing: no file of T1Gd",
+        r"single.nii.gz: expected 4 channel\(s\), got 1",
+    ):
+        assert re.search(reason, result.stdout), reason
+    good, whole = (np.asarray(nib.load(tmp_path / "out" / f"{n}_seg.nii.gz").dataobj) for n in ("good", "whole"))
+    assert np.array_equal(good, whole)
+    assert {p.name for p in (tmp_path / "out").glob("*_seg.nii.gz")} == {"good_seg.nii.gz", "whole_seg.nii.gz"}
+
+
+@pytest.mark.parametrize("axes, flips", [((0, 1, 2), (0,)), ((2, 0, 1), (1, 2)), ((1, 2, 0), ())])
+def test_axis_order_and_flips_do_not_change_the_answer(heads, trained, tmp_path, axes, flips):
+    _, output = trained
+    scan = nib.load(heads / "imagesTr" / "a.nii.gz")
+    turned = nib.as_closest_canonical(scan)
+    orientation = np.array([[axes.index(i), -1 if i in flips else 1] for i in range(3)], dtype=float)
+    turned = turned.as_reoriented(orientation)
+    for name, image in (("scan", scan), ("turned", turned)):
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+        run("inference.json", input=str(tmp_path / f"{name}.nii.gz"), checkpoint=str(output / "model.pt"),
+            output_dir=str(tmp_path), **SMALL)  # fmt: skip
+    answers = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}_seg.nii.gz")) for name in ("scan", "turned")]
+    assert np.allclose(answers[0].affine, answers[1].affine)
+    same = np.asarray(answers[0].dataobj) == np.asarray(answers[1].dataobj)
+    assert same.mean() > 0.999 and np.asarray(answers[0].dataobj).any()

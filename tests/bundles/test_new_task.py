@@ -1,0 +1,74 @@
+"""docs/new_task.md holds what it promises: a third task is a folder of configs."""
+
+import csv
+import json
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+
+from .conftest import REPOSITORY, command
+
+SOURCE = REPOSITORY / "bundles" / "brain_tumor_mri_segmentation"
+SPACING = 0.5
+
+
+def values(name):
+    text = (REPOSITORY / "docs" / "new_task.md").read_text()
+    return json.loads(re.search(rf"<!-- values: {name} -->\n```json\n(.*?)```", text, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """The folder that the document has a reader make, and a dataset of bright blobs in two channels."""
+    root = tmp_path_factory.mktemp("task")
+    bundle, data = root / "bundles" / "my_task", root / "data"
+    shutil.copytree(SOURCE, bundle, ignore=shutil.ignore_patterns("models", "sample", "baselines"))
+    for name in ("train", "evaluate", "inference"):
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / f"{name}.json"))
+        changes = {**values("all"), **({} if name == "inference" else values("train"))}
+        for key, value in changes.items():
+            if key in parser:
+                parser[key] = value
+        ConfigParser.export_config_file(parser.get(), str(bundle / "configs" / f"{name}.json"), indent=4)
+    random = np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (data / folder).mkdir(parents=True)
+    affine = np.diag([SPACING, SPACING, SPACING, 1])
+    for case in "abc":
+        label = np.zeros((36, 40, 33), np.uint8)
+        label[8:24, 10:18, 8:24], label[8:24, 18:28, 8:24] = 1, 2
+        image = np.stack([100 * (label == c) + 20 * random.random(label.shape) + 5 for c in (1, 2)], axis=-1)
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), data / "imagesTr" / f"{case}.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), data / "labelsTr" / f"{case}.nii.gz")
+    splits = {"train": ["a", "b"], "validation": ["c"], "test": []}
+    (bundle / "configs" / "splits.json").write_text(json.dumps(splits))
+    return bundle / "configs", data
+
+
+def test_every_value_of_the_document_is_an_entry_of_the_configs():
+    for name, keys in (("train", {**values("all"), **values("train")}), ("inference", values("all"))):
+        parser = ConfigParser(ConfigParser.load_config_file(str(SOURCE / "configs" / f"{name}.json")))
+        assert [key for key in keys if key not in parser] == []
+
+
+def test_a_task_of_configs_alone_is_trained_evaluated_and_segments(task, tmp_path):
+    configs, data = task
+    options = dict(dataset_dir=data, output_dir=tmp_path)
+    result = command("training", configs / "train.json", max_epochs=2, val_interval=1, **options)
+    assert result.returncode == 0, result.stdout
+    weights = dict(checkpoint=tmp_path / "model.pt", output_dir=tmp_path)
+    result = command("evaluating", configs / "evaluate.json", dataset_dir=data, **weights)
+    assert result.returncode == 0, result.stdout
+    with open(tmp_path / "metrics" / "per_case.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"}
+    assert {r["class"] for r in rows} == {"liver", "lesion", "whole"}
+    result = command("inferring", configs / "inference.json", input=data / "imagesTr", **weights)
+    assert result.returncode == 0, result.stdout
+    answer = nib.load(tmp_path / "c_seg.nii.gz")
+    assert answer.shape == (36, 40, 33) and set(np.unique(answer.dataobj)) <= {0, 1, 2}
