@@ -190,6 +190,7 @@ def test_extents_are_in_ras_order_and_in_voxels_of_the_spacing_asked_for(tmp_pat
 
 
 @pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
 def test_the_hippocampus_volumes_have_the_papers_reference_size():
     paths = sorted((DATA / "imagesTr").glob("*.nii.gz"))
     module = tool("reference_size")
