@@ -149,14 +149,16 @@ class CheckLabeld(MapTransform):
             raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
         if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
-        found_spacing = spacing_of(label.affine, label.ndim - 1)
-        # A little slack, as affines are often stored in float32; NaN is not within it.
-        near = [abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(found_spacing, self.spacing or found_spacing)]
-        if self.spacing and not all(near):
-            raise ValueError(
-                f"a labelled scan must have voxels of {by(self.spacing)} mm (to {self.tolerance:.0%}), from which "
-                f"coarse scans are made, got {by(found_spacing)}: resample it and its label first"
-            )
+        if self.spacing is not None:
+            self._check_spacing(spacing_of(label.affine, label.ndim - 1))
         found = set(torch.unique(label.as_tensor()).tolist())
         if not found <= set(range(self.num_classes)):
             raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")
+
+    def _check_spacing(self, spacing: Sequence[float]) -> None:
+        # A little slack, as affines are often stored in float32; NaN is not within it.
+        if not all(abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(spacing, self.spacing)):
+            raise ValueError(
+                f"a labelled scan must have voxels of {by(self.spacing)} mm (to {self.tolerance:.0%}), from which "
+                f"coarse scans are made, got {by(spacing)}: resample it and its label first"
+            )

@@ -93,6 +93,15 @@ def at_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     return [{**item, "level": level} for item in items for level in levels]
 
 
+def refuse_same_answers(items: Sequence[dict]) -> None:
+    """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other."""
+    usable = [item for item in items if FAILURE not in item]
+    cases = Counter(item["case"] for item in usable)
+    for item in usable:
+        if cases[item["case"]] > 1:
+            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
+
+
 def input_datalist(path: str) -> list[dict[str, str]]:
     """Scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier answers (``*_seg``).
 
@@ -109,9 +118,6 @@ def input_datalist(path: str) -> list[dict[str, str]]:
     source = Path(str(path))
     files = find_niftis(source)
     items = [{"image": str(p), "case": case_name(p)} for p in files]
-    cases = Counter(item["case"] for item in items)
-    for item in items:
-        if cases[item["case"]] > 1:
-            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
+    refuse_same_answers(items)
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

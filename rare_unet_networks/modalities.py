@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
-from .datalists import FAILURE, POSTFIX, case_name, find_niftis
+from .datalists import FAILURE, case_name, find_niftis, refuse_same_answers
 from .geometry import by, extent_of
 
 __all__ = ["LoadModalitiesd", "RandDropModalityd", "modality_datalist"]
@@ -103,11 +103,7 @@ def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: b
                 cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
         items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
         items += [{"image": str(p), "case": case_name(p)} for p in files if not told.get(p)]
-    usable = [item for item in items if FAILURE not in item]
-    counts = Counter(item["case"] for item in usable)
-    for item in usable:
-        if counts[item["case"]] > 1:
-            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
+    refuse_same_answers(items)
     logger.info(f"{len(items)} case(s) in {source}")
     return items
 

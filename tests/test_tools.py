@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from rare_unet_networks import RAREUNet
 
-from .bundles.conftest import CONFIGS, DATA, tiny  # noqa: F401
+from .bundles.conftest import CONFIGS, DATA, needs_data, tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -189,8 +189,7 @@ def test_extents_are_in_ras_order_and_in_voxels_of_the_spacing_asked_for(tmp_pat
     assert tool("reference_size").extents([tmp_path / "a.nii.gz"], (1.0, 2.0, 3.0)) == [(60.0, 5.0, 20.0)]
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
+@needs_data
 def test_the_hippocampus_volumes_have_the_papers_reference_size():
     paths = sorted((DATA / "imagesTr").glob("*.nii.gz"))
     module = tool("reference_size")

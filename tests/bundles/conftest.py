@@ -1,5 +1,6 @@
 """A tiny dataset in the Decathlon's layout, and ways to run a bundle in this process and as a command."""
 
+import csv
 import json
 import os
 import subprocess
@@ -19,6 +20,18 @@ SAMPLE = BUNDLE / "sample"
 DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
 # Small enough to train in seconds, with the depth of the real network.
 SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
+
+
+def needs_data(test):
+    """Marks a test of real data, which is skipped with its reason where they are absent."""
+    absent = pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
+    return pytest.mark.data(absent(test))
+
+
+def read(path):
+    """Rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def config(name, bundle=BUNDLE):

@@ -1,6 +1,5 @@
 """What the shipped weights are worth, on the bundle's samples and, where it is there, on the full validation set."""
 
-import csv
 import itertools
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from rare_unet_networks import summarise
 
-from .conftest import CONFIGS, DATA, SAMPLE, run
+from .conftest import CONFIGS, DATA, SAMPLE, needs_data, read, run
 
 # Figures of the shipped weights with their tolerances: summary.csv of
 # python -m monai.bundle run evaluating --config_file …/evaluate.json --dataset_dir …/sample/Task04_Hippocampus
@@ -21,11 +20,6 @@ THRESHOLDS = {
     "native": {1: 0.885, 0.5: 0.875, 0.25: 0.865, 0.125: 0.830},
     "full": {1: 0.885, 0.5: 0.870, 0.25: 0.855, 0.125: 0.800},
 }
-
-
-def needs_data(test):
-    absent = pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
-    return pytest.mark.data(absent(test))
 
 
 def evaluate(output_dir, *files, **overrides):
@@ -40,8 +34,7 @@ def volumes(tmp_path_factory):
     """mm3 at 1 mm of each class in each sample scan, and the levels used."""
     output = tmp_path_factory.mktemp("volumes")
     run("inference.json", output_dir=str(output))
-    with open(output / "volumes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(output / "volumes.csv")
     return {(r["case"], r["class"]): float(r["mm3_full"]) for r in rows}, {r["case"]: int(r["level"]) for r in rows}
 
 

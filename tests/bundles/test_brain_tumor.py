@@ -1,6 +1,5 @@
 """The brain-tumour bundle, run for real on heads of a few thousand voxels."""
 
-import csv
 import json
 import re
 
@@ -8,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from .conftest import BUNDLES, command
+from .conftest import BUNDLES, command, read
 from .conftest import run as run_of
 
 BUNDLE = BUNDLES["brain_tumor_mri_segmentation"]
@@ -55,11 +54,6 @@ def trained(heads, tmp_path_factory):
     paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(output))
     patch = dict(patch_size=[64, 32, 32], max_epochs=2, val_interval=1)
     return run("train.json", workflow_type="train", **patch, **paths, **SMALL), output
-
-
-def read(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_training_evaluating_and_inferring(heads, trained, tmp_path):

@@ -1,6 +1,5 @@
 """docs/new_task.md holds what it promises: a third task is a folder of configs."""
 
-import csv
 import json
 import re
 import shutil
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from .conftest import REPOSITORY, command
+from .conftest import REPOSITORY, command, read
 
 SOURCE = REPOSITORY / "bundles" / "brain_tumor_mri_segmentation"
 SPACING = 0.5
@@ -64,8 +63,7 @@ def test_a_task_of_configs_alone_is_trained_evaluated_and_segments(task, tmp_pat
     weights = dict(checkpoint=tmp_path / "model.pt", output_dir=tmp_path)
     result = command("evaluating", configs / "evaluate.json", dataset_dir=data, **weights)
     assert result.returncode == 0, result.stdout
-    with open(tmp_path / "metrics" / "per_case.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(tmp_path / "metrics" / "per_case.csv")
     assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"}
     assert {r["class"] for r in rows} == {"liver", "lesion", "whole"}
     result = command("inferring", configs / "inference.json", input=data / "imagesTr", **weights)

@@ -1,6 +1,5 @@
 """Training, evaluating and inferring, run for real."""
 
-import csv
 import itertools
 import os
 import shutil
@@ -17,15 +16,10 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 from rare_unet_networks import Coarsend, answer_key
 
 from ..test_rare_unet import leaves_run
-from .conftest import CONFIGS, SAMPLE, SMALL, command, run
+from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
-
-
-def read(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def small_options(tiny, tmp_path):
