@@ -28,6 +28,7 @@ from .mirror import MirrorRoutingInferer
 from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise
 from .thick_slices import RandThickSlicesd
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
