@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def paired_differences(
     measure: str = "dice",
     num_resamples: int = 10000,
     seed: int = 0,
+    regions: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Mean difference, ours minus theirs, per scale and grid, with a bootstrap 95 % interval over subjects.
 
@@ -55,6 +56,7 @@ def paired_differences(
         measure: column to compare.
         num_resamples: bootstrap samples.
         seed: of the bootstrap.
+        regions: classes that are unions of others, and do not count in the mean.
 
     Returns:
         dictionaries with ``scale``, ``grid``, ``difference``, ``low``, ``high``, ``cases`` and ``subjects``, for every
@@ -70,7 +72,7 @@ def paired_differences(
     for row in ours:
         key = tuple(row[k] for k in KEYS)
         difference = row[measure] - other.get((row["case"], *key, row["class"]), math.nan)
-        if not math.isnan(difference):
+        if not math.isnan(difference) and row["class"] not in regions:
             found[key][row["class"]][subject_of(row["case"])].append(difference)
             cases[key].add(row["case"])
     if not found:

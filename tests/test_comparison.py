@@ -69,3 +69,11 @@ def test_rows_are_read_with_numbers_and_gaps(tmp_path):
     path.write_text("case,scale\na,1\n")
     with pytest.raises(ValueError, match=r"must be a per_case.csv with the column 'grid'"):
         read_rows(path)
+
+
+def test_regions_do_not_count_in_the_mean():
+    """The region's own difference of 0.5 is left out, unless nothing says that it is one."""
+    ours = rows({"a1": 0.9}) + rows({"a1": 0.9}, name="WT")
+    theirs = rows({"a1": 0.8}) + rows({"a1": 0.4}, name="WT")
+    assert compare(ours, theirs, regions=["WT"])["difference"] == pytest.approx(0.1)
+    assert compare(ours, theirs)["difference"] == pytest.approx(0.3)

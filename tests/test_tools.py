@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from rare_unet_networks import RAREUNet
 
-from .bundles.conftest import CONFIGS, DATA, needs_data, tiny  # noqa: F401
+from .bundles.conftest import BUNDLES, DATA, needs_data, tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -42,44 +42,47 @@ def test_documents_hold_the_tables_that_the_results_give(experiment):
         text = path.read_text()
         assert "<!-- table: " in text
         assert experiment.with_tables(text) == text, f"{path}: run python tools/make_experiment.py"
-    text = experiment.METADATA.read_text()
-    assert experiment.with_metrics(text) == text
+    for task in (t for t in experiment.TASKS.values() if t.shipped):
+        text = (task.bundle / "configs/metadata.json").read_text()
+        assert experiment.with_metrics(text, task) == text
 
 
-def test_every_result_is_listed(experiment):
-    listed = json.loads((experiment.RESULTS / "models.json").read_text())
-    found = {p.parent.name for p in experiment.RESULTS.glob("*/per_case.csv")}
-    assert found <= set(listed) and {"rare_unet", "mean_shape", "oracle"} <= found
-    tried = json.loads((experiment.RESULTS / "ablations/models.json").read_text())
-    assert {p.parent.name for p in experiment.RESULTS.glob("ablations/*/per_case.csv")} <= set(tried)
+LISTS = sorted((ROOT / "docs/experiment").rglob("models.json"))
+LIST_IDS = [str(path.parent.relative_to(ROOT / "docs/experiment")) for path in LISTS]
+
+
+@pytest.mark.parametrize("path", LISTS, ids=LIST_IDS)
+def test_every_result_is_listed(path):
+    found = {p.parent.name for p in path.parent.glob("*/per_case.csv")}
+    assert found <= set(json.loads(path.read_text()))
 
 
 ENTRY = {"title", "given", "train", "evaluate", "benchmark", "weights_of", "apart"}
 
 
-def test_entries_have_known_keys_and_weights_of_rows_that_exist(experiment):
-    for folder in ("", "ablations"):
-        entries = json.loads((experiment.RESULTS / folder / "models.json").read_text())
-        for name, entry in entries.items():
-            assert set(entry) <= ENTRY and entry["title"] and entry["evaluate"], name
-            assert entry.get("weights_of") in (None, *entries), name
+@pytest.mark.parametrize("path", LISTS, ids=LIST_IDS)
+def test_entries_have_known_keys_and_weights_of_rows_that_exist(path):
+    entries = json.loads(path.read_text())
+    for name, entry in entries.items():
+        assert set(entry) <= ENTRY and entry["title"] and entry["evaluate"], name
+        assert entry.get("weights_of") in (None, *entries), name
 
 
 def test_what_is_set_apart_is_neither_bold_nor_in_a_difference():
     tables = tool("experiment_tables")
-    apart = [entry["title"] for entry in tables.models().values() if entry.get("apart")]
+    task = tables.HIPPOCAMPUS
+    apart = [entry["title"] for entry in tables.models(task).values() if entry.get("apart")]
     assert apart
     for title in apart:
-        assert all(
-            "**" not in line for line in tables.by_scale("dice", "full").splitlines() if line.startswith(f"| {title} |")
-        )
-        assert title not in tables.differences("full")
+        lines = tables.by_scale(task, "dice", "full").splitlines()
+        assert all("**" not in line for line in lines if line.startswith(f"| {title} |"))
+        assert title not in tables.differences(task, "full")
 
 
 COMMANDS = [
-    (f"{folder}{name}", line)
-    for folder in ("", "ablations/")
-    for name, entry in json.loads((ROOT / "docs/experiment" / folder / "models.json").read_text()).items()
+    (f"{where}/{name}", line)
+    for where, path in zip(LIST_IDS, LISTS)
+    for name, entry in json.loads(path.read_text()).items()
     for kind in ("train", "evaluate")
     for line in entry.get(kind, "").split(" && ")
     if "monai.bundle run" in line
@@ -88,7 +91,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize("name, line", COMMANDS, ids=[f"{n} {c.split()[4]}" for n, c in COMMANDS])
 def test_every_listed_command_names_files_and_entries_that_exist(name, line):
-    words = shlex.split(line.replace("$C", str(CONFIGS)).replace("docs/", f"{ROOT}/docs/"))
+    bundle = next(b for n, b in BUNDLES.items() if n.startswith(name.split("_")[0].split("/")[0]))
+    words = shlex.split(line.replace("$C", str(bundle / "configs")).replace("docs/", f"{ROOT}/docs/"))
     options = dict(zip(words[5::2], words[6::2]))
     files = options.pop("--config_file")
     parser = ConfigParser()
@@ -106,7 +110,7 @@ def test_cells_say_how_many_volumes_have_the_measure():
 
 
 def test_volumes_of_one_person_are_one_subject():
-    subject = tool("experiment_results").subject
+    subject = tool("experiment_results").HIPPOCAMPUS.subject
     assert subject("hippocampus_067") == subject("hippocampus_068") == 34
     assert subject("hippocampus_069") == 35
 
@@ -168,12 +172,13 @@ def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny
 def test_figures_are_drawn_from_slices(tmp_path):
     pytest.importorskip("matplotlib")
     figures = tool("experiment_figures")
-    label = np.asarray(nib.load(figures.BUNDLE / "sample/Task04_Hippocampus/labelsTr/hippocampus_067.nii.gz").dataobj)
-    figures.draw_cases({"a model": {"1": label[15], "0.5": label[15]}}, "hippocampus_067", 15, tmp_path / "4.png")
+    task = tool("experiment_results").HIPPOCAMPUS
+    label = np.asarray(nib.load(task.file("labelsTr")).dataobj)
+    figures.draw_cases(task, {"a model": {"1": label[15], "0.5": label[15]}}, 15, tmp_path / "4.png")
     key = ("dice", "full", "mean")
     summary = {(*key, s): {"mean": 0.8} for s in ("1", "0.5", "0.25", "0.125")}
     times = {("m", s, "full", "1", "network"): {"seconds": "0.1", "parameters": "5"} for s in ("1", "0.5")}
-    figures.draw_time({"m": ("a model", {"model": "m", "output": "full"}, summary)}, times, tmp_path / "6.png")
+    figures.draw_time(task, {"m": ("a model", {"model": "m", "output": "full"}, summary)}, times, tmp_path / "6.png")
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("4.png", "6.png"))
 
 

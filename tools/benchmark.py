@@ -1,11 +1,11 @@
-"""Times every model at every scale in one run and writes docs/experiment/benchmark.csv.
+"""Times every model of a task at every scale in one run and writes docs/experiment/TASK/benchmark.csv.
 
-    python tools/benchmark.py
+    python tools/benchmark.py --task brain_tumor
 
-Median of ten runs after three to warm up, on one volume of 64×128×64 voxels at 1 mm and what it is at 2, 4 and 8 mm:
-the network alone, the inferer with the choice of the side, and the whole way from the file to the label map. Then one
-training step of all levels against one of level 0 alone. Weights are random: they do not change the time. Keep the
-machine quiet.
+On one volume at 1 mm and what it is at 2, 4 and 8 mm: the network alone, the inferer where it also chooses the side,
+the whole way from the file to the label map, and the command ``run inferring`` with the most memory it ever held. Then
+one training step of all levels against one of level 0 alone. Medians of several runs after one to warm up; the command
+runs once. Weights are random: they do not change the time. Keep the machine quiet.
 """
 
 from __future__ import annotations
@@ -14,49 +14,89 @@ import argparse
 import csv
 import itertools
 import logging
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import nibabel as nib
 import numpy as np
 import torch
+from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, Task
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode
 
 from rare_unet_networks.levels import scale_name
 
-ROOT = Path(__file__).parents[1]
-BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
-CONFIGS = BUNDLE / "configs"
-SIZE = (64, 128, 64)
 # model -> (deltas over inference.json, outputs)
 MODELS = {
     "rare_unet": ((), ("native", "full", "both")),
     "rare_unet_paper": (("baselines/paper_network.json",), ("native",)),
     "unet_up": (("baselines/unet.json",), ("full",)),
 }
-COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "parameters")
+COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "parameters", "peak_gb")
 
 
-def parsed(deltas: tuple[str, ...], output: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / name) for name in ("inference.json", *deltas)])
-    parser["bundle_root"], parser["network_output"] = str(BUNDLE), output
-    parser.parse()
-    return parser
+@dataclass(frozen=True)
+class Volume:
+    """What a task's models are timed on.
+
+    Args:
+        task: the task.
+        size: voxels of the scan at 1 mm.
+        box: voxels of it that are not zero, in the middle; what the network computes where zeros are cropped.
+        batch: size of a training batch.
+        patch: voxels of a training patch.
+    """
+
+    task: Task
+    size: tuple[int, ...]
+    box: tuple[int, ...]
+    batch: int
+    patch: tuple[int, ...]
+
+    @property
+    def configs(self) -> Path:
+        return self.task.bundle / "configs"
+
+    def parsed(self, deltas: tuple[str, ...], output: str) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config([str(self.configs / name) for name in ("inference.json", *deltas)])
+        parser["bundle_root"], parser["network_output"] = str(self.task.bundle), output
+        parser.parse()
+        return parser
+
+    def save(self, level: int, channels: int, path: Path) -> None:
+        """The scan at 1/2^level, noise in its box."""
+        random = np.random.default_rng(level)
+        data = np.zeros([n >> level for n in self.size], np.float32)
+        margins = [(n - m) // 2 for n, m in zip(self.size, self.box)]
+        inside = tuple(slice(a >> level, -(-(a + m) >> level)) for a, m in zip(margins, self.box))
+        data[inside] = random.random(data[inside].shape) + 0.1
+        data = data if channels == 1 else np.stack([data] * channels, axis=-1)
+        nib.save(nib.Nifti1Image(data, np.diag([2**level] * 3 + [1])), path)
+
+
+VOLUMES = {
+    "hippocampus": Volume(HIPPOCAMPUS, (64, 128, 64), (64, 128, 64), 2, (32, 64, 32)),
+    # The largest box of the brain among the 16 cases.
+    "brain_tumor": Volume(BRAIN_TUMOR, (240, 240, 152), (146, 181, 143), 1, (96, 96, 96)),
+}
 
 
 def timed(function: Callable[[], object], runs: int) -> float:
     """Median seconds."""
     seconds = []
-    for i in range(runs + 3):
+    for i in range(runs + 1):
         start = time.perf_counter()
         function()
-        if i >= 3:
+        if i >= 1:
             seconds.append(time.perf_counter() - start)
     return median(seconds)
 
@@ -75,9 +115,26 @@ def path_parameters(net: torch.nn.Module, x: torch.Tensor, **kwargs: object) -> 
     return sum(p.numel() for m in used for p in m.parameters())
 
 
-def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
-    """Network and pipeline of one model at one scale."""
-    parser = parsed(MODELS[name][0], output)
+def command(volume: Volume, deltas: tuple[str, ...], net: torch.nn.Module, file: Path, threads: int) -> tuple:
+    """Seconds and gigabytes at most of ``run inferring`` for one file, from the start of Python to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(net.state_dict(), Path(folder) / "model.pt")
+        files = [str(volume.configs / name) for name in ("inference.json", *deltas)]
+        words = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(files)]
+        words += ["--input", str(file), "--checkpoint", f"{folder}/model.pt", "--output_dir", folder]
+        start = time.perf_counter()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(f"{' '.join(words)} ended with status {status}.")
+        return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
+    """Network, pipeline and command of one model at one scale."""
+    deltas = MODELS[name][0]
+    parser = volume.parsed(deltas, output)
     net, inferer = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer")
     before = parser.get_parsed_content("preprocessing")
     steps = parser.get_parsed_content("postprocessing").transforms
@@ -92,27 +149,33 @@ def rows_of(name: str, output: str, level: int, threads: int, runs: int, file: P
     # A network of a single level works at full size, whatever the scan's.
     works_at = min(level, net.num_levels - 1)
     kwargs = {"level": works_at, **({"output": output} if output != "native" and works_at else {})}
-    x = torch.rand(1, 1, *(n >> works_at for n in SIZE))
+    grid = inferer.levels.padded_size([-(-n >> works_at) for n in volume.box], level=works_at)
+    x = torch.rand(1, parser["network_def"]["in_channels"], *grid)
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             net(x, **kwargs)
         size = path_parameters(net, x, **kwargs)
         seconds = {"network": timed(lambda: net(x, **kwargs), runs), "pipeline": timed(whole, runs)}
-        if inferer.side == "auto":
+        if getattr(inferer, "side", None) == "auto":
             scan = before({"image": str(file)})["image"][None]
             seconds["network and side"] = timed(lambda: inferer(scan, net), runs)
-    gflop, scale = counter.get_total_flops() / 1e9, scale_name(level)
-    return [(name, scale, output, threads, what, f"{s:.5f}", f"{gflop:.3f}", size) for what, s in seconds.items()]
+    gflop, start = counter.get_total_flops() / 1e9, (name, scale_name(level), output, threads)
+    lines = [(*start, what, f"{s:.5f}", f"{gflop:.3f}", size, "") for what, s in seconds.items()]
+    if output == MODELS[name][1][-1]:
+        took, peak = command(volume, deltas, net, file, threads)
+        lines.append((*start, "command", f"{took:.2f}", f"{gflop:.3f}", size, f"{peak:.2f}"))
+    return lines
 
 
-def training_rows(threads: int, runs: int) -> list[tuple]:
-    """A step on two 32×64×32 crops: of all levels, of level 0 alone, and the mean over the recipe's draws of levels."""
+def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
+    """A step on a batch: of all levels, of level 0 alone, and the mean over the recipe's draws of levels."""
     parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "train.json"))
+    parser.read_config(str(volume.configs / "train.json"))
     parser.parse()
     net, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
-    images = [torch.rand(2, 1, 32 >> d, 64 >> d, 32 >> d) for d in range(net.num_levels)]
-    labels = [(image > 0.5).float() for image in images]
+    channels = parser["network_def"]["in_channels"]
+    images = [torch.rand(volume.batch, channels, *(n >> d for n in volume.patch)) for d in range(net.num_levels)]
+    labels = [(image[:, :1] > 0.5).float() for image in images]
 
     def step(levels: list[int]) -> None:
         fine = [] if 0 in levels else [labels[0]]
@@ -125,32 +188,36 @@ def training_rows(threads: int, runs: int) -> list[tuple]:
         "mean of the recipe": sum(p * s for p, s in zip(probs, starts)),
         "level 0 alone": timed(lambda: step([0]), runs),
     }
-    return [("rare_unet", 1, "", threads, f"training step, {n}", f"{s:.5f}", "", "") for n, s in found.items()]
+    return [("rare_unet", 1, "", threads, f"training step, {n}", f"{s:.5f}", "", "", "") for n, s in found.items()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=VOLUMES, required=True)
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/experiment/benchmark.csv")
+    parser.add_argument("--output", type=Path, help="docs/experiment/TASK/benchmark.csv by default")
     args = parser.parse_args()
     logging.getLogger("rare_unet_networks").setLevel(logging.ERROR)  # the volume is larger than a crop: it would warn
+    volume = VOLUMES[args.task]
+    channels = volume.parsed((), "native")["network_def"]["in_channels"]
     rows: list[tuple] = []
     with tempfile.TemporaryDirectory() as folder:
         for level in range(4):
-            data = np.random.default_rng(level).random([n >> level for n in SIZE], dtype=np.float32)
-            nib.save(nib.Nifti1Image(data, np.diag([2**level] * 3 + [1])), Path(folder) / f"{level}.nii.gz")
+            volume.save(level, channels, Path(folder) / f"{level}.nii.gz")
         for threads in args.threads:
             torch.set_num_threads(threads)
-            for name, (_, outputs) in MODELS.items():
-                for output, level in itertools.product(outputs, range(4)):
-                    rows += rows_of(name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
+            for name in args.models:
+                for output, level in itertools.product(MODELS[name][1], range(4)):
+                    rows += rows_of(volume, name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
                 print(f"{name}, {threads} thread(s): done")
-            rows += training_rows(threads, args.runs)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with open(args.output, "w", newline="") as file:
+            rows += training_rows(volume, threads, args.runs)
+    path = args.output or volume.task.results / "benchmark.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
-    print(args.output)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Keeps the results of docs/experiment.md: takes them in, and writes all its tables and figures from them.
+"""Keeps the results of the experiments: takes them in, and writes all their tables and figures from them.
 
-    python tools/make_experiment.py --add NAME OUTPUT_DIR …  # what `run evaluating … --save_answers true` wrote
+    python tools/make_experiment.py --add TASK/NAME OUTPUT_DIR …  # what `run evaluating … --save_answers true` wrote
     pip install '.[docs]' && python tools/make_experiment.py
 
-Results lie in docs/experiment/NAME/per_case.csv, with the slices of one case for figure 4; models.json holds their
-order, titles and commands (``apart``: no network, or other scans, so neither bold nor in a difference; ``weights_of``:
-the row whose weights they are); short trainings likewise in docs/experiment/ablations. Tables go between
-``<!-- table: NAME -->`` and ``<!-- /table -->`` in docs/experiment.md, README.md and the bundle's README; the
+Results lie in docs/experiment/TASK/NAME/per_case.csv, with the slices of one case for its figure; models.json holds
+their order, titles and commands (``apart``: no network, or other scans, so neither bold nor in a difference;
+``weights_of``: the row whose weights they are); short trainings likewise in docs/experiment/TASK/ablations. Tables go
+between ``<!-- table: TASK/NAME -->`` and ``<!-- /table -->`` in the documents of the tasks and the READMEs; the
 metadata's ``eval_metrics`` are the shipped network's. Nothing is typed by hand.
 """
 
@@ -18,41 +18,48 @@ import re
 from pathlib import Path
 
 import numpy as np
-from experiment_results import (
-    BUNDLE,
-    CASE,
-    DOCS,
-    RESULTS,
-    ROOT,
-    add,
-    add_published,
-    benchmark,
-    models,
-    places,
-    slice_of_case,
-    summary,
-)
-from experiment_tables import OURS, TABLES
+from experiment_results import ROOT, TASKS, Task, add, add_published, benchmark, models, places, slice_of_case, summary
+from experiment_tables import TABLES
 
-DOCUMENTS = (DOCS / "experiment.md", ROOT / "README.md", BUNDLE / "docs/README.md")
-METADATA = BUNDLE / "configs/metadata.json"
+DOCUMENTS = sorted(
+    {ROOT / "README.md", *(p for t in TASKS.values() for p in (t.document, t.bundle / "docs/README.md"))}
+)
 
 
 def with_tables(text: str) -> str:
     """A document with its tables written anew."""
-    pattern = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-    return pattern.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+    pattern = re.compile(r"(<!-- table: (\w+)/(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+    return pattern.sub(lambda m: f"{m[1]}{TABLES[m[3]](TASKS[m[2]])}\n{m[4]}", text)
 
 
-def with_metrics(text: str) -> str:
-    """The metadata with the shipped network's figures."""
+def with_metrics(text: str, task: Task) -> str:
+    """A bundle's metadata with the shipped network's figures."""
     metadata = json.loads(text)
+    found = summary(task, task.shipped) if task.shipped in models(task) else {}
     metadata["eval_metrics"] = {
         f"dice_{grid}_scale_{scale}_{name}": round(entry["mean"], 4)
-        for (measure, grid, name, scale), entry in summary(OURS[-1]).items()
+        for (measure, grid, name, scale), entry in found.items()
         if measure == "dice" and scale != "average"
     }
     return json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
+
+
+def draw(task: Task) -> None:
+    """Figures 4 (or 5) and 6: the answers for one case, and Dice against time."""
+    from experiment_figures import draw_cases, draw_time  # needs matplotlib, the tables do not
+
+    results = task.results
+    slices = {
+        n: dict(np.load(results / n / "slices.npz")) for n in models(task) if (results / n / "slices.npz").exists()
+    }
+    if task.case and not task.file("imagesTr").exists():
+        print(f"{task.file('imagesTr')} is not here: the figure of its cases stays as it is")
+    elif task.case and slices:
+        answers = {models(task)[n]["title"]: s for n, s in slices.items()}
+        draw_cases(task, answers, slice_of_case(task), results / "cases.png")
+    timed = {n: (e["title"], e["benchmark"], summary(task, n)) for n, e in models(task).items() if "benchmark" in e}
+    if timed and benchmark(task):
+        draw_time(task, timed, benchmark(task), results / "time.png")
 
 
 def main() -> None:
@@ -66,22 +73,17 @@ def main() -> None:
     if args.add:
         if len(args.add) < 2 or args.add[0] not in places():
             parser.error(f"--add takes one of {sorted(places())} and the folders of its evaluations, got {args.add}")
-        add(args.add[0], [Path(folder) for folder in args.add[1:]])
+        add(*places()[args.add[0]], [Path(folder) for folder in args.add[1:]])
         return
     for path in DOCUMENTS:
         path.write_text(with_tables(path.read_text()))
         print(path)
-    METADATA.write_text(with_metrics(METADATA.read_text()))
-    print(METADATA)
-    from experiment_figures import draw_cases, draw_time  # needs matplotlib, the tables do not
-
-    slices = {n: dict(np.load(RESULTS / n / "slices.npz")) for n in models() if (RESULTS / n / "slices.npz").exists()}
-    draw_cases({models()[n]["title"]: s for n, s in slices.items()}, CASE, slice_of_case(), DOCS / "figure4.png")
-    draw_time(
-        {n: (e["title"], e["benchmark"], summary(n)) for n, e in models().items() if "benchmark" in e},
-        benchmark(),
-        DOCS / "figure6.png",
-    )
+    for task in TASKS.values():
+        if task.shipped:
+            metadata = task.bundle / "configs/metadata.json"
+            metadata.write_text(with_metrics(metadata.read_text(), task))
+            print(metadata)
+        draw(task)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from experiment_figures import show_labels
+from experiment_results import HIPPOCAMPUS, ROOT
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
-ROOT = Path(__file__).parents[1]
-BUNDLE = ROOT / "bundles/hippocampus_mri_segmentation"
+BUNDLE = HIPPOCAMPUS.bundle
 
 
 def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray]]:
@@ -45,8 +45,8 @@ def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_dir", type=Path, default=BUNDLE / "sample/Task04_Hippocampus")
-    parser.add_argument("--case", default="hippocampus_067")
+    parser.add_argument("--dataset_dir", type=Path, default=HIPPOCAMPUS.dataset)
+    parser.add_argument("--case", default=HIPPOCAMPUS.case)
     parser.add_argument("--output_dir", type=Path, default=BUNDLE / "output/figure")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs/four_resolutions.png")
     args = parser.parse_args()
@@ -59,10 +59,10 @@ def main() -> None:
         for axis, name in zip(column, ("image", "answer", "label")):
             axis.imshow(item["image"][index].T, cmap="gray", origin="lower", interpolation="nearest")
             if name != "image":
-                show_labels(axis, item[name][index])
+                show_labels(axis, item[name][index], HIPPOCAMPUS.colours)
             axis.set(xticks=[], yticks=[])
         index = int(position * item["fine"].shape[0])
-        show_labels(column[3], item["fine"][index], alpha=1)
+        show_labels(column[3], item["fine"][index], HIPPOCAMPUS.colours, alpha=1)
         column[3].contour(item["fine_label"][index].T > 0, levels=[0.5], colors="white", linewidths=0.8)
         column[3].set(xticks=[], yticks=[], facecolor="black")
         mm = 2 ** item["level"]

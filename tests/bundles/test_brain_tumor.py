@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 
 import nibabel as nib
 import numpy as np
@@ -96,6 +97,29 @@ def test_every_baseline_trains_and_is_evaluated_with_two_commands(heads, tmp_pat
     scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
     rows = read(tmp_path / "metrics" / "per_case.csv")
     assert {r["scale"] for r in rows} == scales and len(rows) == 2 * len(scales) * 3 * 6
+
+
+def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
+    """The tool makes the dataset, the delta goes before the rival's."""
+    tools = BUNDLE.parents[1] / "tools"
+    for case in "abcd":
+        files = [heads / folder / f"{case}.nii.gz" for folder in ("imagesTr", "labelsTr")]
+        runpy.run_path(str(tools / "coarsen_dataset.py"))["coarsen_case"](*files, 1, tmp_path / "data")
+    fine, coarse = (nib.load(root / "labelsTr" / "a.nii.gz") for root in (heads, tmp_path / "data"))
+    assert coarse.header.get_zooms() == (2, 2, 2)
+    assert 0.8 < 8 * np.count_nonzero(coarse.dataobj) / np.count_nonzero(fine.dataobj) < 1.2
+    assert nib.load(tmp_path / "data" / "imagesTr" / "a.nii.gz").shape == (*coarse.shape, 4)
+    paths = dict(dataset_dir=str(tmp_path / "data"), splits_file=str(heads / "splits.json"))
+    small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4]}
+    short = dict(max_epochs=1, val_interval=1, workflow_type="train", patch_size=[32, 16, 16])
+    for name, training, evaluating in ("ours", [], []), ("rival", ["unet", "unet_aug"], ["unet"]):
+        output = tmp_path / name
+        files = [[f"baselines/{d}.json" for d in ("two_mm", *deltas)] for deltas in (training, evaluating)]
+        run("train.json", *files[0], output_dir=str(output), **short, **paths, **small)
+        weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(output))
+        run("evaluate.json", *files[1], **weights, **paths, **small)
+        rows = read(output / "metrics" / "per_case.csv")
+        assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"} and len(rows) == 2 * 3 * 3 * 6
 
 
 def test_the_authors_network_has_their_parameters_on_each_path():

@@ -55,8 +55,23 @@ def test_preprocessing_is_the_same_everywhere(bundle):
     assert transforms(evaluate["preprocessing"]["transforms"], evaluate) == expected
     assert transforms(train["validate"]["preprocessing"]["transforms"], train) == expected
     assert transforms(train["train"]["deterministic_transforms"], train)[:3] == expected[:3]
-    # The pyramid of a training step is scaled level by level, as scans of these resolutions are.
-    assert transforms(train["train"]["random_transforms"], train)[-1] == expected[-1]
+    # The pyramid of a training step is scaled level by level, as scans of these resolutions are; a patch by the whole
+    # scan's statistics, which gives an uncut scan the same (tests/test_standardization.py).
+    *_, last = train["train"]["random_transforms"]
+    if last["_target_"] == "rare_unet_networks.StandardizeForegroundd":
+        assert expected[-1] == {"_target_": "NormalizeIntensityd", "nonzero": True, "channel_wise": True}
+        assert last["levels"] == "@train_levels"
+    else:
+        assert transforms([last], train) == expected[-1:]
+
+
+ALIKE = ["finetune", "multi_gpu_train", "baselines/pad", "baselines/predictions", "baselines/oracle"]
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_is_no_tasks_own_is_the_same_in_both_bundles(name):
+    """A bundle has to stand alone, so each has its copy."""
+    assert config(f"{name}.json", HIPPOCAMPUS) == config(f"{name}.json", BRAIN)
 
 
 def test_answers_are_made_the_same_way_everywhere(bundle):
@@ -98,19 +113,22 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle):
 @pytest.mark.parametrize(
     "name", ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt"]
 )
-def test_bundle_has_the_files_of_a_bundle(name):
-    assert (HIPPOCAMPUS / name).stat().st_size > 0
+def test_bundle_has_the_files_of_a_bundle(bundle, name):
+    assert (bundle / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model_paper_split.pt"])
-def test_shipped_weights_are_a_plain_state_dict_of_the_network(name):
-    workflow = run("inference.json", run=False)
-    state = torch.load(HIPPOCAMPUS / "models" / name, weights_only=True)
+WEIGHTS = [(b, path.name) for b in BUNDLES.values() for path in sorted((b / "models").glob("*.pt"))]
+
+
+@pytest.mark.parametrize("bundle, name", WEIGHTS, ids=[f"{b.name}-{n}" for b, n in WEIGHTS])
+def test_shipped_weights_are_a_plain_state_dict_of_the_network(bundle, name):
+    workflow = run("inference.json", run=False, bundle=bundle)
+    state = torch.load(bundle / "models" / name, weights_only=True)
     workflow.network_def.load_state_dict(state, strict=True)
 
 
 def test_levels_fit_the_network(bundle):
-    workflow = run("inference.json", run=False, bundle=bundle, input=str(SAMPLE / "images"))
+    workflow = run("inference.json", run=False, bundle=bundle)
     network, levels = (workflow.parser.get_parsed_content(key) for key in ("network_def", "levels"))
     assert (levels.num_levels, levels.num_stages) == (network.num_levels, network.num_stages)
 
