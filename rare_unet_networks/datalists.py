@@ -23,7 +23,7 @@ def case_name(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def _niftis(folder: Path, recursive: bool = False) -> list[Path]:
+def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:
     """NIfTI files of a folder, without hidden ones (the Decathlon's archives hold ``._`` files)."""
     files = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(p for p in files if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
@@ -39,7 +39,7 @@ def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
         raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
     files = [source]
     if source.is_dir():
-        files = [p for p in _niftis(source, recursive) if not case_name(p).endswith(POSTFIX)]
+        files = [p for p in list_niftis(source, recursive) if not case_name(p).endswith(POSTFIX)]
     if not files:
         raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
     return files
@@ -69,8 +69,8 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
     if split not in splits:
         raise ValueError(f"split must be one of {list(splits)}, got {split!r}.")
     listed = {case for cases in splits.values() for case in cases}
-    images = {case_name(p): p for p in _niftis(root / "imagesTr")}
-    labels = {case_name(p): p for p in _niftis(root / "labelsTr")}
+    images = {case_name(p): p for p in list_niftis(root / "imagesTr")}
+    labels = {case_name(p): p for p in list_niftis(root / "labelsTr")}
     wanted = set(splits[split])
     if split == "test":
         wanted |= labels.keys() - listed

@@ -15,6 +15,7 @@ import torch
 from monai.transforms import Compose, LoadImaged, SaveImage
 
 from rare_unet_networks import Coarsend
+from rare_unet_networks.datalists import case_name, list_niftis
 
 
 def coarsen_case(image: Path, label: Path, level: int, output_dir: Path) -> None:
@@ -24,7 +25,7 @@ def coarsen_case(image: Path, label: Path, level: int, output_dir: Path) -> None
     for key, folder, dtype in (("image", "imagesTr", torch.float32), ("label", "labelsTr", torch.uint8)):
         (output_dir / folder).mkdir(parents=True, exist_ok=True)
         save = SaveImage(output_ext=".nii.gz", output_dtype=dtype, resample=False, print_log=False, channel_dim=0)
-        save(data[key], filename=output_dir / folder / image.name.removesuffix(".gz").removesuffix(".nii"))
+        save(data[key], filename=output_dir / folder / case_name(image))
 
 
 def main() -> None:
@@ -33,8 +34,7 @@ def main() -> None:
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--level", type=int, default=1, help="1 for half the resolution, 2 for a quarter, …")
     args = parser.parse_args()
-    labels = sorted(p for p in (args.dataset_dir / "labelsTr").glob("*.nii*") if not p.name.startswith("."))
-    if not labels:
+    if not (args.dataset_dir / "labelsTr").is_dir() or not (labels := list_niftis(args.dataset_dir / "labelsTr")):
         parser.error(f"{args.dataset_dir} must have NIfTI files in labelsTr/, found none")
     for label in labels:
         coarsen_case(args.dataset_dir / "imagesTr" / label.name, label, args.level, args.output_dir)

@@ -14,13 +14,14 @@ import csv
 from pathlib import Path
 
 import torch
-from monai.bundle import ConfigWorkflow
+from experiment_results import BRAIN_TUMOR
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 
 from rare_unet_networks import Coarsend, Levels, msd_datalist, scale_name
 
-BUNDLE = Path(__file__).parents[1] / "bundles/brain_tumor_mri_segmentation"
+BUNDLE = BRAIN_TUMOR.bundle
 MOST = 0.02  # share of a case's tumour that its better half may hold
 
 
@@ -71,14 +72,16 @@ def heads(items: list[dict], folder: Path, levels: Levels) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--output_dir", required=True, type=Path)
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--checkpoint", default=str(BUNDLE / "models/model.pt"))
-    args = parser.parse_args()
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--dataset_dir", required=True)
+    arguments.add_argument("--output_dir", required=True, type=Path)
+    arguments.add_argument("--split", default="validation")
+    arguments.add_argument("--checkpoint", default=str(BUNDLE / "models/model.pt"))
+    args = arguments.parse_args()
     items = msd_datalist(args.dataset_dir, str(BUNDLE / "configs/splits.json"), args.split)
-    levels = Levels(num_levels=4, spacing=(1.0, 1.0, 1.0))
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/inference.json"))
+    levels = parser.get_parsed_content("levels")
     count = heads(items, args.output_dir / "heads", levels)
     rows = []
     for level in range(levels.num_levels):

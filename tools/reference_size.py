@@ -17,6 +17,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from rare_unet_networks.datalists import list_niftis
+
 PERCENTILE = 90
 
 
@@ -40,8 +42,7 @@ def main() -> None:
     parser.add_argument("dataset_dir", type=Path, help="with imagesTr/, as the Decathlon's")
     parser.add_argument("--spacing", type=float, nargs=3, default=(1.0, 1.0, 1.0), help="of level 0, mm")
     args = parser.parse_args()
-    paths = sorted(p for p in (args.dataset_dir / "imagesTr").glob("*.nii*") if not p.name.startswith("."))
-    if not paths:
+    if not (args.dataset_dir / "imagesTr").is_dir() or not (paths := list_niftis(args.dataset_dir / "imagesTr")):
         parser.error(f"{args.dataset_dir} must have NIfTI files in imagesTr/, found none")
     sizes = extents(paths, args.spacing)
     percentiles = np.percentile(sizes, PERCENTILE, axis=0).round(1).tolist()
