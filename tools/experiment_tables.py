@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -183,6 +184,31 @@ def costs(task: Task) -> str:
     return table(["GFLOP and parameters on the path", *task.heads.values()], lines)
 
 
+def commands_taken(task: Task) -> str:
+    """Seconds and the most memory that ``run inferring`` took for one scan."""
+    lines = []
+    for model, threads in dict.fromkeys((k[0], k[3]) for k in benchmark(task) if k[4] == "command"):
+        found = {k[1]: r for k, r in benchmark(task).items() if (k[0], k[3], k[4]) == (model, threads, "command")}
+        cells = [f"{float(found[s]['seconds']):.1f} s, {float(found[s]['peak_gb']):.1f} GB" for s in task.scales]
+        lines.append([f"{model}, {threads} thread(s)", *cells])
+    return table(["", *task.heads.values()], lines)
+
+
+def false_alarms(task: Task) -> str:
+    """A line per class, a column per scale: millilitres in heads without tumour, mean and largest."""
+    path = task.results / "false_alarms.csv"
+    if not path.exists():
+        return "(not measured yet)"
+    with open(path, newline="") as file:
+        found = list(csv.DictReader(file))
+    heads = len({r["case"] for r in found})
+    lines = []
+    for name in task.classes:
+        volumes = [[float(r["ml"]) for r in found if (r["class"], r["scale"]) == (name, s)] for s in task.scales]
+        lines.append([name, *(f"{fmean(v):.1f} ml (at most {max(v):.1f})" for v in volumes)])
+    return table([f"{heads} heads", *task.heads.values()], lines)
+
+
 def step(task: Task) -> str:
     lines = []
     for threads in ("1", "2"):
@@ -219,6 +245,8 @@ TABLES: dict[str, Callable[[Task], str]] = {
     "times_pipeline": lambda task: times(task, "pipeline"),
     "costs": costs,
     "step": step,
+    "commands": commands_taken,
+    "false_alarms": false_alarms,
     "readme_native": lambda task: by_scale(task, "dice", "native", task.short),
     "readme_full": lambda task: by_scale(task, "dice", "full", task.short),
 }

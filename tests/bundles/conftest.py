@@ -17,15 +17,23 @@ BUNDLES = {p.name: p for p in sorted((REPOSITORY / "bundles").iterdir()) if p.is
 BUNDLE = BUNDLES["hippocampus_mri_segmentation"]
 CONFIGS = BUNDLE / "configs"
 SAMPLE = BUNDLE / "sample"
-DATA = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
+SHARED = REPOSITORY.parent / "shared" / "data"
+DATA, BRAIN_DATA = SHARED / "Task04_Hippocampus", SHARED / "Task01_BrainTumour"
 # Small enough to train in seconds, with the depth of the real network.
 SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
 
 
-def needs_data(test):
-    """Marks a test of real data, which is skipped with its reason where they are absent."""
-    absent = pytest.mark.skipif(not DATA.is_dir(), reason=f"the full dataset is not in {DATA}")
-    return pytest.mark.data(absent(test))
+def needs(folder):
+    """Marks tests of real data, which are skipped with their reason where they are absent."""
+
+    def mark(test):
+        absent = pytest.mark.skipif(not folder.is_dir(), reason=f"the full dataset is not in {folder}")
+        return pytest.mark.data(absent(test))
+
+    return mark
+
+
+needs_data, needs_brain_data = needs(DATA), needs(BRAIN_DATA)
 
 
 def read(path):
