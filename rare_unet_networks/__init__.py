@@ -7,7 +7,7 @@ from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
-from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, exit_status
+from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, collate_patches, exit_status
 from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
@@ -34,4 +34,4 @@ from .thick_slices import RandThickSlicesd
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"

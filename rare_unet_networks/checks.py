@@ -41,8 +41,9 @@ class CheckScand(MapTransform):
         channels: number of channels expected.
         spatial_dims: number of spatial axes expected.
         max_extent: warn if the field of view is longer than this on an axis, mm.
-        max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels has more volume than this,
-            litres: a head with its skull where a brain without was expected.
+        max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels, or all that is not 0, has
+            more volume than this, litres: a head with its skull where a brain without was expected, or a background
+            that is not 0.
         empty_channels: let channels without contrast pass as long as one has some: modalities that are missing.
 
     Raises:
@@ -102,6 +103,11 @@ class CheckScand(MapTransform):
         lowest = [float(channel.min()) for channel in scan]
         bright = [c > m + (high - m) / 20 for c, m, (_, high) in zip(scan.as_tensor(), lowest, ranges)]
         litres = float(torch.stack(bright).any(dim=0).sum()) * voxel / 1e6
+        nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * voxel / 1e6
+        if litres <= self.max_foreground < nonzero:
+            logger.warning(
+                f"{_name(scan)}: {nonzero:.1f} l of the scan are not 0, what is outside the brain has to be."
+            )
         if litres > self.max_foreground:
             logger.warning(
                 f"{_name(scan)}: {litres:.1f} l of the scan are not background, a brain has at most "

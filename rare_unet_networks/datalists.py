@@ -13,6 +13,7 @@ __all__ = ["at_levels", "case_name", "input_datalist", "msd_datalist"]
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
 POSTFIX = "_seg"
+LABEL_ENDS = (POSTFIX, "-seg")  # of earlier answers, and of BraTS 2023's labels
 FEW = 5  # absent cases that are warned of, with their names
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
@@ -30,7 +31,7 @@ def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
-    """The file itself, or the scans of a folder, without earlier answers (``*_seg``).
+    """The file itself, or the scans of a folder, without earlier answers and labels (``*_seg``, ``*-seg``).
 
     Raises:
         ValueError: when the path does not exist or holds no NIfTI file.
@@ -39,7 +40,7 @@ def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
         raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
     files = [source]
     if source.is_dir():
-        files = [p for p in list_niftis(source, recursive) if not case_name(p).endswith(POSTFIX)]
+        files = [p for p in list_niftis(source, recursive) if not case_name(p).endswith(LABEL_ENDS)]
     if not files:
         raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
     return files

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from monai.data import Dataset
+from monai.data.utils import pad_list_data_collate
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from .command_line import innermost_reason
 from .datalists import FAILURE
 from .resampling import plain
 
-__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "exit_status"]
+__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "collate_patches", "exit_status"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,3 +144,17 @@ class PreparePyramidBatch(PrepareBatch):
         active = self.levels[int(start) :]
         labelled = active if 0 in active else [*active, 0]
         return gather("image", active), gather("label", labelled), (), {"levels": active}
+
+
+def collate_patches(items: Sequence[Any]) -> Any:
+    """``monai.data.utils.pad_list_data_collate`` for transforms that give a list of patches: padded to equal size.
+
+    Args:
+        items: a dictionary each, or a list of them, as of ``RandCropByPosNegLabeld``, whose patches are smaller than
+            asked for where the scan is.
+
+    Returns:
+        the batch, every patch a member; smaller ones are padded with zeros at their ends.
+    """
+    patches = [patch for item in items for patch in (item if isinstance(item, list) else [item])]
+    return pad_list_data_collate(patches, method="end")

@@ -21,16 +21,20 @@ from .geometry import by, extent_of
 __all__ = ["LoadModalitiesd", "RandDropModalityd", "modality_datalist"]
 
 logger = logging.getLogger(__name__)
+# What tools that remove the skull append, and BIDS entities in which files of one patient may differ.
+STRIPPED = r"([_-](bet|brain|stripped|skullstripped))+$"
+ENTITIES = r"_(acq|ce|desc|rec|run|space)-[a-z0-9]+"
 
 
 def _told(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, str] | None:
     """(case, modality) by a file's name and the longest of the patterns found in it; None where none is."""
-    name = case_name(path)
+    name = re.sub(STRIPPED, "", case_name(path), flags=re.IGNORECASE)
     found = [(m, match) for m, pattern in modalities.items() if (match := re.search(pattern, name, re.IGNORECASE))]
     if not found:
         return None
     modality, match = max(found, key=lambda pair: len(pair[1][0]))
-    return name[: match.start()], modality
+    case = re.sub(ENTITIES, "", name[: match.start()], flags=re.IGNORECASE)
+    return case or Path(path).absolute().parent.name, modality
 
 
 def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
@@ -41,7 +45,8 @@ def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, 
     if several:
         item[FAILURE] = f"more than one file of {', '.join(several)}"
     elif missing and (not allow_missing or len(missing) == len(modalities)):
-        item[FAILURE] = f"no file of {', '.join(missing)}"
+        hint = "" if len(missing) == len(modalities) else " (allow_missing true segments without)"
+        item[FAILURE] = f"no file of {', '.join(missing)}{hint}"
     elif missing:
         logger.warning(f"{Path(files[0][1]).parent / case}: no file of {', '.join(missing)}, segmented without")
     return item
@@ -50,6 +55,10 @@ def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, 
 def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing: bool) -> dict:
     """Item of an entry of a JSON datalist."""
     image = entry.get("image") if isinstance(entry, Mapping) else None
+    paths = list(image.values() if isinstance(image, Mapping) else image) if isinstance(image, (list, Mapping)) else []
+    if not all(isinstance(p, str) for p in paths) or "/" in str(entry.get("case", "") if image else ""):
+        reason = f"an entry of the list must have paths and a case without '/', got {entry}"
+        return {"image": str(base), "case": "?", FAILURE: reason}
     if isinstance(image, str):
         return {"image": str(base / image), "case": str(entry.get("case", case_name(image)))}
     if not isinstance(image, (list, Mapping)) or not image:
@@ -78,7 +87,9 @@ def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: b
         path: a NIfTI file; a folder; or a JSON file with a list of ``{"image": …, "case": name}``, the image a 4-D
             file, ``{modality: path}``, or a list of paths whose names tell their modalities, relative to the list.
         modalities: pattern (regular expression, without regard to case) by modality, in the network's order of
-            channels. The one that matches most of a file's name tells its modality, what stands before is the case.
+            channels. The one that matches most of a file's name tells its modality, what stands before is the case
+            (without BIDS entities such as ``run-1``; where nothing does, the folder). Endings such as ``_bet`` or
+            ``_brain`` are passed over.
         allow_missing: segment a case without a modality, with an empty channel, instead of refusing it.
 
     Returns:
@@ -121,7 +132,8 @@ class LoadModalitiesd(MapTransform):
         case_key: entry whose value names the answer of several files.
 
     Raises:
-        ValueError: when a file of one modality has several channels, or does not overlap with the grid of the others.
+        ValueError: when a file of one modality has several channels, one of all not as many as there are modalities,
+            or a file does not overlap with the grid of the others.
     """
 
     def __init__(self, keys: KeysCollection, modalities: Sequence[str], case_key: str = "case") -> None:
@@ -133,8 +145,17 @@ class LoadModalitiesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.keys:
-            d[key] = self._joined(d[key], d) if isinstance(d[key], Mapping) else self.load(d[key])
+            d[key] = self._joined(d[key], d) if isinstance(d[key], Mapping) else self._whole(d[key])
         return d
+
+    def _whole(self, path: str) -> MetaTensor:
+        scan = self.load(path)
+        if scan.shape[0] != len(self.modalities):
+            raise ValueError(
+                f"{path}: expected the channels {', '.join(self.modalities)} in one file, or a file of one of them "
+                f"whose name tells which, got {scan.shape[0]} channel(s)"
+            )
+        return scan
 
     def _joined(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
         scans = {m: self.load(paths[m]) for m in self.modalities if m in paths}
@@ -152,7 +173,8 @@ class LoadModalitiesd(MapTransform):
                 continue
             channels.append(self._on_grid(scans[modality], reference, paths[modality], name))
         image = MetaTensor(torch.cat([c.as_tensor() for c in channels])).copy_meta_from(reference)
-        image.meta["filename_or_obj"] = str(Path(name).parent / str(data.get(self.case_key, case_name(name))))
+        # With a suffix, since MONAI's writers take what follows the last dot of a name for one.
+        image.meta["filename_or_obj"] = str(Path(name).parent / f"{data.get(self.case_key, case_name(name))}.nii.gz")
         return image
 
     @staticmethod

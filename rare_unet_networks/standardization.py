@@ -25,7 +25,8 @@ class ForegroundStatisticsd(MapTransform):
 
     Args:
         keys: images, shape (C, *spatial_size), zero outside the head.
-        num_levels: resolutions 1, 1/2, 1/4, …; a coarse scan is made of block means.
+        num_levels: resolutions 1, 1/2, 1/4, …; a coarse scan is made of block means, the scan padded with zeros to
+            whole blocks.
         postfix: the statistics of ``image`` are kept as ``image_statistics``, shape (num_levels, 2, C): means, then
             standard deviations. Those of an empty channel are 0 and 1.
     """
@@ -38,11 +39,16 @@ class ForegroundStatisticsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.keys:
-            x = plain(d[key])[None]
-            sizes = [[max(1, n // 2**level) for n in x.shape[2:]] for level in range(self.num_levels)]
-            scans = [F.interpolate(x, size, mode="area")[0] if size != list(x.shape[2:]) else x[0] for size in sizes]
+            scans = [self._coarse(plain(d[key]), 2**level) for level in range(self.num_levels)]
             d[f"{key}_{self.postfix}"] = torch.stack([self._statistics(scan) for scan in scans])
         return d
+
+    @staticmethod
+    def _coarse(scan: torch.Tensor, step: int) -> torch.Tensor:
+        """Means of blocks of ``step`` voxels per axis."""
+        size = [-(-n // step) for n in scan.shape[1:]]
+        margins = [margin for n, m in zip(reversed(scan.shape[1:]), reversed(size)) for margin in (0, m * step - n)]
+        return F.interpolate(F.pad(scan, margins)[None], size, mode="area")[0] if step > 1 else scan
 
     @staticmethod
     def _statistics(scan: torch.Tensor) -> torch.Tensor:

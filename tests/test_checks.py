@@ -40,6 +40,19 @@ def test_a_field_of_view_far_from_the_training_crops_is_warned_of(caplog):
     assert "field of view 160×8×8 mm" in caplog.text
 
 
+@pytest.mark.parametrize("background, warned", [(0.0, ""), (-1.0, "1.0 l of the scan are not 0")])
+def test_a_background_that_is_not_0_is_warned_of(caplog, background, warned):
+    """A litre of 8×8×8 voxels, of which a fifth is a brain: 0.2 l, the limit 0.5."""
+    scan = torch.full((1, 8, 8, 8), background)
+    scan.view(-1)[:102] = torch.linspace(50, 100, 102)
+    step = (1e6 / 512) ** (1 / 3)
+    with caplog.at_level(logging.WARNING):
+        CheckScand("image", max_foreground=0.5)(
+            {"image": MetaTensor(scan, affine=torch.diag(torch.tensor([step] * 3 + [1.0])))}
+        )
+    assert warned in caplog.text and bool(warned) == bool(caplog.text)
+
+
 def label(values=(0, 1, 2), size=(8, 8, 8), affine=None):
     data = torch.zeros(1, *size)
     data.view(-1)[: len(values)] = torch.tensor(values, dtype=torch.float32)

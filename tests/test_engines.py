@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import PreparePyramidBatch
+from rare_unet_networks import PreparePyramidBatch, collate_patches
 
 BATCH = {
     f"{key}_{level}": MetaTensor(torch.full((2, 1, 8 >> level, 8, 8), float(level)))
@@ -36,3 +36,11 @@ def test_the_finest_levels_are_left_out_as_often_as_asked():
 def test_probabilities_must_be_some(start_probs):
     with pytest.raises(ValueError, match="start_probs must be at most 4 probabilities that add up to 1"):
         PreparePyramidBatch([0, 1, 2, 3], start_probs)
+
+
+def test_patches_of_unequal_size_become_one_batch():
+    """One scan gave a list of a patch, the other a dictionary; the smaller is padded at its end."""
+    small, large = ({"image_0": MetaTensor(torch.ones(1, n, 4, 4))} for n in (4, 8))
+    batch = collate_patches([[small], large])["image_0"]
+    assert batch.shape == (2, 1, 8, 4, 4)
+    assert batch[0, 0, :, 0, 0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]

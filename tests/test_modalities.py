@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,12 +9,8 @@ from monai.data import MetaTensor
 
 from rare_unet_networks import LoadModalitiesd, RandDropModalityd, modality_datalist
 
-PATTERNS = {
-    "FLAIR": "[_-](flair|t2f)$",
-    "T1w": "[_-](t1|t1n|t1w)$",
-    "T1Gd": "([_-](t1ce|t1c|t1gd)|_ce-gad_t1w)$",
-    "T2w": "[_-](t2|t2w)$",
-}
+CONFIG = Path(__file__).parents[1] / "bundles/brain_tumor_mri_segmentation/configs/inference.json"
+PATTERNS = json.loads(CONFIG.read_text())["modalities"]
 
 
 def save(path, value=1.0, size=(6, 5, 4), affine=None):
@@ -29,6 +26,11 @@ CASES = [
     (["BraTS-GLI-00000-000-t2f", "BraTS-GLI-00000-000-t1n", "BraTS-GLI-00000-000-t1c", "BraTS-GLI-00000-000-t2w"],
      "BraTS-GLI-00000-000"),
     (["sub-01_FLAIR", "sub-01_T1w", "sub-01_ce-gad_T1w", "sub-01_T2w"], "sub-01"),
+    (["sub-01_ses-1_FLAIR", "sub-01_ses-1_run-1_T1w", "sub-01_ses-1_ce-Gd3_run-1_T1w", "sub-01_ses-1_acq-tse_T2w"],
+     "sub-01_ses-1"),
+    (["sub-01_FLAIR_bet", "sub-01_desc-brain_T1w", "sub-01_ce-gadolinium_T1w_bet", "sub-01_T2w_brain"], "sub-01"),
+    (["flair", "t1", "t1ce", "t2"], "patient"),
+    (["p.1_flair", "p.1_t1", "p.1_t1ce", "p.1_t2"], "p.1"),
 ]  # fmt: skip
 
 
@@ -36,13 +38,14 @@ CASES = [
 def test_files_of_a_folder_are_told_by_their_names_and_loaded_in_the_networks_order(tmp_path, names, case):
     for value, name in enumerate(names):
         save(tmp_path / case / f"{name}.nii.gz", value)
-    save(tmp_path / case / f"{case}_seg.nii.gz")  # an answer, or BraTS's label
+    for label in (f"{case}_seg", f"{case}-seg"):  # an answer, or BraTS's label
+        save(tmp_path / case / f"{label}.nii.gz")
     (item,) = modality_datalist(tmp_path, PATTERNS)
     assert item["case"] == case and "failure" not in item
     image = LoadModalitiesd("image", PATTERNS)(item)["image"]
     assert image.shape == (4, 6, 5, 4)
     assert image.flatten(1).unique(dim=1)[:, 0].tolist() == [0, 1, 2, 3]
-    assert image.meta["filename_or_obj"] == str(tmp_path / case / case)
+    assert image.meta["filename_or_obj"] == str(tmp_path / case / f"{case}.nii.gz")
 
 
 def test_a_list_names_files_by_modality_or_leaves_it_to_their_names(tmp_path):
@@ -68,7 +71,7 @@ def test_a_list_names_files_by_modality_or_leaves_it_to_their_names(tmp_path):
 
 
 ILL_CASES = [
-    (["p_flair", "p_t1", "p_t2"], "no file of T1Gd"),
+    (["p_flair", "p_t1", "p_t2"], "no file of T1Gd (allow_missing true segments without)"),
     (["p_flair", "p_t1", "p_t1n", "p_t1ce", "p_t2"], "more than one file of T1w"),
 ]
 
@@ -91,6 +94,8 @@ ILL_ENTRIES = [
     ({"image": {"T1": "a.nii.gz"}}, "modalities must be of FLAIR, T1w, T1Gd, T2w, got T1"),
     ({"images": "a.nii.gz"}, "an entry of the list must have an image, got {'images'"),
     ("a.nii.gz", "an entry of the list must have an image, got a.nii.gz"),
+    ({"image": ["p_t1.nii.gz", 3]}, "an entry of the list must have paths and a case without '/', got {'image'"),
+    ({"image": "a.nii.gz", "case": "b/c"}, "an entry of the list must have paths and a case without '/', got {'image'"),
 ]
 
 

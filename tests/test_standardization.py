@@ -3,7 +3,7 @@
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import NormalizeIntensity
+from monai.transforms import DivisiblePad, NormalizeIntensity
 
 from rare_unet_networks import ForegroundStatisticsd, StandardizeForegroundd
 from rare_unet_networks.transforms import coarsen_image
@@ -22,14 +22,16 @@ def test_statistics_by_hand():
     assert stds[:, 1].tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("size", [(16, 8, 8), (15, 9, 7)])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_on_an_uncut_scan_as_monai(level):
+def test_on_an_uncut_scan_as_monai(size, level):
+    """An odd size is padded with zeros to whole blocks, as a coarse scan's is."""
     generator = torch.Generator().manual_seed(0)
-    scan = torch.rand(3, 16, 8, 8, generator=generator) + 0.1
+    scan = torch.rand(3, *size, generator=generator) + 0.1
     scan[:, :5] = 0
     scan[2] = 0
     data = ForegroundStatisticsd("image", num_levels=3)({"image": MetaTensor(scan)})
-    data["image_l"] = coarsen_image(data["image"], level)
+    data["image_l"] = coarsen_image(DivisiblePad(2**level, method="end")(data["image"]), level)
     ours = StandardizeForegroundd("image_l", levels=[level])(data)["image_l"]
     monai = NormalizeIntensity(nonzero=True, channel_wise=True)(data["image_l"])
     torch.testing.assert_close(ours.as_tensor(), monai.as_tensor())

@@ -25,8 +25,9 @@ def segment(source, output):
 
 
 def dice(a, b):
-    """Of the whole tumour and of each class."""
+    """Of the whole tumour and of each class, none of which may be absent."""
     a, b = (np.asarray(x.dataobj) for x in (a, b))
+    assert all(set(range(4)) == set(np.unique(x)) for x in (a, b))
     return [
         2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in [(a > 0, b > 0), *((a == c, b == c) for c in (1, 2, 3))]
     ]

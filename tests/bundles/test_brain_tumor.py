@@ -7,6 +7,10 @@ import runpy
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.transforms import Compose, CropForeground
+
+from rare_unet_networks import ConvStack
 
 from .conftest import BUNDLES, command, read
 from .conftest import run as run_of
@@ -59,7 +63,7 @@ def trained(heads, tmp_path_factory):
 
 def test_training_evaluating_and_inferring(heads, trained, tmp_path):
     workflow, output = trained
-    assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 2
+    assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 4
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
     run("evaluate.json", dataset_dir=str(heads), splits_file=str(heads / "splits.json"), **weights)
     rows = read(tmp_path / "metrics" / "per_case.csv")
@@ -69,6 +73,45 @@ def test_training_evaluating_and_inferring(heads, trained, tmp_path):
     for case in "abcd":
         answer, scan = (nib.load(p) for p in (tmp_path / f"{case}_seg.nii.gz", heads / "imagesTr" / f"{case}.nii.gz"))
         assert answer.shape == scan.shape[:3] and np.allclose(answer.affine, scan.affine)
+
+
+def test_a_step_sees_scans_as_inference_does(heads, tmp_path):
+    """Without chance and cropping, the images of a pyramid are what validation makes of the case at those levels."""
+    probs = {f"train#random_transforms#{i}#prob": 0.0 for i in (0, 1, 4, 5, 6, 7)}
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path))
+    workflow = run("train.json", workflow_type="train", run=False, patch_size=[-1, -1, -1], **probs, **paths, **SMALL)
+    content = workflow.parser.get_parsed_content
+    steps = content("train#deterministic_transforms") + content("train#random_transforms")
+    item = content("train_data")[0]
+    (pyramid,) = Compose(steps)(item)
+    for level in range(4):
+        scan = content("validate#preprocessing")({**item, "level": level})["image"]
+        box = CropForeground(select_fn=lambda x: x != 0, allow_smaller=False)
+        whole, cut = (box(image).as_tensor() for image in (scan, pyramid[f"image_{level}"]))
+        if level == 0:
+            torch.testing.assert_close(cut, whole, atol=1e-4, rtol=1e-4)
+        # The cut scan's blocks lie elsewhere than the whole one's, so above level 0 only their distributions agree.
+        for channel, expected in zip(cut, whole):
+            voxels, like = channel[channel != 0], expected[expected != 0]
+            assert [float(voxels.mean()), float(voxels.std())] == pytest.approx([0, float(like.std())], abs=0.1)
+
+
+def test_several_patches_of_unequal_size_are_one_batch_and_recomputing_reaches_the_network(heads, tmp_path):
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path))
+    options = dict(patch_size=[-1, -1, -1], batch_size=2, max_epochs=1, recompute=True)
+    workflow = run("train.json", workflow_type="train", **options, **paths, **SMALL)
+    network = workflow.parser.get_parsed_content("network")
+    assert all(m.recompute for m in network.modules() if isinstance(m, ConvStack))
+    assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 1
+    assert (tmp_path / "model.pt").exists()  # validated once, though val_interval is longer than the training
+
+
+def test_finetuning_keeps_its_best_weights(heads, trained, tmp_path):
+    _, output = trained
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path))
+    options = dict(patch_size=[64, 32, 32], max_epochs=6, checkpoint=str(output / "model.pt"), start_probs=[0, 0, 1])
+    run("train.json", "finetune.json", workflow_type="train", **options, **paths, **SMALL)
+    assert (tmp_path / "finetuned.pt").exists()
 
 
 # name: configs beside train.json, options of training, configs beside evaluate.json, options of evaluating
@@ -162,7 +205,7 @@ def test_one_file_per_modality_gives_the_answer_of_the_4d_file_and_bad_cases_fai
     for reason in (
         "away_t2.nii.gz and .*flair.nii.gz lie in different places",
         "missing/missing: no file of T1Gd",
-        r"single.nii.gz: expected 4 channel\(s\), got 1",
+        r"single.nii.gz: expected the channels FLAIR, T1w, T1Gd, T2w in one file, or .*, got 1 channel\(s\)",
     ):
         assert re.search(reason, result.stdout), reason
     good, whole = (np.asarray(nib.load(tmp_path / "out" / f"{n}_seg.nii.gz").dataobj) for n in ("good", "whole"))

@@ -8,7 +8,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_net_in_out
 
-from .conftest import BUNDLES, SAMPLE, SMALL, config, run
+import rare_unet_networks
+
+from .conftest import BUNDLES, REPOSITORY, SAMPLE, SMALL, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 FILES = [(b, str(p.relative_to(b / "configs"))) for b in BUNDLES.values() for p in sorted(b.rglob("configs/**/*.json"))]
@@ -142,6 +144,36 @@ def test_no_property_of_a_training_workflow_is_missing(tiny, tmp_path):
 def test_no_property_of_an_inference_workflow_is_missing(name, tmp_path):
     paths = dict(dataset_dir=str(SAMPLE / "Task04_Hippocampus")) if name == "evaluate.json" else {}
     assert run(name, run=False, output_dir=str(tmp_path), **paths).check_properties() == []
+
+
+def test_the_splits_of_the_tumour_cases_share_no_case():
+    splits = config("splits.json", BRAIN)
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [12, 4, 0]
+    cases = splits["train"] + splits["validation"]
+    assert len(set(cases)) == 16
+    folds = json.loads((REPOSITORY / "docs/experiment/brain_tumor_2mm/folds.json").read_text())
+    assert sorted(case for i in range(4) for case in folds[f"fold_{i}"]) == sorted(cases)
+    for i in range(4):
+        assert set(folds[f"fold_{i}_train"]) == set(cases) - set(folds[f"fold_{i}"])
+    whole = config("splits_task01.json", BRAIN)
+    assert len(set(whole["train"] + whole["validation"])) == len(whole["train"]) + len(whole["validation"]) == 484
+
+
+def test_the_version_of_the_package_is_the_one_the_bundles_need(bundle):
+    needed = config("metadata.json", bundle)["required_packages_version"]["rare-unet-networks"]
+    assert needed == rare_unet_networks.__version__
+
+
+def test_the_authors_tumour_recipe_is_theirs():
+    """../shared/paper/reference.md, "Training, exactly"; whole volumes go through the network at once."""
+    files = [f"baselines/{name}.json" for name in ("paper_network", "rare_unet_paper")]
+    parser = ConfigParser()
+    parser.read_config([str(BRAIN / "configs" / name) for name in ("train.json", *files)])
+    recipe = {"batch_size": 2, "learning_rate": 3e-4, "max_grad_norm": 1.0, "max_epochs": 80, "downsample": "trilinear"}
+    assert {key: parser[key] for key in recipe} == recipe
+    assert parser["optimizer"]["weight_decay"] == 3e-5 and parser["loss"]["alpha"] == 0.35
+    assert (parser["lr_scheduler"]["patience"], parser["lr_scheduler"]["factor"]) == (10, 0.5)
+    assert parser["inferer"]["roi_size"] is None and not parser["inferer"]["crop_foreground"]
 
 
 def test_splits_share_no_subject():
