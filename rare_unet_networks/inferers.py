@@ -58,7 +58,8 @@ class ResolutionRoutingInferer(Inferer):
             goes through MONAI's sliding window within its level. A size that level 0 can process.
         sw_batch_size: windows computed together.
         overlap: overlap of the windows, 0 to below 1.
-        cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1].
+        cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1], and what is outside the head
+            after ``NormalizeIntensityd(nonzero=True)``.
         output: ``"native"``, ``"full"`` or ``"both"``; for the last two the network must answer on the level 0 grid.
         crop_foreground: whether only the box of voxels that differ from ``cval`` in any channel is computed: of a
             scan whose background was set to one value, such as a brain without its skull.

@@ -4,7 +4,7 @@
 
 On one volume at 1 mm and what it is at 2, 4 and 8 mm: the network alone, the inferer where it also chooses the side,
 the whole way from the file to the label map, and the command ``run inferring`` with the most memory it ever held. Then
-one training step of all levels against one of level 0 alone. Medians of several runs after one to warm up; the command
+one training step of all levels against one of level 0 alone; where there is a GPU, the network alone on it. Medians of several runs after one to warm up; the command
 runs once. Weights are random: they do not change the time. Keep the machine quiet.
 """
 
@@ -96,6 +96,8 @@ def timed(function: Callable[[], object], runs: int) -> float:
     for i in range(runs + 1):
         start = time.perf_counter()
         function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         if i >= 1:
             seconds.append(time.perf_counter() - start)
     return median(seconds)
@@ -131,11 +133,33 @@ def command(volume: Volume, deltas: tuple[str, ...], net: torch.nn.Module, file:
         return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
+def on_gpu(volume: Volume, name: str, output: str, level: int, runs: int) -> tuple:
+    """The network alone on a GPU; in place of the number of threads stands its name."""
+    net, x, kwargs = network_of(volume, volume.parsed(MODELS[name][0], output), output, level)
+    net, x = net.cuda(), x.cuda()
+    with torch.no_grad():
+        seconds = timed(lambda: net(x, **kwargs), runs)
+    return name, scale_name(level), output, torch.cuda.get_device_name(), "network", f"{seconds:.5f}", "", "", ""
+
+
+def network_of(
+    volume: Volume, parser: ConfigParser, output: str, level: int
+) -> tuple[torch.nn.Module, torch.Tensor, dict]:
+    """A network, what it is given at a level, and how it is called."""
+    net, levels = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer").levels
+    # A network of a single level works at full size, whatever the scan's.
+    works_at = min(level, net.num_levels - 1)
+    kwargs = {"level": works_at, **({"output": output} if output != "native" and works_at else {})}
+    grid = levels.padded_size([-(-n >> works_at) for n in volume.box], level=works_at)
+    return net, torch.rand(1, parser["network_def"]["in_channels"], *grid), kwargs
+
+
 def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
     """Network, pipeline and command of one model at one scale."""
     deltas = MODELS[name][0]
     parser = volume.parsed(deltas, output)
-    net, inferer = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer")
+    inferer = parser.get_parsed_content("inferer")
+    net, x, kwargs = network_of(volume, parser, output, level)
     before = parser.get_parsed_content("preprocessing")
     steps = parser.get_parsed_content("postprocessing").transforms
     after = Compose([t for t in steps if not isinstance(t, SaveImaged)])
@@ -146,11 +170,6 @@ def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, ru
         pred = {k: v[0] for k, v in answer.items()} if isinstance(answer, dict) else answer[0]
         after({**item, "pred": pred})
 
-    # A network of a single level works at full size, whatever the scan's.
-    works_at = min(level, net.num_levels - 1)
-    kwargs = {"level": works_at, **({"output": output} if output != "native" and works_at else {})}
-    grid = inferer.levels.padded_size([-(-n >> works_at) for n in volume.box], level=works_at)
-    x = torch.rand(1, parser["network_def"]["in_channels"], *grid)
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             net(x, **kwargs)
@@ -213,6 +232,10 @@ def main() -> None:
                     rows += rows_of(volume, name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
                 print(f"{name}, {threads} thread(s): done")
             rows += training_rows(volume, threads, args.runs)
+    if torch.cuda.is_available():
+        for name in args.models:
+            for output, level in itertools.product(MODELS[name][1], range(4)):
+                rows.append(on_gpu(volume, name, output, level, args.runs))
     path = args.output or volume.task.results / "benchmark.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:

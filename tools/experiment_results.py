@@ -47,6 +47,7 @@ class Task:
         regions: names of unions of classes, which do not count in means.
         heads: title of each scale's column.
         subject: gives the person of a case's name.
+        splits: the lists of its cases, by default its bundle's.
     """
 
     name: str
@@ -64,6 +65,11 @@ class Task:
     regions: tuple[str, ...] = ()
     heads: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(HEADS), hash=False)
     subject: Callable[[str], Any] = str
+    splits: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.splits is None:
+            object.__setattr__(self, "splits", self.bundle / "configs/splits.json")
 
     @property
     def results(self) -> Path:

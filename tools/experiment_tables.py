@@ -161,7 +161,7 @@ def times(task: Task, *parts: str) -> str:
     """A line per model, output, part and number of threads, where it was measured at all scales."""
     lines = []
     for model, output, part in dict.fromkeys((k[0], k[2], k[4]) for k in benchmark(task) if k[4] in parts):
-        for threads in ("1", "2"):
+        for threads in dict.fromkeys(k[3] for k in benchmark(task)):
             found = [benchmark(task).get((model, s, output, threads, part)) for s in task.scales]
             if not all(found):
                 continue
@@ -170,7 +170,23 @@ def times(task: Task, *parts: str) -> str:
             shares = [t / float(u["seconds"]) for t, u in zip(seconds, up)]
             cells = [f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {q:.2f})" for t, q in zip(seconds, shares)]
             which = f" ({part})" if part != parts[0] else ""
-            lines.append([f"{model}{which}, {output}, {threads} thread(s)", *cells])
+            device = f"{threads} thread(s)" if threads.isdigit() else threads
+            lines.append([f"{model}{which}, {output}, {device}", *cells])
+    return table(["", *task.heads.values()], lines)
+
+
+def efficiency(task: Task) -> str:
+    """How much of the speed-up that the arithmetic allows the network alone attains, in percent."""
+    lines = []
+    for model, output, threads in dict.fromkeys((k[0], k[2], k[3]) for k in benchmark(task) if k[4] == "network"):
+        found = [benchmark(task)[model, s, output, threads, "network"] for s in task.scales]
+        if model == "unet_up" or not all(r["gflop"] for r in found):
+            continue
+        shares = [
+            float(found[0]["seconds"]) / float(r["seconds"]) / (float(found[0]["gflop"]) / float(r["gflop"]))
+            for r in found
+        ]
+        lines.append([f"{model}, {output}, {threads} thread(s)", *(f"{100 * s:.0f} %" for s in shares)])
     return table(["", *task.heads.values()], lines)
 
 
@@ -244,6 +260,7 @@ TABLES: dict[str, Callable[[Task], str]] = {
     "times_network": lambda task: times(task, "network", "network and side"),
     "times_pipeline": lambda task: times(task, "pipeline"),
     "costs": costs,
+    "efficiency": efficiency,
     "step": step,
     "commands": commands_taken,
     "false_alarms": false_alarms,

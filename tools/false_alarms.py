@@ -3,8 +3,9 @@
     python tools/false_alarms.py --dataset_dir Task01_BrainTumour --output_dir runs/false_alarms [--split validation]
 
 Of each case the half of the brain with less tumour is mirrored onto the other side; cases with tumour in both halves
-are left out. The heads are segmented by the very code of ``run inferring``, at every scale; false_alarms.csv has the
-volume (ml) of each class; docs/experiment/brain_tumor/false_alarms.csv is such a file.
+are left out, what tumour the better half has is set to 0. The heads are segmented by the very code of ``run inferring``
+at every scale. false_alarms.csv has the volume (ml) of each class; ``--keep`` also puts it where
+tools/make_experiment.py reads it.
 """
 
 from __future__ import annotations
@@ -76,8 +77,11 @@ def main() -> None:
     arguments.add_argument("--dataset_dir", required=True)
     arguments.add_argument("--output_dir", required=True, type=Path)
     arguments.add_argument("--split", default="validation")
+    arguments.add_argument("--keep", action="store_true", help="put the table into docs/experiment/brain_tumor")
     arguments.add_argument("--checkpoint", default=str(BUNDLE / "models/model.pt"))
     args = arguments.parse_args()
+    if args.output_dir.exists():
+        arguments.error(f"--output_dir must be a new folder, {args.output_dir} exists")
     items = msd_datalist(args.dataset_dir, str(BUNDLE / "configs/splits.json"), args.split)
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs/inference.json"))
@@ -98,10 +102,14 @@ def main() -> None:
         )
         workflow.initialize()
         workflow.run()
+        if failures := workflow.parser.get_parsed_content("evaluator").failures:
+            raise SystemExit(f"{len(failures)} heads could not be segmented: {failures}")
         with open(output / "volumes.csv", newline="") as file:
             rows += [(r["case"], scale, r["class"], f"{float(r['mm3']) / 1000:.3f}") for r in csv.DictReader(file)]
-    with open(args.output_dir / "false_alarms.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("case", "scale", "class", "ml"), *rows])
+    folders = [args.output_dir, *([BRAIN_TUMOR.results] if args.keep else [])]
+    for folder in folders:
+        with open(folder / "false_alarms.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("case", "scale", "class", "ml"), *rows])
     for level in range(levels.num_levels):
         scale = scale_name(level)
         total = sum(float(ml) for _, s, _, ml in rows if s == scale)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -29,13 +30,16 @@ SKULL, SCALP = 7, 6  # mm, and voxels of 1 mm
 DARK, BRIGHT = 0.1, 0.8  # of the mean of the brain
 
 
-class Counter(logging.Handler):
-    """Counts the warnings that speak of a skull."""
+class Litres(logging.Handler):
+    """Keeps the volumes of the warnings that speak of a skull."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[float] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.count += "skull" in record.getMessage()
+        if "skull" in record.getMessage():
+            self.found.append(float(re.search(r"([0-9.]+) l of the scan", record.getMessage())[1]))
 
 
 def grown(mask: torch.Tensor, voxels: int) -> torch.Tensor:
@@ -62,18 +66,17 @@ def as_four(path: Path) -> MetaTensor:
     return MetaTensor(scan.as_tensor().expand(4, -1, -1, -1).clone(), affine=scan.affine)
 
 
-def warned(scans: Iterator[MetaTensor], limit: float) -> tuple[int, int]:
-    """How many of the scans, each at four resolutions, are warned of, and how many there were."""
-    check, counter, total = CheckScand("image", channels=4, max_foreground=limit), Counter(), 0
+def volumes(scans: Iterable[MetaTensor], limit: float) -> list[float]:
+    """Litres of those of the scans, each at four resolutions, that are warned of."""
+    check, litres = CheckScand("image", channels=4, max_foreground=limit), Litres()
     log = logging.getLogger("rare_unet_networks.checks")
-    log.addHandler(counter)
+    log.addHandler(litres)
     log.propagate = False
     for scan in scans:
         for level in range(4):
             check(Coarsend("image")({"image": scan, "level": level}))
-            total += 1
-    log.removeHandler(counter)
-    return counter.count, total
+    log.removeHandler(litres)
+    return litres.found
 
 
 def main() -> None:
@@ -86,13 +89,15 @@ def main() -> None:
     files = list_niftis(args.dataset_dir / "imagesTr")
     load = LoadImage(image_only=True, ensure_channel_first=True)
     print(f"limit: {limit} l")
-    for name, scans in (
-        ("brains", (load(f) for f in files)),
-        ("heads", (as_four(f) for f in args.heads)),
-        ("brains in simulated heads", (in_a_head(load(f)) for f in files)),
+    for name, read, paths in (
+        ("brains", load, files),
+        ("heads", as_four, args.heads),
+        ("brains in simulated heads", lambda path: in_a_head(load(path)), files),
     ):
-        count, total = warned(scans, limit)
-        print(f"{name}: {count} of {total} warned of", flush=True)
+        if paths:
+            warned, every = (volumes(map(read, paths), least) for least in (limit, 0.0))
+            sizes = f"{min(every):.1f} to {max(every):.1f} l"
+            print(f"{name}, {sizes}: {len(warned)} of {len(every)} warned of", flush=True)
 
 
 if __name__ == "__main__":
