@@ -4,8 +4,9 @@
 
 On one volume at 1 mm and what it is at 2, 4 and 8 mm: the network alone, the inferer where it also chooses the side,
 the whole way from the file to the label map, and the command ``run inferring`` with the most memory it ever held. Then
-one training step of all levels against one of level 0 alone; where there is a GPU, the network alone on it. Medians of several runs after one to warm up; the command
-runs once. Weights are random: they do not change the time. Keep the machine quiet.
+one training step of all levels against one of level 0 alone; where there is a GPU, the network alone on it, too.
+Medians of several runs after one to warm up; the command runs once. Weights are random: they do not change the time.
+Keep the machine quiet.
 """
 
 from __future__ import annotations
