@@ -52,10 +52,12 @@ class ForegroundStatisticsd(MapTransform):
 
     @staticmethod
     def _statistics(scan: torch.Tensor) -> torch.Tensor:
-        foreground = [channel[channel != 0] for channel in scan]
-        means = [voxels.mean() if len(voxels) else torch.tensor(0.0) for voxels in foreground]
-        stds = [voxels.std(correction=0) if len(voxels) else torch.tensor(1.0) for voxels in foreground]
-        return torch.stack([torch.stack(means), torch.stack([s if s else torch.tensor(1.0) for s in stds])])
+        statistics = torch.tensor([[0.0], [1.0]], device=scan.device).repeat(1, len(scan))
+        for i, channel in enumerate(scan):
+            foreground = channel[channel != 0]
+            if len(foreground):
+                statistics[:, i] = torch.stack([foreground.mean(), foreground.std(correction=0) or torch.tensor(1.0)])
+        return statistics
 
 
 class StandardizeForegroundd(MapTransform):

@@ -52,14 +52,12 @@ class Volume:
         task: the task.
         size: voxels of the scan at 1 mm.
         box: voxels of it that are not zero, in the middle; what the network computes where zeros are cropped.
-        batch: size of a training batch.
         patch: voxels of a training patch.
     """
 
     task: Task
     size: tuple[int, ...]
     box: tuple[int, ...]
-    batch: int
     patch: tuple[int, ...]
 
     @property
@@ -85,9 +83,9 @@ class Volume:
 
 
 VOLUMES = {
-    "hippocampus": Volume(HIPPOCAMPUS, (64, 128, 64), (64, 128, 64), 2, (32, 64, 32)),
+    "hippocampus": Volume(HIPPOCAMPUS, (64, 128, 64), (64, 128, 64), (32, 64, 32)),
     # The largest box of the brain among the 16 cases.
-    "brain_tumor": Volume(BRAIN_TUMOR, (240, 240, 152), (146, 181, 143), 1, (96, 96, 96)),
+    "brain_tumor": Volume(BRAIN_TUMOR, (240, 240, 152), (146, 181, 143), (96, 96, 96)),
 }
 
 
@@ -193,8 +191,8 @@ def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
     parser.read_config(str(volume.configs / "train.json"))
     parser.parse()
     net, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
-    channels = parser["network_def"]["in_channels"]
-    images = [torch.rand(volume.batch, channels, *(n >> d for n in volume.patch)) for d in range(net.num_levels)]
+    batch_size, channels = parser["batch_size"], parser["network_def"]["in_channels"]
+    images = [torch.rand(batch_size, channels, *(n >> d for n in volume.patch)) for d in range(net.num_levels)]
     labels = [(image[:, :1] > 0.5).float() for image in images]
 
     def step(levels: list[int]) -> None:
