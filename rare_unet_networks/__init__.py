@@ -20,6 +20,7 @@ from .handlers import (
     has_tensorboard,
     last_epoch,
 )
+from .healthy_halves import RandHealthyHalfd, without_tumour
 from .inferers import ResolutionRoutingInferer
 from .levels import Levels, Route, scale_name
 from .losses import RAREUNetLoss

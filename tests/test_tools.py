@@ -220,18 +220,6 @@ def test_the_hippocampus_volumes_have_the_papers_reference_size():
     assert module.reference_size(module.extents(paths, (1.0, 1.0, 1.0))) == (32, 64, 32)
 
 
-def test_a_head_without_tumour_is_its_healthy_half_twice():
-    """Five slices, the tumour in the last: the first two stay, and are mirrored onto the last two."""
-    image = MetaTensor(torch.arange(1.0, 6.0)[None, :, None, None].expand(2, 5, 2, 2).clone())
-    label = torch.zeros(1, 5, 2, 2)
-    label[:, 4] = 1
-    alone = tool("false_alarms").without_tumour
-    assert alone(image, label)[0, :, 0, 0].tolist() == [1, 2, 0, 2, 1]
-    assert alone(image, label.flip(1))[0, :, 0, 0].tolist() == [5, 4, 0, 4, 5]
-    label[:, 0] = 1
-    assert alone(image, label) is None
-
-
 def test_a_simulated_head_is_warned_of_and_its_brain_is_not():
     """A ball of 40 mm radius, 0.27 l, in 13 mm of skull and scalp: more than 0.5 l; the limit lies between."""
     warnings = tool("skull_warnings")

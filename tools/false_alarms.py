@@ -14,38 +14,13 @@ import argparse
 import csv
 from pathlib import Path
 
-import torch
 from experiment_results import BRAIN_TUMOR
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 
-from rare_unet_networks import Coarsend, Levels, msd_datalist, scale_name
+from rare_unet_networks import Coarsend, Levels, msd_datalist, scale_name, without_tumour
 
 BUNDLE = BRAIN_TUMOR.bundle
-MOST = 0.02  # share of a case's tumour that its better half may hold
-
-
-def without_tumour(image: MetaTensor, label: MetaTensor) -> MetaTensor | None:
-    """A brain of its half with less tumour and that half's mirror image; None where both have some.
-
-    Args:
-        image: shape (C, D, H, W) in RAS order, background 0.
-        label: shape (1, D, H, W).
-    """
-    filled = (image != 0).any(dim=0).any(dim=1).any(dim=1).nonzero()
-    first, last = int(filled.min()), int(filled.max())
-    half = (last - first + 1) // 2
-    low, high = slice(first, first + half), slice(last + 1 - half, last + 1)
-    tumour = [int((label[:, part] > 0).sum()) for part in (low, high)]
-    if min(tumour) > MOST * sum(tumour):
-        return None
-    healthy, other = (low, high) if tumour[0] < tumour[1] else (high, low)
-    head = image.clone()
-    head[:, healthy] = torch.where(label[:, healthy] > 0, 0, image[:, healthy])
-    head[:, other] = head[:, healthy].flip(1)
-    head[:, first + half : last + 1 - half] = 0  # the middle of an odd number of sagittal slices
-    return head
 
 
 def heads(items: list[dict], folder: Path, levels: Levels) -> int:
