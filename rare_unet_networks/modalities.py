@@ -52,17 +52,24 @@ def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, 
     return item
 
 
+def _fault(entry: Any) -> str | None:
+    """What an entry of a JSON datalist should have been; None where it is."""
+    image = entry.get("image") if isinstance(entry, Mapping) else None
+    paths = list(image.values()) if isinstance(image, Mapping) else image if isinstance(image, list) else [image]
+    if not image or not all(isinstance(p, str) for p in paths):
+        return f"an entry of the list must have an image, a path or several, got {entry}"
+    if "/" in str(entry.get("case", "")):
+        return f"the case of an entry of the list must have no '/', got {entry}"
+    return None
+
+
 def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing: bool) -> dict:
     """Item of an entry of a JSON datalist."""
-    image = entry.get("image") if isinstance(entry, Mapping) else None
-    paths = list(image.values() if isinstance(image, Mapping) else image) if isinstance(image, (list, Mapping)) else []
-    if not all(isinstance(p, str) for p in paths) or "/" in str(entry.get("case", "") if image else ""):
-        reason = f"an entry of the list must have paths and a case without '/', got {entry}"
-        return {"image": str(base), "case": "?", FAILURE: reason}
+    if fault := _fault(entry):
+        return {"image": str(base), "case": "?", FAILURE: fault}
+    image = entry["image"]
     if isinstance(image, str):
         return {"image": str(base / image), "case": str(entry.get("case", case_name(image)))}
-    if not isinstance(image, (list, Mapping)) or not image:
-        return {"image": str(base), "case": "?", FAILURE: f"an entry of the list must have an image, got {entry}"}
     if isinstance(image, Mapping):
         files = [(str(m), str(base / p)) for m, p in image.items()]
         case = str(entry.get("case", case_name(files[0][1])))

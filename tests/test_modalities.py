@@ -92,10 +92,10 @@ ILL_ENTRIES = [
         "which modality a.nii.gz is cannot be told from the name: give paths by FLAIR, T1w",
     ),
     ({"image": {"T1": "a.nii.gz"}}, "modalities must be of FLAIR, T1w, T1Gd, T2w, got T1"),
-    ({"images": "a.nii.gz"}, "an entry of the list must have an image, got {'images'"),
-    ("a.nii.gz", "an entry of the list must have an image, got a.nii.gz"),
-    ({"image": ["p_t1.nii.gz", 3]}, "an entry of the list must have paths and a case without '/', got {'image'"),
-    ({"image": "a.nii.gz", "case": "b/c"}, "an entry of the list must have paths and a case without '/', got {'image'"),
+    ({"images": "a.nii.gz"}, "an entry of the list must have an image, a path or several, got {'images'"),
+    ("a.nii.gz", "an entry of the list must have an image, a path or several, got a.nii.gz"),
+    ({"image": ["p_t1.nii.gz", 3]}, "an entry of the list must have an image, a path or several, got {'image'"),
+    ({"image": "a.nii.gz", "case": "b/c"}, "the case of an entry of the list must have no '/', got {'image'"),
 ]
 
 
