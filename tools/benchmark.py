@@ -6,7 +6,8 @@ On one volume at 1 mm and what it is at 2, 4 and 8 mm: the network alone, the in
 the whole way from the file to the label map, and the command ``run inferring`` with the most memory it ever held. Then
 one training step of all levels against one of level 0 alone; where there is a GPU, the network alone on it, too.
 Medians of several runs after one to warm up; the command runs once. Weights are random: they do not change the time.
-Keep the machine quiet.
+Keep the machine quiet. Lines of other models and numbers of threads stay in the file: ``--models`` and ``--threads``
+measure a part of it anew.
 """
 
 from __future__ import annotations
@@ -209,6 +210,21 @@ def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
     return [("rare_unet", 1, "", threads, f"training step, {n}", f"{s:.5f}", "", "", "") for n, s in found.items()]
 
 
+def take_in(path: Path, rows: list[tuple]) -> None:
+    """Adds lines to the file, in place of those of the same model and number of threads."""
+    there: list[dict[str, str]] = []
+    if path.exists():
+        with open(path, newline="") as file:
+            there = list(csv.DictReader(file))
+    new = [dict(zip(COLUMNS, map(str, row))) for row in rows]
+    measured = {(r["model"], r["threads"]) for r in new}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows([*(r for r in there if (r["model"], r["threads"]) not in measured), *new])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=VOLUMES, required=True)
@@ -220,26 +236,23 @@ def main() -> None:
     logging.getLogger("rare_unet_networks").setLevel(logging.ERROR)  # the volume is larger than a crop: it would warn
     volume = VOLUMES[args.task]
     channels = volume.parsed((), "native")["network_def"]["in_channels"]
-    rows: list[tuple] = []
+    path = args.output or volume.task.results / "benchmark.csv"
     with tempfile.TemporaryDirectory() as folder:
         for level in range(4):
             volume.save(level, channels, Path(folder) / f"{level}.nii.gz")
-        for threads in args.threads:
+        for threads, name in itertools.product(args.threads, args.models):
             torch.set_num_threads(threads)
-            for name in args.models:
-                for output, level in itertools.product(MODELS[name][1], range(4)):
-                    rows += rows_of(volume, name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
-                print(f"{name}, {threads} thread(s): done")
-            rows += training_rows(volume, threads, args.runs)
+            rows = []
+            for output, level in itertools.product(MODELS[name][1], range(4)):
+                rows += rows_of(volume, name, output, level, threads, args.runs, Path(folder) / f"{level}.nii.gz")
+            if name == "rare_unet":
+                rows += training_rows(volume, threads, args.runs)
+            take_in(path, rows)
+            print(f"{name}, {threads} thread(s): done", flush=True)
     if torch.cuda.is_available():
         for name in args.models:
-            for output, level in itertools.product(MODELS[name][1], range(4)):
-                rows.append(on_gpu(volume, name, output, level, args.runs))
-    path = args.output or volume.task.results / "benchmark.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
-    print(path)
+            outputs_and_levels = itertools.product(MODELS[name][1], range(4))
+            take_in(path, [on_gpu(volume, name, output, level, args.runs) for output, level in outputs_and_levels])
 
 
 if __name__ == "__main__":

@@ -193,7 +193,8 @@ def efficiency(task: Task) -> str:
 def costs(task: Task) -> str:
     lines = []
     for model, output in dict.fromkeys((k[0], k[2]) for k in benchmark(task) if k[4] == "network"):
-        found = [benchmark(task)[model, s, output, "1", "network"] for s in task.scales]
+        threads = next(k[3] for k in benchmark(task) if (k[0], k[2], k[4]) == (model, output, "network"))
+        found = [benchmark(task)[model, s, output, threads, "network"] for s in task.scales]
         ratios = [float(found[0]["gflop"]) / float(r["gflop"]) for r in found]
         cells = [f"{float(r['gflop']):.1f} (1/{q:.1f}), {int(r['parameters']):,}" for r, q in zip(found, ratios)]
         lines.append([f"{model}, {output}", *cells])
