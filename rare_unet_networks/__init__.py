@@ -29,10 +29,11 @@ from .mirror import MirrorRoutingInferer
 from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .several_levels import SeveralLevelsInferer
 from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise
 from .thick_slices import RandThickSlicesd
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

@@ -136,16 +136,32 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = resample(plain(inputs), route.resampled_size)
+        found = self._answers(x, route.level, network, *args, **kwargs)
+        if self.output == "native":
+            return self._on_scan(found["pred"], route, inputs)
+        full = like_scan(found["pred_full"], inputs)
+        if self.output == "full":
+            return full
+        if route.resampled_size != route.spatial_size:
+            return {"pred_full": full}
+        return {"pred_full": full, "pred": self._on_scan(found["pred"], route, inputs)}
+
+    def _answers(
+        self, x: torch.Tensor, level: int, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_full`` on level 0's.
+
+        Only those that ``output`` asks for.
+        """
         box = self._box(x)
         size = [s.stop - s.start for s in box]
-        padded_size = self.levels.padded_size(size, route.level)
-        x = symmetric_pad(x[(..., *box)], padded_size, self.cval)
-        coarse = route.level > 0
+        padded_size = self.levels.padded_size(size, level)
+        padded = symmetric_pad(x[(..., *box)], padded_size, self.cval)
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-            wanted = {"output": self.output} if self.output != "native" and coarse else {}
-            answer = network(window, *args, level=route.level, **wanted, **kwargs)
-            if self.output == "both" and coarse:
+            wanted = {"output": self.output} if self.output != "native" and level > 0 else {}
+            answer = network(window, *args, level=level, **wanted, **kwargs)
+            if self.output == "both" and level > 0:
                 (native,), _, (full,) = answer
                 return {"pred": native, "pred_full": full}
             return answer
@@ -153,20 +169,14 @@ class ResolutionRoutingInferer(Inferer):
         def uncut(logits: torch.Tensor, scale: int) -> torch.Tensor:
             """On the whole grid of the level, or on one ``scale`` times as fine: no padding, background around."""
             logits = logits[(..., *symmetric_core(size, padded_size, scale))]
-            return _surrounded(
-                logits, [slice(s.start * scale, s.stop * scale) for s in box], [n * scale for n in route.resampled_size]
-            )
+            inside = [slice(s.start * scale, s.stop * scale) for s in box]
+            return _surrounded(logits, inside, [n * scale for n in x.shape[2:]])
 
-        logits = predict(x) if self._fits(padded_size) else self._slide(x, predict)
+        logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
         found = logits if isinstance(logits, dict) else dict.fromkeys(("pred", "pred_full"), logits)
-        if self.output == "native":
-            return self._on_scan(uncut(found["pred"], 1), route, inputs)
-        full = like_scan(uncut(found["pred_full"], 2**route.level), inputs)
-        if self.output == "full":
-            return full
-        if route.resampled_size != route.spatial_size:
-            return {"pred_full": full}
-        return {"pred_full": full, "pred": self._on_scan(uncut(found["pred"], 1), route, inputs)}
+        scales = {"pred": 1, "pred_full": 2**level}
+        wanted = {"native": ["pred"], "full": ["pred_full"], "both": list(scales)}[self.output]
+        return {key: uncut(found[key], scales[key]) for key in wanted}
 
     def _box(self, x: torch.Tensor) -> list[slice]:
         """Of what is to be computed: all of it, or the box of the foreground of all members."""
