@@ -136,7 +136,7 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = resample(plain(inputs), route.resampled_size)
-        found = self._answers(x, route.level, network, *args, **kwargs)
+        found = self._answers(x, route.level, self.output, network, *args, **kwargs)
         if self.output == "native":
             return self._on_scan(found["pred"], route, inputs)
         full = like_scan(found["pred_full"], inputs)
@@ -147,7 +147,7 @@ class ResolutionRoutingInferer(Inferer):
         return {"pred_full": full, "pred": self._on_scan(found["pred"], route, inputs)}
 
     def _answers(
-        self, x: torch.Tensor, level: int, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> dict[str, torch.Tensor]:
         """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_full`` on level 0's.
 
@@ -159,9 +159,9 @@ class ResolutionRoutingInferer(Inferer):
         padded = symmetric_pad(x[(..., *box)], padded_size, self.cval)
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-            wanted = {"output": self.output} if self.output != "native" and level > 0 else {}
+            wanted = {"output": output} if output != "native" and level > 0 else {}
             answer = network(window, *args, level=level, **wanted, **kwargs)
-            if self.output == "both" and level > 0:
+            if output == "both" and level > 0:
                 (native,), _, (full,) = answer
                 return {"pred": native, "pred_full": full}
             return answer
@@ -175,7 +175,7 @@ class ResolutionRoutingInferer(Inferer):
         logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
         found = logits if isinstance(logits, dict) else dict.fromkeys(("pred", "pred_full"), logits)
         scales = {"pred": 1, "pred_full": 2**level}
-        wanted = {"native": ["pred"], "full": ["pred_full"], "both": list(scales)}[self.output]
+        wanted = {"native": ["pred"], "full": ["pred_full"], "both": list(scales)}[output]
         return {key: uncut(found[key], scales[key]) for key in wanted}
 
     def _box(self, x: torch.Tensor) -> list[slice]:

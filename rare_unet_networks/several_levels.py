@@ -25,8 +25,8 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` whose answer is the mean of several levels' probabilities.
 
     The scan that enters level d is averaged over blocks of 2, 4, … voxels, scaled anew, and sent through the gateways
-    of levels d + 1, d + 2, …; their answers come back to the grids that were asked for. Voxels that are ``cval`` in a
-    channel are its background.
+    of levels d + 1, d + 2, …; their probabilities come back linearly to the grids that were asked for. Voxels that are
+    ``cval`` in a channel are its background.
 
     Args:
         args: as :py:class:`ResolutionRoutingInferer`.
@@ -53,9 +53,9 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         self.scaling = scaling
 
     def _answers(
-        self, x: torch.Tensor, level: int, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> dict[str, torch.Tensor]:
-        found = super()._answers(x, level, network, *args, **kwargs)
+        found = super()._answers(x, level, output, network, *args, **kwargs)
         last = min(level + self.coarser, self.levels.num_levels - 1)
         if last == level:
             return found
@@ -65,9 +65,12 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
             block = 2 ** (coarse_level - level)
             fitting = [-(-n // block) * block for n in x.shape[2:]]
             coarse = self._coarse(x, fitting, block)
-            answers = super()._answers(coarse, coarse_level, network, *args, **kwargs)
+            logits = super()._answers(coarse, coarse_level, "native", network, *args, **kwargs)["pred"]
             for key, p in total.items():
-                p += self._brought_back(answers, key, x.shape[2:], fitting, level)
+                scale = 2**level if key == "pred_full" else 1
+                fine = [n * scale for n in fitting]
+                there = F.interpolate(logits.float().softmax(dim=1), fine, mode=LINEAR[len(fine)])
+                p += there[(..., *symmetric_core(x.shape[2:], fitting, scale))]
         return {key: p.div(last - level + 1).clamp(min=1e-9).log() for key, p in total.items()}
 
     def _coarse(self, x: torch.Tensor, fitting: list[int], block: int) -> torch.Tensor:
@@ -79,16 +82,3 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         if self.scaling is None:
             return coarse
         return torch.stack([torch.as_tensor(self.scaling({"image": member})["image"]) for member in coarse])
-
-    @staticmethod
-    def _brought_back(
-        answers: dict[str, torch.Tensor], key: str, size: torch.Size, fitting: list[int], level: int
-    ) -> torch.Tensor:
-        """Probabilities of a coarser level on the grid of ``pred`` or ``pred_full`` of the scan's own level."""
-        scale = 2**level if key == "pred_full" else 1
-        p = answers.get("pred_full", answers.get("pred")).float().softmax(dim=1)
-        wanted = [n * scale for n in fitting]
-        if list(p.shape[2:]) != wanted:
-            finer = all(n >= m for n, m in zip(p.shape[2:], wanted))
-            p = mean_of_blocks(p, wanted) if finer else F.interpolate(p, wanted, mode=LINEAR[len(wanted)])
-        return p[(..., *symmetric_core(size, fitting, scale))]
