@@ -1,7 +1,8 @@
 """Brains without tumour, made of real ones: the healthy half, seen twice.
 
 Every scan of a tumour data set shows a tumour; a network trained on such alone finds one in every brain. Most tumours
-lie in one half, so that the other half and its mirror image make a brain without any.
+lie in one half, so that the other half and its mirror image make a brain without any. It is more symmetric than a real
+one, and has a seam where the halves meet.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def without_tumour(image: torch.Tensor, label: torch.Tensor, most: float = 0.02)
         most: share of the tumour that the better half may hold; those voxels become background.
 
     Returns:
-        image of the same shape, the middle of an odd number of sagittal slices 0; None if both halves hold more.
+        image of the same shape, what tumour there is in the middle of an odd number of sagittal slices 0, too; None if
+        both halves hold more.
     """
     filled = (image != 0).any(dim=0).any(dim=1).any(dim=1).nonzero()
     if len(filled) == 0:
@@ -42,7 +44,8 @@ def without_tumour(image: torch.Tensor, label: torch.Tensor, most: float = 0.02)
     head = image.clone()
     head[:, healthy] = torch.where(label[:, healthy] > 0, 0, image[:, healthy])
     head[:, other] = head[:, healthy].flip(1)
-    head[:, first + half : last + 1 - half] = 0
+    middle = slice(first + half, last + 1 - half)
+    head[:, middle] = torch.where(label[:, middle] > 0, 0, image[:, middle])
     return head
 
 
@@ -66,9 +69,11 @@ class RandHealthyHalfd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return d
         label = plain(d[self.label_key])
-        heads = {key: without_tumour(plain(d[key]), label) for key in self.keys}
-        if any(head is None for head in heads.values()):
+        images = [plain(d[key]) for key in self.keys]
+        head = without_tumour(torch.cat(images), label)  # of one extent, the same half of all
+        if head is None:
             return d
-        d.update({key: MetaTensor(head).copy_meta_from(d[key]) for key, head in heads.items()})
+        for key, image in zip(self.keys, head.split([len(image) for image in images])):
+            d[key] = MetaTensor(image.contiguous()).copy_meta_from(d[key])
         d[self.label_key] = MetaTensor(torch.zeros_like(label)).copy_meta_from(d[self.label_key])
         return d

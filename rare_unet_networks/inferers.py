@@ -27,7 +27,7 @@ OUTPUTS = ("native", "full", "both")
 CERTAIN = 20.0  # a logit that leaves the other classes less than 1e-17 of the probability, and fits into float16
 
 
-def _surrounded(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
+def surrounded(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
     """``logits`` in a larger grid of ``spatial_size`` voxels where ``box`` says; around them background is certain."""
     if tuple(logits.shape[2:]) == tuple(spatial_size):
         return logits
@@ -170,13 +170,14 @@ class ResolutionRoutingInferer(Inferer):
             """On the whole grid of the level, or on one ``scale`` times as fine: no padding, background around."""
             logits = logits[(..., *symmetric_core(size, padded_size, scale))]
             inside = [slice(s.start * scale, s.stop * scale) for s in box]
-            return _surrounded(logits, inside, [n * scale for n in x.shape[2:]])
+            return surrounded(logits, inside, [n * scale for n in x.shape[2:]])
 
         logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
-        found = logits if isinstance(logits, dict) else dict.fromkeys(("pred", "pred_full"), logits)
-        scales = {"pred": 1, "pred_full": 2**level}
-        wanted = {"native": ["pred"], "full": ["pred_full"], "both": list(scales)}[output]
-        return {key: uncut(found[key], scales[key]) for key in wanted}
+        wanted = {"native": ["pred"], "full": ["pred_full"], "both": ["pred", "pred_full"]}[output]
+        if not isinstance(logits, dict):
+            scale = 2**level if output == "full" else 1
+            return dict.fromkeys(wanted, uncut(logits, scale))  # at level 0 both grids are one
+        return {key: uncut(logits[key], 2**level if key == "pred_full" else 1) for key in wanted}
 
     def _box(self, x: torch.Tensor) -> list[slice]:
         """Of what is to be computed: all of it, or the box of the foreground of all members."""

@@ -1,9 +1,8 @@
 """Inference that looks at a scan from further away as well: a network with gateways is several in one.
 
 Not in the paper. The gateways were trained to segment coarse scans, and a fine scan can be made coarse: each level from
-its own down can answer. Where a structure has to be told from its surroundings, as a tumour in a brain, the mean of the
-answers is better than each (docs/experiment_brain_tumor.md, "Several levels together"). A level costs a fraction of the
-one above it, so that all together cost less than one and a half times as much as the first.
+its own down can answer. What the mean of their answers brings, and to which cases: "Several levels together" in
+docs/experiment_brain_tumor.md.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from .geometry import LINEAR, symmetric_core, symmetric_pad
-from .inferers import ResolutionRoutingInferer, logger
-from .resampling import mean_of_blocks
+from .inferers import ResolutionRoutingInferer, logger, surrounded
+from .resampling import mean_of_blocks, plain
 
 __all__ = ["SeveralLevelsInferer"]
 
@@ -25,18 +24,18 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` whose answer is the mean of several levels' probabilities.
 
     The scan that enters level d is averaged over blocks of 2, 4, … voxels, scaled anew, and sent through the gateways
-    of levels d + 1, d + 2, …; their probabilities come back linearly to the grids that were asked for. Voxels that are
-    ``cval`` in a channel are its background.
+    of levels d + 1, d + 2, …; their probabilities come back linearly to the grids that were asked for. Voxels of 0 in a
+    channel are its background. Every level needs to have been trained.
 
     Args:
         args: as :py:class:`ResolutionRoutingInferer`.
         coarser: how many coarser levels answer as well, as far as there are any; 0 is the plain inferer.
         scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
-            scan what it is: an average of scaled intensities is not on that scale.
+            scan what it is: an average of scaled intensities is not on that scale. Needed for ``coarser`` above 0.
         kwargs: as :py:class:`ResolutionRoutingInferer`.
 
     Raises:
-        ValueError: on a negative ``coarser``.
+        ValueError: on a negative ``coarser``, or one above 0 without ``scaling`` or with another ``cval`` than 0.
     """
 
     def __init__(
@@ -49,6 +48,8 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         super().__init__(*args, **kwargs)
         if coarser < 0:
             raise ValueError(f"coarser must be a number of levels, 0 or more, got {coarser}.")
+        if coarser and (scaling is None or self.cval != 0):
+            raise ValueError(f"coarser needs scaling and cval 0, got {scaling} and {self.cval:g}.")
         self.coarser = coarser
         self.scaling = scaling
 
@@ -60,25 +61,37 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         if last == level:
             return found
         logger.info(f"seen at levels {level} to {last}")
-        total = {key: logits.float().softmax(dim=1) for key, logits in found.items()}
-        for coarse_level in range(level + 1, last + 1):
-            block = 2 ** (coarse_level - level)
-            fitting = [-(-n // block) * block for n in x.shape[2:]]
-            coarse = self._coarse(x, fitting, block)
-            logits = super()._answers(coarse, coarse_level, "native", network, *args, **kwargs)["pred"]
-            for key, p in total.items():
-                scale = 2**level if key == "pred_full" else 1
-                fine = [n * scale for n in fitting]
-                there = F.interpolate(logits.float().softmax(dim=1), fine, mode=LINEAR[len(fine)])
-                p += there[(..., *symmetric_core(x.shape[2:], fitting, scale))]
-        return {key: p.div(last - level + 1).clamp(min=1e-9).log() for key, p in total.items()}
+        seen = [self._seen_from(x, level, d, network, *args, **kwargs) for d in range(level + 1, last + 1)]
+        size, box = x.shape[2:], self._box(x)
+
+        def mean(logits: torch.Tensor, scale: int) -> torch.Tensor:
+            """Logits of the mean, on a grid ``scale`` times as fine as that of ``x``; background outside the box."""
+            total = logits.float().softmax(dim=1)
+            for p, fitting in seen:
+                fine = F.interpolate(p, [n * scale for n in fitting], mode=LINEAR[len(fitting)])
+                total += fine[(..., *symmetric_core(size, fitting, scale))]
+            inside = [slice(s.start * scale, s.stop * scale) for s in box]
+            answer = total[(..., *inside)].div(1 + len(seen)).clamp(min=1e-9).log()
+            return surrounded(answer, inside, [n * scale for n in size])
+
+        if level == 0:  # both grids are one
+            return dict.fromkeys(found, mean(next(iter(found.values())), 1))
+        return {key: mean(logits, 2**level if key == "pred_full" else 1) for key, logits in found.items()}
+
+    def _seen_from(
+        self, x: torch.Tensor, level: int, coarse_level: int, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, list[int]]:
+        """A coarser level's probabilities on its own grid, and the size that ``x`` was padded to for it."""
+        block = 2 ** (coarse_level - level)
+        fitting = [-(-n // block) * block for n in x.shape[2:]]
+        coarse = self._coarse(x, fitting, block)
+        logits = super()._answers(coarse, coarse_level, "native", network, *args, **kwargs)["pred"]
+        return logits.float().softmax(dim=1), fitting
 
     def _coarse(self, x: torch.Tensor, fitting: list[int], block: int) -> torch.Tensor:
         """Mean of each block, as of a scan whose background is below everything else, on the scan's scale again."""
-        inside = x != self.cval
+        inside = x != 0
         lowest = torch.where(inside, x, torch.inf).flatten(2).amin(dim=2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
         raised = torch.where(inside, x - lowest, 0)
         coarse = mean_of_blocks(symmetric_pad(raised, fitting, 0.0), [n // block for n in fitting])
-        if self.scaling is None:
-            return coarse
-        return torch.stack([torch.as_tensor(self.scaling({"image": member})["image"]) for member in coarse])
+        return torch.stack([plain(self.scaling({"image": member})["image"]) for member in coarse])

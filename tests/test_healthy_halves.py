@@ -19,8 +19,9 @@ def brain(tumour, slices=5):
 
 # sagittal slices with tumour, number of slices, the slices' values afterwards; None where both halves have tumour
 CASES = [
-    ([4], 5, [1, 2, 0, 2, 1]),
-    ([0, 1], 5, [5, 4, 0, 4, 5]),
+    ([4], 5, [1, 2, 3, 2, 1]),
+    ([0, 1], 5, [5, 4, 3, 4, 5]),
+    ([2, 3, 4], 5, [1, 2, 0, 2, 1]),
     ([3], 4, [1, 2, 2, 1]),
     ([], 4, [4, 3, 3, 4]),
     ([0, 4], 5, None),
@@ -34,9 +35,9 @@ def test_a_head_without_tumour_is_its_healthy_half_twice(tumour, slices, expecte
 
 
 def test_the_zeros_around_a_brain_do_not_count():
-    image, label = brain([6], slices=8)
+    image, label = brain([7], slices=8)
     image[:, :3] = 0  # slices 3 to 7 are left, their middle is 5
-    assert without_tumour(image, label)[0, :, 0, 0].tolist() == [0, 0, 0, 4, 5, 0, 5, 4]
+    assert without_tumour(image, label)[0, :, 0, 0].tolist() == [0, 0, 0, 4, 5, 6, 5, 4]
     assert without_tumour(torch.zeros_like(image), label) is None
 
 
@@ -56,9 +57,17 @@ def test_the_transform_empties_the_label_and_keeps_affines_and_what_it_was_given
     image, label = brain([4])
     before = image.clone()
     out = RandHealthyHalfd("image", prob=1.0)({"image": image, "label": label})
-    assert out["image"][0, :, 0, 0].tolist() == [1, 2, 0, 2, 1] and int(out["label"].sum()) == 0
+    assert out["image"][0, :, 0, 0].tolist() == [1, 2, 3, 2, 1] and int(out["label"].sum()) == 0
     assert torch.equal(out["image"].affine, AFFINE) and torch.equal(out["label"].affine, AFFINE)
     assert torch.equal(image, before) and int(label.sum()) == 4
+
+
+def test_all_images_of_a_case_get_the_same_half():
+    image, label = brain([4])
+    other = image.clone()
+    other[:, :2] = 0  # alone it would be halved elsewhere
+    out = RandHealthyHalfd(["image", "other"], prob=1.0)({"image": image, "other": other, "label": label})
+    assert out["image"][0, :, 0, 0].tolist() == [1, 2, 3, 2, 1] and out["other"][0, :, 0, 0].tolist() == [0, 0, 3, 0, 0]
 
 
 @pytest.mark.parametrize("tumour, prob", [([4], 0.0), ([0, 4], 1.0)])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import NormalizeIntensityd
 from torch.nn import functional as F
 
 from rare_unet_networks import Levels, RAREUNet, ResolutionRoutingInferer, SeveralLevelsInferer
@@ -10,6 +11,11 @@ from rare_unet_networks import Levels, RAREUNet, ResolutionRoutingInferer, Sever
 LEVELS = Levels(num_levels=4, spatial_size=(32, 32, 32), spacing=(1.0, 1.0, 1.0))
 # foreground's probability that the network below gives at each level
 PROBABILITIES = (0.9, 0.5, 0.3, 0.1)
+
+
+def unchanged(data):
+    """A scaling that changes nothing."""
+    return data
 
 
 class Constant(torch.nn.Module):
@@ -50,7 +56,7 @@ CASES = [
 @pytest.mark.parametrize("level, coarser, levels, mean", CASES)
 def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level, coarser, levels, mean, size):
     net, image = Constant(), scan(size, level)
-    found = SeveralLevelsInferer(LEVELS, coarser=coarser, output="both")(image, net)
+    found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=coarser, output="both")(image, net)
     assert [d for d, _ in net.seen] == levels
     assert found["pred"].shape == (1, 2, *size) and torch.equal(found["pred"].affine, image.affine)
     assert found["pred_full"].shape == (1, 2, *(n * 2**level for n in size))
@@ -60,7 +66,9 @@ def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level,
 
 @pytest.mark.parametrize("output", ["native", "full"])
 def test_one_grid_alone_is_answered_as_well(output):
-    found = SeveralLevelsInferer(LEVELS, coarser=1, output=output)(scan((9, 10, 11), level=1), Constant())
+    found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1, output=output)(
+        scan((9, 10, 11), level=1), Constant()
+    )
     size = (9, 10, 11) if output == "native" else (18, 20, 22)
     torch.testing.assert_close(probability(found), torch.full(size, 0.4), atol=1e-5, rtol=0)
 
@@ -79,18 +87,19 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
 
 
 def test_a_coarser_answer_lies_where_it_was_seen():
-    """A bright block at an odd place of a grid of odd size is found again by the network's threshold at each level."""
+    """A bright block at an odd place of a grid of odd size is found by a threshold at the levels below."""
 
     def net(x, level=0, output="native"):
-        logits = 20 * torch.cat([0.5 - x, x - 0.5], dim=1)
+        # Level 0 has no opinion, so that the coarser ones decide.
+        logits = (20 if level else 0) * torch.cat([0.5 - x, x - 0.5], dim=1)
         full = F.interpolate(logits, scale_factor=2**level)
         return {"native": logits, "full": full, "both": ([logits], [], [full])}[output]
 
     image = scan((21, 24, 23)) * 0
     image[..., 5:13, 8:16, 3:11] = 1
     image[..., 0, 0, 0] = 1e-3  # what is lowest of the foreground
-    for coarser in range(4):
-        found = SeveralLevelsInferer(LEVELS, coarser=coarser)(image, net)[0].argmax(dim=0)
+    for coarser in range(1, 4):
+        found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=coarser)(image, net)[0].argmax(dim=0)
         centre = (found > 0).nonzero().double().mean(dim=0)
         assert (centre - torch.tensor([8.5, 11.5, 6.5])).abs().max() <= 0.51, (coarser, centre)
 
@@ -103,20 +112,37 @@ def test_with_a_network_it_differs_from_one_level_alone_and_keeps_what_surrounds
     options = dict(output="both", crop_foreground=True)
     with torch.no_grad():
         one = ResolutionRoutingInferer(LEVELS, **options)(image, net)
-        same = SeveralLevelsInferer(LEVELS, coarser=0, **options)(image, net)
-        several = SeveralLevelsInferer(LEVELS, coarser=3, **options)(image, net)
+        same = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=0, **options)(image, net)
+        several = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=3, **options)(image, net)
     assert all(torch.equal(one[key], same[key]) for key in one)
     inside = (slice(None), slice(None), slice(6, 30), slice(8, 36), slice(5, 35))
     assert not torch.allclose(one["pred"].softmax(1)[inside], several["pred"].softmax(1)[inside], atol=0.01)
-    assert int(several["pred"][0, :, :4].argmax(dim=0).sum()) == 0
+    around = torch.ones(40, 40, 40, dtype=torch.bool)
+    around[inside[2:]] = False
+    assert bool((several["pred"][0, 0][around] == 20).all())
 
 
 def test_a_channel_without_foreground_stays_empty():
     net = Constant()
     image = torch.zeros(1, 2, 8, 8, 8)
     image[:, 0] = torch.rand(8, 8, 8) + 1
-    SeveralLevelsInferer(LEVELS, coarser=1, routing="size")._answers(image, 0, "both", net)
+    SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1, routing="size")._answers(image, 0, "both", net)
     assert torch.isfinite(net.seen[1][1]).all() and int(net.seen[1][1][:, 1].count_nonzero()) == 0
+
+
+def test_the_network_gets_plain_tensors_from_the_scaling_of_the_bundles():
+    net, image = Constant(), scan((16, 16, 16))
+    scaling = NormalizeIntensityd("image", nonzero=True, channel_wise=True)
+    SeveralLevelsInferer(LEVELS, coarser=1, scaling=scaling)(image, net)
+    assert [type(x) for _, x in net.seen] == [torch.Tensor, torch.Tensor]
+    coarse = net.seen[1][1]
+    assert float(coarse[coarse != 0].std(correction=0)) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"scaling": unchanged, "cval": -1.0}])
+def test_coarser_needs_a_scaling_and_a_background_of_0(options):
+    with pytest.raises(ValueError, match=r"coarser needs scaling and cval 0, got "):
+        SeveralLevelsInferer(LEVELS, coarser=1, **options)
 
 
 def test_coarser_must_not_be_negative():

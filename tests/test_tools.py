@@ -220,6 +220,20 @@ def test_the_hippocampus_volumes_have_the_papers_reference_size():
     assert module.reference_size(module.extents(paths, (1.0, 1.0, 1.0))) == (32, 64, 32)
 
 
+def test_lines_measured_anew_take_the_place_of_the_old_ones(tmp_path):
+    module, path = importlib.import_module("benchmark"), tmp_path / "deep" / "benchmark.csv"
+
+    def row(model, threads, seconds):
+        return (model, 1, "full", threads, "network", seconds, "", "", "")
+
+    module.take_in(path, [row("a", 1, 1.0), row("a", 1, 2.0)])
+    module.take_in(path, [row("b", 1, 3.0)])
+    module.take_in(path, [row("a", 2, 4.0)])
+    module.take_in(path, [row("a", 1, 5.0)])
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    assert [(r[0], r[3], r[5]) for r in rows] == [("a", "1", "5.0"), ("b", "1", "3.0"), ("a", "2", "4.0")]
+
+
 def test_a_simulated_head_is_warned_of_and_its_brain_is_not():
     """A ball of 40 mm radius, 0.27 l, in 13 mm of skull and scalp: more than 0.5 l; the limit lies between."""
     warnings = tool("skull_warnings")

@@ -1,4 +1,4 @@
-"""Times every model of a task at every scale in one run and writes docs/experiment/TASK/benchmark.csv.
+"""Times every model of a task at every scale and writes docs/experiment/TASK/benchmark.csv.
 
     python tools/benchmark.py --task brain_tumor
 
@@ -7,7 +7,7 @@ the whole way from the file to the label map, and the command ``run inferring`` 
 one training step of all levels against one of level 0 alone; where there is a GPU, the network alone on it, too.
 Medians of several runs after one to warm up; the command runs once. Weights are random: they do not change the time.
 Keep the machine quiet. Lines of other models and numbers of threads stay in the file: ``--models`` and ``--threads``
-measure a part of it anew.
+measure a part of it anew, to be compared with the rest only on the same machine.
 """
 
 from __future__ import annotations
@@ -217,12 +217,18 @@ def take_in(path: Path, rows: list[tuple]) -> None:
         with open(path, newline="") as file:
             there = list(csv.DictReader(file))
     new = [dict(zip(COLUMNS, map(str, row))) for row in rows]
-    measured = {(r["model"], r["threads"]) for r in new}
+
+    def kind(row: dict[str, str]) -> tuple[str, str]:
+        return row["model"], row["threads"]
+
+    measured = {kind(r) for r in new}
+    place = next((i for i, r in enumerate(there) if kind(r) in measured), len(there))
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows([*(r for r in there if (r["model"], r["threads"]) not in measured), *new])
+        before, after = ([r for r in part if kind(r) not in measured] for part in (there[:place], there[place:]))
+        writer.writerows([*before, *new, *after])
 
 
 def main() -> None:

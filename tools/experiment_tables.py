@@ -166,9 +166,9 @@ def times(task: Task, *parts: str) -> str:
             if not all(found):
                 continue
             seconds = [float(r["seconds"]) for r in found]
-            up = [benchmark(task)["unet_up", s, "full", threads, parts[0]] for s in task.scales]
-            shares = [t / float(u["seconds"]) for t, u in zip(seconds, up)]
-            cells = [f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {q:.2f})" for t, q in zip(seconds, shares)]
+            up = [benchmark(task).get(("unet_up", s, "full", threads, parts[0])) for s in task.scales]
+            shares = [f"{t / float(u['seconds']):.2f}" if u else "–" for t, u in zip(seconds, up)]
+            cells = [f"{1000 * t:.0f} ms (1/{seconds[0] / t:.1f}; {q})" for t, q in zip(seconds, shares)]
             which = f" ({part})" if part != parts[0] else ""
             device = f"{threads} thread(s)" if threads.isdigit() else threads
             lines.append([f"{model}{which}, {output}, {device}", *cells])
@@ -193,7 +193,10 @@ def efficiency(task: Task) -> str:
 def costs(task: Task) -> str:
     lines = []
     for model, output in dict.fromkeys((k[0], k[2]) for k in benchmark(task) if k[4] == "network"):
-        threads = next(k[3] for k in benchmark(task) if (k[0], k[2], k[4]) == (model, output, "network"))
+        kinds = [
+            k[3] for k, r in benchmark(task).items() if (k[0], k[2], k[4]) == (model, output, "network") and r["gflop"]
+        ]
+        threads = kinds[0]
         found = [benchmark(task)[model, s, output, threads, "network"] for s in task.scales]
         ratios = [float(found[0]["gflop"]) / float(r["gflop"]) for r in found]
         cells = [f"{float(r['gflop']):.1f} (1/{q:.1f}), {int(r['parameters']):,}" for r, q in zip(found, ratios)]
