@@ -136,7 +136,7 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = resample(plain(inputs), route.resampled_size)
-        found = self._answers(x, route.level, self.output, network, *args, **kwargs)
+        found = self._answers(x, self._box(x), route.level, self.output, network, *args, **kwargs)
         if self.output == "native":
             return self._on_scan(found["pred"], route, inputs)
         full = like_scan(found["pred_full"], inputs)
@@ -147,13 +147,19 @@ class ResolutionRoutingInferer(Inferer):
         return {"pred_full": full, "pred": self._on_scan(found["pred"], route, inputs)}
 
     def _answers(
-        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        x: torch.Tensor,
+        box: Sequence[slice],
+        level: int,
+        output: str,
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_full`` on level 0's.
 
-        Only those that ``output`` asks for.
+        Only those that ``output`` asks for, computed in ``box``.
         """
-        box = self._box(x)
         size = [s.stop - s.start for s in box]
         padded_size = self.levels.padded_size(size, level)
         padded = symmetric_pad(x[(..., *box)], padded_size, self.cval)

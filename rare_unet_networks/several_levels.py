@@ -7,7 +7,7 @@ docs/experiment_brain_tumor.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,15 +54,22 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         self.scaling = scaling
 
     def _answers(
-        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        x: torch.Tensor,
+        box: Sequence[slice],
+        level: int,
+        output: str,
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
-        found = super()._answers(x, level, output, network, *args, **kwargs)
+        found = super()._answers(x, box, level, output, network, *args, **kwargs)
         last = min(level + self.coarser, self.levels.num_levels - 1)
         if last == level:
             return found
         logger.info(f"seen at levels {level} to {last}")
         seen = [self._seen_from(x, level, d, network, *args, **kwargs) for d in range(level + 1, last + 1)]
-        size, box = x.shape[2:], self._box(x)
+        size = x.shape[2:]
 
         def mean(logits: torch.Tensor, scale: int) -> torch.Tensor:
             """Logits of the mean, on a grid ``scale`` times as fine as that of ``x``; background outside the box."""
@@ -85,7 +92,7 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         block = 2 ** (coarse_level - level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
         coarse = self._coarse(x, fitting, block)
-        logits = super()._answers(coarse, coarse_level, "native", network, *args, **kwargs)["pred"]
+        logits = super()._answers(coarse, self._box(coarse), coarse_level, "native", network, *args, **kwargs)["pred"]
         return logits.float().softmax(dim=1), fitting
 
     def _coarse(self, x: torch.Tensor, fitting: list[int], block: int) -> torch.Tensor:

@@ -78,9 +78,7 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
     image = torch.zeros(1, 1, 6, 16, 16)
     image[0, 0] = torch.tensor([0.0, 3.0, 5.0, 9.0, 5.0, 3.0])[:, None, None]
     net = Constant()
-    SeveralLevelsInferer(LEVELS, coarser=1, scaling=lambda d: {"image": 10 * d["image"]})._answers(
-        image, 0, "both", net
-    )
+    SeveralLevelsInferer(LEVELS, coarser=1, scaling=lambda d: {"image": 10 * d["image"]})(MetaTensor(image), net)
     level, coarse = net.seen[1]
     profile = coarse[0, 0, :, 4, 4]
     assert level == 1 and profile[profile.nonzero()].flatten().tolist() == [40, 10]
@@ -126,7 +124,7 @@ def test_a_channel_without_foreground_stays_empty():
     net = Constant()
     image = torch.zeros(1, 2, 8, 8, 8)
     image[:, 0] = torch.rand(8, 8, 8) + 1
-    SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1, routing="size")._answers(image, 0, "both", net)
+    SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1)(MetaTensor(image), net)
     assert torch.isfinite(net.seen[1][1]).all() and int(net.seen[1][1][:, 1].count_nonzero()) == 0
 
 
