@@ -7,7 +7,14 @@ from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
-from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, collate_patches, exit_status
+from .engines import (
+    GuardedDataset,
+    GuardedEvaluator,
+    LevelsDataset,
+    PreparePyramidBatch,
+    collate_patches,
+    exit_status,
+)
 from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,

@@ -90,8 +90,9 @@ def msd_datalist(dataset_dir: str, splits_file: str, split: str) -> list[dict[st
 
 
 def at_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
-    """Every item once per level, with the level under ``level``."""
-    return [{**item, "level": level} for item in items for level in levels]
+    """Every item once per level, with the level under ``level``; without ``case`` it is named by its image's file."""
+    named = [item if "case" in item else {**item, "case": case_name(item["image"])} for item in items]
+    return [{**item, "level": level} for item in named for level in levels]
 
 
 def refuse_same_answers(items: Sequence[dict]) -> None:

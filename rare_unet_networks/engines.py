@@ -9,17 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import Dataset
+from monai.data import CacheDataset, Dataset
 from monai.data.utils import pad_list_data_collate
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from .command_line import innermost_reason
-from .datalists import FAILURE
+from .datalists import FAILURE, at_levels
 from .resampling import plain
 
-__all__ = ["GuardedDataset", "GuardedEvaluator", "PreparePyramidBatch", "collate_patches", "exit_status"]
+__all__ = [
+    "GuardedDataset",
+    "GuardedEvaluator",
+    "LevelsDataset",
+    "PreparePyramidBatch",
+    "collate_patches",
+    "exit_status",
+]
 
 logger = logging.getLogger(__name__)
+
+
+class LevelsDataset(CacheDataset):
+    """``monai.data.CacheDataset`` of every item at every level, see :py:func:`rare_unet_networks.at_levels`.
+
+    Programs that bring their own items, such as MONAI Label, replace ``data`` in a config and know of no levels.
+
+    Args:
+        data: items, dictionaries with ``image``.
+        levels: levels that each is seen at.
+        args: further arguments as in MONAI.
+        kwargs: likewise.
+    """
+
+    def __init__(self, data: Sequence[dict], levels: Sequence[int], *args: Any, **kwargs: Any) -> None:
+        super().__init__(at_levels(data, levels), *args, **kwargs)
 
 
 class GuardedDataset(Dataset):
