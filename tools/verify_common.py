@@ -17,6 +17,9 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 __all__ = ["Bundle", "Failed", "NotChecked", "reason"]
 
 
+LONG = 400  # characters of a reason
+
+
 class Failed(Exception):
     """A check found a fault; the message names it."""
 
@@ -31,7 +34,7 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     text = " ".join(str(error).split())
     text = text if isinstance(error, Failed) and text else f"{type(error).__name__}: {text}"
-    return text if len(text) <= 400 else f"{text[:400]} …"
+    return text if len(text) <= LONG else f"{text[:LONG]} …"
 
 
 def _is_computed(content: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def check_expressions(bundle: Bundle) -> str:
 
     A config that does not stand alone is read together with the first one that makes its entries work.
     """
-    count, faults, computed = 0, [], bundle.computed
+    count, faults, of_a_gpu, computed = 0, [], [], bundle.computed
     for name in bundle.complete:
         bundle.needs_data(name)
     for name, content in computed.items():
@@ -176,9 +177,13 @@ def check_expressions(bundle: Bundle) -> str:
                 tried[names[0]] = reason(error)
         else:
             alternatives = [text if alone else f"with {base}: {text}" for base, text in tried.items()]
-            faults.append(f"{name}: {', '.join(alternatives)}")
+            needs_gpu = re.search("cuda|nccl", next(iter(tried.values())), re.IGNORECASE)
+            where = of_a_gpu if needs_gpu and not torch.cuda.is_available() else faults
+            where.append(f"{name}: {', '.join(alternatives)}")
     if faults:
         raise Failed("; ".join(faults))
+    if of_a_gpu:
+        raise NotChecked(f"without a GPU {'; '.join(of_a_gpu)}; the other files are fine")
     return f"{count} expressions, references and components of {len(computed)} files"
 
 
