@@ -227,7 +227,9 @@ def test_a_broken_bundle_fails_its_check(name, verified, tmp_path, monkeypatch):
 def test_what_is_not_there_is_not_checked_and_not_counted_as_passed(check, message, verified, tmp_path):
     bundle = copied(tmp_path)
     shutil.rmtree(bundle / "sample")
-    state, text = verified(check, bundle, [(("evaluate.json", "inference.json"), "dataset_dir", "/")])
+    given = [(("evaluate.json",), key, value) for _, key, value in OVERRIDES]
+    given.append((("inference.json",), "dataset_dir", str(HIPPOCAMPUS / "sample/images")))
+    state, text = verified(check, bundle, given)
     assert state == "not checked"
     assert re.search(message, text), text
 
