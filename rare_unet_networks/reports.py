@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
+from .datalists import case_name
 from .inferers import ResolutionRoutingInferer
 from .metrics import ScaleDice
 from .summaries import ROW, SUMMARY_ROW
@@ -166,13 +167,14 @@ class VolumeReport:
             pred = output["pred"]  # class indices on the file's own grid
             level = self.inferer.route(batch["image"][None]).level
             spacing = "x".join(f"{float(s):.4g}" for s in pred.pixdim)
+            case = batch.get("case") or case_name(batch["image"].meta["filename_or_obj"])
             rows = []
             for index, name in enumerate(self.class_names, start=1):
                 voxels = int((pred == index).sum())
                 volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_full")]
-                values = (batch["case"], name, voxels, *volumes, spacing, level, self._seconds)
+                values = (case, name, voxels, *volumes, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
             self._file.replace(rows)
             cells = [row[column] for row in rows for column in ("mm3", "mm3_full")]
             volumes = [f"{cell:.0f}" if isinstance(cell, float) else "" for cell in cells]
-            self._lines.append((batch["case"], spacing, str(level), f"{self._seconds:.2f}", *volumes))
+            self._lines.append((case, spacing, str(level), f"{self._seconds:.2f}", *volumes))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from .conftest import REPOSITORY, command, read
+from .conftest import REPOSITORY, read
+from .documents import blocks, run_script
 
 SOURCE = REPOSITORY / "bundles" / "brain_tumor_mri_segmentation"
 SPACING = 0.5
@@ -22,16 +23,16 @@ def values(name):
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    """The folder that the document has a reader make, and a dataset of bright blobs in two channels."""
+    """The folder that the document has a reader make, and beside it a dataset of bright blobs in two channels."""
     root = tmp_path_factory.mktemp("task")
-    bundle, data = root / "bundles" / "my_task", root / "data"
+    bundle, data = root / "bundles" / "my_task", root / "my_dataset"
     shutil.copytree(
         SOURCE, bundle, ignore=shutil.ignore_patterns("models", "sample", "baselines", "splits_task01.json")
     )
     for name in ("train", "evaluate", "inference"):
         parser = ConfigParser()
         parser.read_config(str(bundle / "configs" / f"{name}.json"))
-        changes = {**values("all"), **({} if name == "inference" else values("train"))}
+        changes = {**values("all"), **({} if name == "inference" else values("train")), "max_epochs": 2}
         for key, value in changes.items():
             if key in parser:
                 parser[key] = value
@@ -48,7 +49,9 @@ def task(tmp_path_factory):
         nib.save(nib.Nifti1Image(label, affine), data / "labelsTr" / f"{case}.nii.gz")
     splits = {"train": ["a", "b"], "validation": ["c"], "test": []}
     (bundle / "configs" / "splits.json").write_text(json.dumps(splits))
-    return bundle / "configs", data
+    (root / "my_scans").symlink_to(data / "imagesTr")
+    (root / "tools").symlink_to(REPOSITORY / "tools")
+    return root
 
 
 def test_every_value_of_the_document_is_an_entry_of_the_configs():
@@ -57,18 +60,15 @@ def test_every_value_of_the_document_is_an_entry_of_the_configs():
         assert [key for key in keys if key not in parser] == []
 
 
-def test_a_task_of_configs_alone_is_trained_evaluated_and_segments(task, tmp_path):
-    configs, data = task
-    options = dict(dataset_dir=data, output_dir=tmp_path)
-    result = command("training", configs / "train.json", max_epochs=2, val_interval=1, **options)
-    assert result.returncode == 0, result.stdout
-    weights = dict(checkpoint=tmp_path / "model.pt", output_dir=tmp_path)
-    result = command("evaluating", configs / "evaluate.json", dataset_dir=data, **weights)
-    assert result.returncode == 0, result.stdout
-    rows = read(tmp_path / "metrics" / "per_case.csv")
+def test_a_task_of_configs_alone_is_trained_evaluated_and_segments(task):
+    """By the very commands of the document."""
+    first, second = (text for _, text in blocks(REPOSITORY / "docs" / "new_task.md"))
+    # sizes 36, 40, 33 of 0.5 mm are 18, 20, 16.5 of 1 mm
+    assert "spatial_size: [16, 16, 16]" in run_script(first, task)
+    run_script(second, task)
+    output = task / "runs" / "my_task"
+    rows = read(output / "metrics" / "per_case.csv")
     assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"}
     assert {r["class"] for r in rows} == {"liver", "lesion", "whole"}
-    result = command("inferring", configs / "inference.json", input=data / "imagesTr", **weights)
-    assert result.returncode == 0, result.stdout
-    answer = nib.load(tmp_path / "c_seg.nii.gz")
+    answer = nib.load(output / "c_seg.nii.gz")
     assert answer.shape == (36, 40, 33) and set(np.unique(answer.dataobj)) <= {0, 1, 2}

@@ -427,6 +427,14 @@ def test_dataset_dir_names_the_scans_to_segment_as_well_as_input(tmp_path):
     assert {r["case"] for r in read(tmp_path / "volumes.csv")} == {"hippocampus_067", "hippocampus_068"}
 
 
+def test_scans_given_by_another_program_need_no_names(tmp_path):
+    """As ``dataset#data``, which MONAI's specification names; the case is then called by its file."""
+    items = [{"image": str(SAMPLE / "images" / "icbm152_left_4mm.nii.gz")}]
+    run("inference.json", output_dir=str(tmp_path), **{"dataset#data": items})
+    assert {r["case"] for r in read(tmp_path / "volumes.csv")} == {"icbm152_left_4mm"}
+    assert (tmp_path / "icbm152_left_4mm_seg.nii.gz").exists()
+
+
 def test_axes_of_one_voxel_and_sheared_grids_are_kept(tmp_path):
     scans, output = tmp_path / "scans", tmp_path / "out"
     scans.mkdir()

@@ -1,0 +1,108 @@
+"""The commands of the documentation: found, and run as they stand there, on data and in a folder that fit in a test."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .conftest import BUNDLES, REPOSITORY
+
+DOCUMENTS = [
+    REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")),
+    *(bundle / "docs" / "README.md" for bundle in BUNDLES.values()),
+]  # fmt: skip
+BLOCK = re.compile(r"(?:<!-- command: (\S+) -->\n)?```bash\n(.*?)```", re.DOTALL)
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python3?|pip|torchrun|bash|git|docker) [^`\n]+)`")
+# Tables are written by tools/make_experiment.py, the commands in them are those of models.json (tests/test_tools.py).
+TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
+# How a command that is not run here begins, and why.
+NOT_RUN = {
+    "pip install": "fetches packages; .ci/run installs '.[test]'",
+    "bash .ci/run": "runs these tests",
+    "python3 -m venv .nnunet": "nnU-Net has an environment of its own",
+    ".nnunet/bin/": "nnU-Net has an environment of its own, and trains for hours",
+    "cp $nnUNet_raw": "needs what nnU-Net wrote",
+    "sed -i": "needs what nnU-Net wrote",
+    "python tools/nnunet.py collect": "needs nnU-Net's answers; on others in tests/test_tools.py",
+    "python tools/make_experiment.py": "writes into the documents; that they are up to date is tested in test_tools.py",
+    "python tools/benchmark.py": "measures for minutes; its parts are tested in test_tools.py",
+    "python tools/verify_bundle.py my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
+    "python tools/false_alarms.py": "needs the shipped task's real scans",
+    "python tools/skull_warnings.py": "needs the shipped task's real scans; its parts are tested in test_tools.py",
+    "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "
+    "\"['configs/train.json','configs/multi_gpu_train.json']\" …": "is cut short; the other bundle's is run",
+}
+# Numbers of the documentation that are made smaller.
+SMALLER = [
+    (re.compile(r"--(max_epochs|val_interval) \d+"), r"--\1 1"),
+    (re.compile(r"\[256,256,128\]"), "[64,32,32]"),
+]
+
+
+def blocks(path):
+    """(number of the line, text) of each block of commands that .ci/run does not run."""
+    text = path.read_text()
+    found = []
+    for match in BLOCK.finditer(text):
+        if match[1] is None:
+            found.append((text[: match.start(2)].count("\n") + 1, match[2]))
+        else:  # the names that .ci/run goes through
+            assert re.search(rf"for name in .*\b{match[1]}\b", (REPOSITORY / ".ci/run").read_text()), match[1]
+    return found
+
+
+def inline(path):
+    """Commands within the text, outside of blocks and tables."""
+    return INLINE.findall(BLOCK.sub("", TABLE.sub("", path.read_text())))
+
+
+def why_not(line):
+    """Why a line is not run; None where it is."""
+    return next((why for start, why in NOT_RUN.items() if line.strip().startswith(start)), None)
+
+
+def lines(script):
+    """A block's lines, those that are continued in one."""
+    return script.replace("\\\n", " ").splitlines()
+
+
+def runnable(script):
+    """A block without what is not run, and with smaller numbers."""
+    text = "\n".join(":" if why_not(line) else line for line in lines(script))
+    for pattern, smaller in SMALLER:
+        text = pattern.sub(smaller, text)
+    return text
+
+
+def run_script(script, folder, **variables):
+    """Runs a block with bash, which stops at the first error; ``python`` and ``torchrun`` are this environment's."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
+    words = ["bash", "-euo", "pipefail", "-c", runnable(script)]
+    result = subprocess.run(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert result.returncode == 0, f"{runnable(script)}\n{result.stdout}"
+    outputs = re.findall(r"--output_dir ([^\s$]+)", runnable(script))
+    assert [o for o in outputs if not any((folder / o).iterdir())] == []
+    return result.stdout
+
+
+def small_copy(bundle, folder, splits, **changes):
+    """A bundle whose trainings are short, and whose lists of cases are others."""
+    copied = folder / bundle.name
+    shutil.copytree(bundle, copied, ignore=shutil.ignore_patterns("output", "data"))
+    for path in copied.rglob("configs/**/*.json"):
+        content = json.loads(path.read_text())
+        if path.name.startswith("splits"):
+            content = splits
+        for key, value in {"max_epochs": 1, **changes}.items():
+            holder, _, last = key.rpartition("#")
+            where = content.get(holder) if holder else content
+            if where and last in where:
+                where[last] = value
+        path.write_text(json.dumps(content))
+    return copied

@@ -1,0 +1,92 @@
+"""Every command of the documentation is run, or listed with the reason why not."""
+
+import json
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import BUNDLES, REPOSITORY, SAMPLE
+from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, run_script, small_copy, why_not
+from .test_brain_tumor import heads  # noqa: F401
+
+NAMES = {path: str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
+# In folders of their own, the commands of these are run by test_new_task.py and test_verify_bundle.py.
+ELSEWHERE = [REPOSITORY / "docs" / name for name in ("new_task.md", "verify.md")]
+BLOCKS = [(path, line, text) for path in DOCUMENTS if path not in ELSEWHERE for line, text in blocks(path)]
+# What experiment.md says its variables are.
+VARIABLES = {"C": "bundles/hippocampus_mri_segmentation/configs", "D": "Task04_Hippocampus"}
+
+
+def cases(root):
+    return sorted(p.name.split(".")[0] for p in (root / "imagesTr").iterdir())
+
+
+@pytest.fixture(scope="module")
+def repository(tiny, heads, tmp_path_factory):  # noqa: F811
+    """A folder like the repository, of small bundles, with the data that the documents name beside them."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "bundles").mkdir()
+    shutil.copytree(REPOSITORY / "tools", root / "tools")  # not a link: they know the bundles by where they lie
+    train, validation = cases(tiny)[:2], cases(tiny)[2:]
+    shipped = cases(SAMPLE / "Task04_Hippocampus")
+    splits = {"train": train, "validation": validation + shipped, "test": []}
+    splits |= {"paper_train": train, "paper_test": validation, "paper_compared": validation}
+    for bundle in BUNDLES.values():
+        changes = {"patch_size": [64, 32, 32], "levels#spatial_size": [64, 32, 32]} if "brain" in bundle.name else {}
+        small_copy(bundle, root / "bundles", splits, **changes)
+    # The paper's network is large; what its configs do is the same with a small one.
+    paper = root / "bundles" / "brain_tumor_mri_segmentation" / "configs/baselines/paper_network.json"
+    content = json.loads(paper.read_text())
+    assert content["network_def#channels"] == [32, 64, 128, 256, 320, 320]
+    paper.write_text(json.dumps({**content, "network_def#channels": [2, 4, 4, 4, 4, 4]}))
+    for folder in (root, *(root / "bundles").iterdir()):
+        for name, data in (("Task04_Hippocampus", tiny), ("Task01_BrainTumour", heads), ("my_dataset", tiny)):
+            (folder / name).symlink_to(data)
+        (folder / "my_splits.json").symlink_to(tiny / "splits.json")
+        (folder / "my_patients").mkdir()
+        shutil.copy(heads / "imagesTr" / "a.nii.gz", folder / "my_patients")
+        (folder / "my_scans").mkdir()
+        for target in ("scan.nii.gz", "my_scans"):
+            shutil.copy(SAMPLE / "images" / "icbm152_left_2mm.nii.gz", folder / target)
+    # Another program's answers: here the labels, coarse by every second, fourth, … voxel.
+    for case in validation:
+        label = nib.load(tiny / "labelsTr" / f"{case}.nii.gz")
+        for level, scale in enumerate(("1", "0.5", "0.25", "0.125")):
+            answer = root / "nn" / "predictions" / "up" / scale / f"{case}.nii.gz"
+            answer.parent.mkdir(parents=True, exist_ok=True)
+            step = 2**level
+            data = np.asarray(label.dataobj)[::step, ::step, ::step]
+            nib.save(nib.Nifti1Image(data, label.affine @ np.diag([step, step, step, 1])), answer)
+    return root
+
+
+@pytest.mark.parametrize("path, line, text", BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in BLOCKS])
+def test_the_commands_of_a_block_run(repository, path, line, text):
+    bundle = path.parents[1].name
+    folder = repository / "bundles" / bundle if bundle in BUNDLES else repository
+    run_script(text, folder, **(VARIABLES if path.name == "experiment.md" else {}))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES.values())
+def test_commands_within_the_text_are_listed(path):
+    """They are not run: one that can be belongs into a block."""
+    assert [command for command in inline(path) if not why_not(command)] == []
+
+
+def test_what_is_listed_as_not_run_stands_in_a_document():
+    commands = [line.strip() for path in DOCUMENTS for _, text in blocks(path) for line in lines(text)]
+    commands += [command for path in DOCUMENTS for command in inline(path)]
+    assert [start for start in NOT_RUN if not any(command.startswith(start) for command in commands)] == []
+
+
+def test_the_python_of_the_readme_gives_the_shapes_it_says():
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    first, second = code.split("\n\n# ")
+    names = {}
+    for part, shape, spacing in ((first, (18, 26, 18), 2.0), (f"# {second}", (36, 52, 36), 1.0)):
+        exec(part, names)
+        assert str((1, 3, *shape)) in part and tuple(names["logits"].shape) == (1, 3, *shape)
+        assert names["logits"].pixdim.tolist() == pytest.approx([spacing] * 3)

@@ -1,0 +1,140 @@
+"""Verifies a MONAI bundle as the model-zoo does, and what it answers: point it at any bundle's folder.
+
+    python tools/verify_bundle.py BUNDLE --schema meta_schema.json --override train.json,evaluate.json:dataset_dir=DATA
+
+A line for each check: ok, FAILED with the reason, or "not checked" with what it lacks. The exit status is 1 if any
+failed. Nothing is written into the bundle, except by ``--store``. Needs monai, torch, pytorch-ignite, nibabel, fire and
+jsonschema, and what the bundle itself needs. See docs/verify.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import verify_answers as answers
+import verify_configs as configs
+import verify_files as files
+import verify_network as network
+from verify_common import Bundle, Failed, NotChecked, reason
+
+Check = Callable[[Bundle], str]
+CHECKS: dict[str, Check] = {
+    "files": files.check_files,
+    "keys": files.check_keys,
+    "version": files.check_version,
+    "large files": files.check_large_files,
+    "duplicate keys": files.check_duplicates,
+    "schema": files.check_schema,
+    "network_def": configs.check_network_def,
+    "preprocessing": configs.check_preprocessing,
+    "properties": configs.check_properties,
+    "expressions": configs.check_expressions,
+    "shapes": network.check_shapes,
+    "weights": network.check_weights,
+    "TorchScript": network.check_torchscript,
+    "network in and out": network.check_in_out,
+    "input": answers.check_input,
+    "accuracy": answers.check_accuracy,
+    "output grid": answers.check_grid,
+    "command": answers.check_command,
+    "thick slices": answers.check_thick_slices,
+    "orientation": answers.check_orientation,
+}
+SLOW = ("TorchScript", "network in and out", "command", "thick slices", "orientation")
+
+
+def outcome(check: Check, bundle: Bundle) -> tuple[str, str]:
+    """("ok", "FAILED" or "not checked", and what the check found)."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return "ok", check(bundle)
+    except NotChecked as error:
+        return "not checked", str(error)
+    except Failed as error:
+        return "FAILED", str(error)
+    except (Exception, SystemExit) as error:  # of the bundle's own code or of MONAI's
+        return "FAILED", reason(error)
+
+
+def override(text: str) -> tuple[tuple[str, ...], str, Any]:
+    """``[FILE[,FILE…]:]KEY=VALUE``; the value is JSON where it can be read as such."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected [FILE,…:]KEY=VALUE, got {text!r}")
+    files, colon, key = name.rpartition(".json:")
+    with contextlib.suppress(json.JSONDecodeError):
+        value = json.loads(value)
+    return (tuple(f"{files}.json".split(",")) if colon else ()), key, value
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="the bundle's folder")
+    parser.add_argument("--override", action="append", default=[], type=override, metavar="[FILE,…:]KEY=VALUE",
+                        help="overrides an entry of the configs that have it, or of those named")  # fmt: skip
+    parser.add_argument("--schema", type=Path, help="local copy of the metadata's schema; fetched by default")
+    parser.add_argument(
+        "--sample", type=Path, help="labelled scans (imagesTr, labelsTr); those in the bundle by default"
+    )
+    parser.add_argument("--skip", action="append", default=[], choices=CHECKS, help="leave a check out")
+    parser.add_argument("--quick", action="store_true", help=f"leave out {', '.join(SLOW)}")
+    parser.add_argument("--store", action="store_true", help="first write the sample's figures into metadata.json")
+    args = parser.parse_args(words)
+    for path in (args.bundle / "configs" / "metadata.json", args.schema, args.sample):
+        if path is not None and not path.exists():
+            parser.error(f"there is no {path}")
+    return args
+
+
+@contextlib.contextmanager
+def quiet(root: Path) -> Iterator[None]:
+    """A line a check, and nothing else; the bundle's scripts are found where MONAI's runner looks for them."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    sys.path.insert(0, str(root))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.path.remove(str(root))
+        logging.disable(disabled)
+
+
+def main(words: list[str] | None = None) -> int:
+    args = arguments(words)
+    counts = dict.fromkeys(("ok", "FAILED", "not checked"), 0)
+    root = args.bundle.resolve()
+    with tempfile.TemporaryDirectory() as work, quiet(root):
+        bundle = Bundle(root, Path(work), args.override, args.schema, args.sample)
+        for named, key, _ in args.override:
+            without = [name for name in named if name not in bundle.files or key not in bundle.overridden(name)]
+            if without:
+                raise SystemExit(f"error: {', '.join(without)} has no entry {key} to override")
+            if not any(key in bundle.overridden(name) for name in bundle.files):
+                raise SystemExit(f"error: no config has an entry {key} to override")
+        if args.store:
+            state, text = outcome(answers.store, bundle)
+            if state != "ok":
+                raise SystemExit(f"error: nothing is stored: {text}")
+        for name, check in CHECKS.items():
+            left_out = name in args.skip or (args.quick and name in SLOW)
+            state, text = ("not checked", "left out") if left_out else outcome(check, bundle)
+            counts[state] += 1
+            print(f"{state}: {name}: {text}", flush=True)
+    print(f"{root.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    return 1 if counts["FAILED"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

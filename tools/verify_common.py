@@ -1,0 +1,156 @@
+"""What the checks of ``verify_bundle.py`` share: the bundle's configs as they are run, and the ways a check can end.
+
+Nothing here knows more of a bundle than MONAI's bundle specification names, and nothing of this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+__all__ = ["Bundle", "Failed", "NotChecked", "reason"]
+
+
+LONG = 400  # characters of a reason
+
+
+class Failed(Exception):
+    """A check found a fault; the message names it."""
+
+
+class NotChecked(Exception):
+    """What a check needs is not there; the message says what. It is not counted as passed."""
+
+
+def reason(error: BaseException) -> str:
+    """The innermost reason of an error in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    text = text if isinstance(error, Failed) and text else f"{type(error).__name__}: {text}"
+    return text if len(text) <= LONG else f"{text[:LONG]} …"
+
+
+def _is_computed(content: Any) -> bool:
+    """Whether an entry is an expression, a reference, a macro or a component."""
+    if isinstance(content, str):
+        return content[:1] in ("$", "@", "%")
+    return isinstance(content, Mapping) and "_target_" in content
+
+
+def _computed(content: Any) -> Iterator[Any]:
+    """The entries of a config, at any depth, that are more than plain values."""
+    if _is_computed(content):
+        yield content
+    children = content.values() if isinstance(content, Mapping) else content if isinstance(content, list) else ()
+    for child in children:
+        yield from _computed(child)
+
+
+@dataclass
+class Bundle:
+    """A bundle's folder.
+
+    Args:
+        root: the folder.
+        work: an empty folder for what the checks write; nothing is written into the bundle.
+        overrides: (config files, none of them for all, key, value).
+        schema: local copy of the metadata's schema; None to fetch it from the address that the metadata names.
+        sample: folder with ``imagesTr`` and ``labelsTr`` in it or below; the bundle itself by default.
+    """
+
+    root: Path
+    work: Path
+    overrides: list[tuple[tuple[str, ...], str, Any]] = field(default_factory=list)
+    schema: Path | None = None
+    sample: Path | None = None
+    answers: dict[str, Any] = field(default_factory=dict)  # for the samples, by case, once they are made
+
+    @property
+    def configs(self) -> Path:
+        return self.root / "configs"
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        return json.loads((self.configs / "metadata.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def files(self) -> dict[str, dict]:
+        """Every JSON config but the metadata by its name below ``configs``, as written; lists of data are left out."""
+        found = {}
+        for path in sorted(self.configs.rglob("*.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and path != self.configs / "metadata.json":
+                found[str(path.relative_to(self.configs))] = content
+        return found
+
+    @property
+    def computed(self) -> dict[str, dict]:
+        """Those configs that hold anything but plain values."""
+        return {name: content for name, content in self.files.items() if any(_computed(content))}
+
+    @property
+    def complete(self) -> list[str]:
+        """Configs that stand alone: ``bundle_root`` is the property that every kind of workflow has to have."""
+        return [name for name, content in self.files.items() if "bundle_root" in content]
+
+    def config(self, name: str) -> str:
+        path = self.configs / name
+        if not path.is_file():
+            raise NotChecked(f"there is no configs/{name}")
+        return str(path)
+
+    def overridden(self, *names: str) -> dict[str, Any]:
+        """What is overridden in these configs read together, of those keys they have."""
+        parser = ConfigParser()
+        parser.read_config([self.config(name) for name in names])
+        values = {"bundle_root": str(self.root), "output_dir": str(self.work / "output")}
+        values |= {key: value for files, key, value in self.overrides if not files or set(files) & set(names)}
+        return {key: value for key, value in values.items() if key in parser}
+
+    def parser(self, *names: str) -> ConfigParser:
+        """These configs read together, as MONAI's runner reads them."""
+        parser = ConfigParser()
+        parser.read_config([self.config(name) for name in names])
+        parser.read_meta(str(self.configs / "metadata.json"))
+        parser.update(self.overridden(*names))
+        parser.parse(reset=True)
+        return parser
+
+    def workflow(self, name: str, **more: Any) -> ConfigWorkflow:
+        """A config's workflow, initialised; ``more`` overrides further entries."""
+        kind = "train" if "train" in self.files[name] else "infer"
+        values = {**self.overridden(name), **more}
+        workflow = ConfigWorkflow(self.config(name), workflow_type=kind, logging_file=False, **values)
+        workflow.initialize()
+        return workflow
+
+    def needs_data(self, name: str) -> None:
+        """
+        Raises:
+            NotChecked: when the folder of data that a config names is not there.
+        """
+        parser = self.parser(name)
+        folder = parser.get_parsed_content("dataset_dir") if "dataset_dir" in parser else "."
+        if not Path(str(folder)).exists():
+            raise NotChecked(f"{name}: there is no {folder}; give --override {name}:dataset_dir=FOLDER")
+
+    def references(self, names: tuple[str, ...], keys: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """Ids of the entries of these configs that hold an expression, a reference or a component.
+
+        Args:
+            names: configs read together.
+            keys: only entries at or below one of these.
+        """
+        wanted = None if keys is None else [key.lstrip("+").replace("#", "::") for key in keys]
+        for item, config in self.parser(*names).ref_resolver.items.items():
+            if not _is_computed(config.get_config()):
+                continue
+            if wanted is None or any(item == key or item.startswith(f"{key}::") for key in wanted):
+                yield item
