@@ -8,6 +8,7 @@ from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
 from .datalists import at_levels, case_name, input_datalist, msd_datalist
 from .engines import GuardedDataset, GuardedEvaluator, PreparePyramidBatch, collate_patches, exit_status
+from .exports import LevelPath, export_engines
 from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
@@ -29,6 +30,7 @@ from .mirror import MirrorRoutingInferer
 from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .runtimes import ENGINES, LevelPrograms, with_engine
 from .several_levels import SeveralLevelsInferer
 from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise
