@@ -1,6 +1,5 @@
 """Exports of a network: every engine at every level, and what is refused. Programs of the bundles: tests/bundles."""
 
-import json
 import shutil
 import sys
 from importlib.util import find_spec
@@ -9,10 +8,13 @@ import pytest
 import torch
 
 from rare_unet_networks import RAREUNet, export_engines, with_engine
-from rare_unet_networks.exports import WRITERS
+from rare_unet_networks.exports import PACKAGES, WRITERS
 
-KWARGS = dict(spatial_dims=3, in_channels=2, out_channels=3, channels=(2, 4, 4, 6), full_convs=1, full_channels=(4, 4))
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
+FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
+KWARGS = dict(
+    spatial_dims=3, in_channels=2, out_channels=3, channels=(2, 4, 4, 6), full_convs=1, full_channels=(4, 4), **FEW
+)
+FLAT = dict(spatial_dims=2, in_channels=2, out_channels=3, channels=(2, 2, 2), **FEW)
 
 
 def engine_or_skip(engine):
@@ -25,17 +27,17 @@ def engine_or_skip(engine):
 ENGINES = [engine_or_skip(engine) for engine in ("torchscript", "export", "onnx", "openvino")]
 
 
-def weights_of(tmp_path, seed=0, name="model.pt", **kwargs):
+def weights_of(tmp_path, seed=0, name="model.pt", kwargs=KWARGS):
     """A network of random weights, and the checkpoint that holds them."""
     torch.manual_seed(seed)
-    network = RAREUNet(**{**KWARGS, **kwargs}).eval()
+    network = RAREUNet(**kwargs).eval()
     torch.save(network.state_dict(), tmp_path / name)
     return network, tmp_path / name
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Makes the export of an engine once: the network, its checkpoint and the folder."""
+    """Exports to an engine once: the network, what was exported, the checkpoint and the folder."""
     made = {}
 
     def export(engine):
@@ -43,18 +45,19 @@ def exported(tmp_path_factory):
             folder = tmp_path_factory.mktemp(engine)
             network, checkpoint = weights_of(folder)
             export_engines(engine, RAREUNet(**KWARGS), folder / "exports", checkpoint)
-            made[engine] = network, checkpoint, folder / "exports"
+            found = with_engine(engine, RAREUNet(**KWARGS), folder / "exports", checkpoint).eval()
+            made[engine] = network, found, checkpoint, folder / "exports"
         return made[engine]
 
     return export
 
 
-@pytest.mark.parametrize("blocks", [(1, 2, 1), (3, 2, 2)])
+@pytest.mark.parametrize("blocks", [(1, 3, 1), (3, 2, 2)])
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_answers_as_eager_at_every_level_and_size(exported, engine, level, blocks):
-    network, checkpoint, folder = exported(engine)
-    found = with_engine(engine, RAREUNet(**KWARGS), folder, checkpoint).eval()
+    network, found, _, _ = exported(engine)
+    torch.manual_seed(level)
     x = torch.rand(2, 2, *(n * 2 ** (3 - level) for n in blocks))  # a batch of two, although the files take one
     with torch.no_grad():
         for output in ("native", "full"):
@@ -68,9 +71,8 @@ def test_every_engine_answers_as_eager_at_every_level_and_size(exported, engine,
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_a_flat_network_without_full_heads_is_compiled_and_answers_as_eager(tmp_path):
-    kwargs = dict(spatial_dims=2, channels=(2, 2, 2), full_convs=0, full_channels=None)
-    network, checkpoint = weights_of(tmp_path, **kwargs)
-    export_engines("aotinductor", RAREUNet(**{**KWARGS, **kwargs}), tmp_path, checkpoint)
+    network, checkpoint = weights_of(tmp_path, kwargs=FLAT)
+    export_engines("aotinductor", RAREUNet(**FLAT), tmp_path, checkpoint)
     found = with_engine("aotinductor", network, tmp_path, checkpoint)
     for level, size in ((0, (4, 8)), (0, (12, 8)), (1, (2, 4)), (1, (6, 4))):
         x = torch.rand(1, 2, *size)
@@ -90,10 +92,8 @@ CALLS = [
 
 @pytest.mark.parametrize("kwargs, size, match", CALLS)
 def test_an_export_refuses_what_the_network_refuses(exported, kwargs, size, match):
-    _, checkpoint, folder = exported("export")
-    found = with_engine("export", RAREUNet(**KWARGS), folder, checkpoint)
     with pytest.raises(ValueError, match=match):
-        found(torch.rand(1, 2, *size), **kwargs)
+        exported("export")[1](torch.rand(1, 2, *size), **kwargs)
 
 
 def test_eager_is_the_network_itself_and_needs_no_files():
@@ -102,7 +102,7 @@ def test_eager_is_the_network_itself_and_needs_no_files():
 
 
 def test_an_export_of_other_weights_is_refused(exported, tmp_path):
-    network, _, folder = exported("torchscript")
+    network, _, _, folder = exported("torchscript")
     _, other = weights_of(tmp_path, seed=1)
     with pytest.raises(
         ValueError, match=rf"{folder}/torchscript is not of the weights in {other}: write it with .* --engine"
@@ -114,7 +114,7 @@ def test_an_export_of_other_weights_is_refused(exported, tmp_path):
     "change", [lambda file: file.write_bytes(b"cut short"), lambda file: file.unlink()], ids=["changed", "missing"]
 )
 def test_an_export_that_is_not_whole_is_refused(exported, tmp_path, change):
-    network, checkpoint, folder = exported("torchscript")
+    network, _, checkpoint, folder = exported("torchscript")
     shutil.copytree(folder, tmp_path / "exports")
     change(tmp_path / "exports/torchscript/network.ts")
     with pytest.raises(ValueError, match=r"is not as it was written \(network.ts\)"):
@@ -147,22 +147,19 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(exported, monk
     message = rf"engine '{engine}' needs the package \w+ .*: pip install '.\[{engine}\]'"
     for package in PACKAGES[engine]:
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    network, checkpoint = weights_of(tmp_path)
+    network, _, checkpoint, folder = exported("torchscript")
     with pytest.raises(ModuleNotFoundError, match=message):
         export_engines(engine, network, tmp_path, checkpoint)
     assert not (tmp_path / engine).exists()
-    # An export that somebody else made.
-    (tmp_path / engine).mkdir()
-    stamp = json.loads((exported("torchscript")[2] / "torchscript/export.json").read_text())
-    (tmp_path / engine / "export.json").write_text(json.dumps({**stamp, "files": {}}))
+    shutil.copytree(folder / "torchscript", tmp_path / engine)  # as if somebody else had made it
     with pytest.raises(ModuleNotFoundError, match=message):
-        with_engine(engine, network, tmp_path, exported("torchscript")[1])
+        with_engine(engine, network, tmp_path, checkpoint)
 
 
 def test_an_export_that_answers_otherwise_is_not_written_to_its_end(tmp_path, monkeypatch):
-    network, checkpoint = weights_of(tmp_path)
+    network, checkpoint = weights_of(tmp_path, kwargs=FLAT)
     export_engines("export", network, tmp_path, checkpoint)
-    write, others = WRITERS["export"], weights_of(tmp_path, seed=1, name="other.pt")[1]
+    write, others = WRITERS["export"], weights_of(tmp_path, seed=1, name="other.pt", kwargs=FLAT)[1]
     first = (tmp_path / "export/level_1.pt2").read_bytes()
 
     def write_another(program, file):
