@@ -15,6 +15,7 @@ from .engines import (
     collate_patches,
     exit_status,
 )
+from .exports import LevelPath, export_engines
 from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
@@ -36,6 +37,7 @@ from .mirror import MirrorRoutingInferer
 from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .runtimes import ENGINES, LevelPrograms, with_engine
 from .several_levels import SeveralLevelsInferer
 from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise

@@ -45,12 +45,12 @@ def innermost_reason(error: BaseException) -> str:
     """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
     error = _innermost(error)
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (ValueError, ImportError)) and text else f"{type(error).__name__}: {text}"
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # What a user can mend gets a line; anything else is for a developer as well.
-    if isinstance(_innermost(error), (ValueError, OSError)):
+    if isinstance(_innermost(error), (ValueError, OSError, ImportError)):
         logger.debug("what led to it:", exc_info=error)
     else:
         sys.__excepthook__(kind, error, trace)

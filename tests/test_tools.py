@@ -1,6 +1,7 @@
 """The tools that make the documentation's tables, the shipped weights and nnU-Net's data."""
 
 import ast
+import csv
 import importlib.util
 import json
 import shlex
@@ -14,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from rare_unet_networks import RAREUNet
+from rare_unet_networks import RAREUNet, export_engines
 
 from .bundles.conftest import BUNDLES, DATA, needs_data, tiny  # noqa: F401
 
@@ -244,3 +245,39 @@ def test_a_simulated_head_is_warned_of_and_its_brain_is_not():
     assert warnings.volumes([brain], 0.4) == []
     litres = warnings.volumes([warnings.in_a_head(brain)], 0.4)
     assert len(litres) == 4 and min(litres) > 0.5
+
+
+def test_an_engine_is_compared_call_by_call():
+    recorder = tool("compare_engines").Recorder(lambda x, output="native": x if output == "native" else ([x], [], [x]))
+    recorder(torch.ones(2))
+    recorder(torch.ones(2), output="both")
+    assert recorder.difference(recorder.network) == 0
+    assert (
+        recorder.difference(lambda x, output="native": x + 0.25 if output == "native" else ([x], [], [x - 0.5])) == 0.5
+    )
+
+
+def test_comparing_engines_keeps_the_lines_of_others(tmp_path):
+    compare = tool("compare_engines")
+    rows = [[name, "1.0", scale, 2, value, "1.00000", "", "", ""] for name, scale, value in (
+        ("onnx", "0.5", "1e-06"), ("onnx", "1", "2e-06"), ("export", "1", "3e-06")
+    )]  # fmt: skip
+    compare.take_in(tmp_path / "engines.csv", rows)
+    compare.take_in(tmp_path / "engines.csv", [[*rows[1][:4], "4e-06", *rows[1][5:]]])
+    with open(tmp_path / "engines.csv", newline="") as file:
+        found = [(r["engine"], r["scale"], r["difference"]) for r in csv.DictReader(file)]
+    assert found == [("export", "1", "3e-06"), ("onnx", "1", "4e-06"), ("onnx", "0.5", "1e-06")]
+
+
+def test_engines_are_compared_on_the_sample_scans(tmp_path):
+    compare = tool("compare_engines")
+    task, (sample, split) = compare.TASKS["hippocampus"], compare.SAMPLES["hippocampus"]
+    parser = ConfigParser(json.loads((task.bundle / "configs/inference.json").read_text()))
+    export_engines("torchscript", parser.get_parsed_content("network_def"), tmp_path, task.bundle / "models/model.pt")
+    data = dict(dataset_dir=str(task.bundle / sample), split=split, export_dir=str(tmp_path))
+    with torch.no_grad():
+        ((engine, _, scale, scans, difference, dice, _, *seconds),) = compare.compare(
+            task, ["torchscript"], 1, [3], **data
+        )
+    assert (engine, scale, scans) == ("torchscript", "0.125", 2)
+    assert float(difference) < 1e-4 and float(dice) >= 0.999 and all(float(s) > 0 for s in seconds)

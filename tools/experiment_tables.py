@@ -241,6 +241,24 @@ def step(task: Task) -> str:
     return table(["threads", "level 0 alone", "all levels", "mean of the recipe's draws"], lines)
 
 
+def engines(task: Task) -> str:
+    """A line per engine, a column per scale: largest difference of a logit, least Dice, time as a share of eager's."""
+    path = task.results / "engines.csv"
+    found = []
+    if path.exists():
+        with open(path, newline="") as file:
+            found = list(csv.DictReader(file))
+    lines = []
+    for name in dict.fromkeys(r["engine"] for r in found):
+        scales = {r["scale"]: r for r in found if r["engine"] == name}
+        cells = []
+        for r in (scales.get(s) for s in task.scales):
+            share = f"{float(r['seconds']) / float(r['seconds_eager']):.2f}" if r and r["seconds"] else "–"
+            cells.append(f"{float(r['difference']):.0e}; {r['dice']}; {share}" if r else "–")
+        lines.append([f"{name} ({next(iter(scales.values()))['version']})", *cells])
+    return table(["difference; Dice; time", *task.heads.values()], lines)
+
+
 # Each makes one kind of table for a task; <!-- table: TASK/NAME --> in a document names both.
 TABLES: dict[str, Callable[[Task], str]] = {
     "native": lambda task: by_scale(task, "dice", "native"),
@@ -268,6 +286,7 @@ TABLES: dict[str, Callable[[Task], str]] = {
     "step": step,
     "commands": commands_taken,
     "false_alarms": false_alarms,
+    "engines": engines,
     "readme_native": lambda task: by_scale(task, "dice", "native", task.short),
     "readme_full": lambda task: by_scale(task, "dice", "full", task.short),
 }

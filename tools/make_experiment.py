@@ -21,8 +21,9 @@ import numpy as np
 from experiment_results import ROOT, TASKS, Task, add, add_published, benchmark, models, places, slice_of_case, summary
 from experiment_tables import TABLES
 
+EXPORTS = ROOT / "docs/exports.md"  # its tables are of tools/compare_engines.py
 DOCUMENTS = sorted(
-    {ROOT / "README.md", *(p for t in TASKS.values() for p in (t.document, t.bundle / "docs/README.md"))}
+    {ROOT / "README.md", EXPORTS, *(p for t in TASKS.values() for p in (t.document, t.bundle / "docs/README.md"))}
 )
 
 

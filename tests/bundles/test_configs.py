@@ -15,7 +15,17 @@ COMPLETE = ("train.json", "inference.json", "evaluate.json")
 # What stands in several files, because each of them has to work alone.
 SHARED = ["bundle_root", "device", "class_names", "levels", "inferer_levels", "network_output", "network_def"]
 SHARED_IF_THERE = ["modalities", "allow_missing"]
-SHARED_INFERENCE = ["checkpoint", "network", "num_workers", "dataset", "dataloader", "inferer", "finalize"]
+SHARED_INFERENCE = [
+    "checkpoint",
+    "engine",
+    "export_dir",
+    "network",
+    "num_workers",
+    "dataset",
+    "dataloader",
+    "inferer",
+    "finalize",
+]
 LOADING = ("LoadImaged", "rare_unet_networks.LoadModalitiesd")
 SCALING = ("ScaleIntensityRangePercentilesd", "NormalizeIntensityd")
 
@@ -56,7 +66,7 @@ def test_training_loads_checks_and_turns_scans_as_inference_does_and_scales_them
         assert transforms([last], train) == expected[-1:]
 
 
-ALIKE = ["finetune", "multi_gpu_train", "baselines/pad", "baselines/predictions", "baselines/oracle"]
+ALIKE = ["export", "finetune", "multi_gpu_train", "baselines/pad", "baselines/predictions", "baselines/oracle"]
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -1,0 +1,107 @@
+"""Exports of the bundles' networks (configs/export.json), and inferring and evaluating with them, run for real."""
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from rare_unet_networks import dice_per_class
+
+from ..test_exports import engine_or_skip
+from .conftest import BUNDLES, CONFIGS, SAMPLE, command, config, read, run
+
+HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
+FILES = f"['{CONFIGS}/inference.json','{CONFIGS}/export.json']"
+CASES = [
+    *(pytest.param(HIPPOCAMPUS, *p.values, marks=p.marks, id=f"hippocampus-{p.values[0]}")
+      for p in map(engine_or_skip, ("torchscript", "export", "onnx", "openvino"))),
+    pytest.param(BRAIN, "torchscript", id="brain_tumor-torchscript"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def eager(tmp_path_factory):
+    """The folder with what eager makes of a bundle's sample scans."""
+    made = {}
+
+    def answers(bundle):
+        if bundle not in made:
+            made[bundle] = tmp_path_factory.mktemp("eager")
+            run("inference.json", output_dir=str(made[bundle]), bundle=bundle)
+        return made[bundle]
+
+    return answers
+
+
+def label_maps(folder):
+    return {p.name: torch.tensor(np.asarray(nib.load(p).dataobj))[None] for p in folder.glob("*_seg.nii.gz")}
+
+
+@pytest.mark.parametrize("bundle, engine", CASES)
+def test_inferring_by_an_engine_gives_the_sample_scans_the_answers_of_eager(eager, tmp_path, bundle, engine):
+    exports = dict(engine=engine, export_dir=str(tmp_path / "exports"), bundle=bundle)
+    run("inference.json", "export.json", **exports)
+    workflow = run("inference.json", output_dir=str(tmp_path / "out"), **exports)
+    network, network_def = (workflow.parser.get_parsed_content(key) for key in ("network", "network_def"))
+    assert network is not network_def and workflow.parser.get_parsed_content("evaluator").network is network
+    expected, found = label_maps(eager(bundle)), label_maps(tmp_path / "out")
+    assert expected.keys() == found.keys() and expected
+    num_classes = len(config("inference.json", bundle)["class_names"]) + 1
+    for name, labels in expected.items():
+        assert min(dice_per_class(found[name], labels, num_classes)) >= 0.999, name
+    rows = [{(r["case"], r["class"]): r for r in read(p / "volumes.csv")} for p in (eager(bundle), tmp_path / "out")]
+    assert rows[0].keys() == rows[1].keys()
+    for key, row in rows[0].items():
+        assert row["level"] == rows[1][key]["level"]
+        assert float(rows[1][key]["mm3_full"]) == pytest.approx(float(row["mm3_full"]), rel=2e-3)
+
+
+def test_evaluating_by_an_engine_gives_the_scores_of_eager(tmp_path):
+    data = dict(dataset_dir=str(SAMPLE / "Task04_Hippocampus"), val_levels=[1, 3])
+    exports = dict(engine="torchscript", export_dir=str(tmp_path / "exports"))
+    run("inference.json", "export.json", **exports)
+    scores = []
+    for name, options in (("eager", {}), ("torchscript", exports)):
+        run("evaluate.json", output_dir=str(tmp_path / name), **data, **options)
+        scores.append([float(r["dice"]) for r in read(tmp_path / name / "metrics" / "per_case.csv")])
+    assert len(scores[0]) == 2 * 2 * 3 * 2  # cases, scales, grids, classes
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+
+
+def test_the_commands_export_and_infer_and_refuse_an_export_of_other_weights(tmp_path):
+    exports = dict(engine="torchscript", export_dir=tmp_path / "exports")
+    result = command("exporting", FILES, **exports)
+    assert result.returncode == 0, result.stdout
+    assert {p.name for p in (tmp_path / "exports/torchscript").iterdir()} == {"network.ts", "export.json"}
+    options = dict(input=SAMPLE / "images" / "icbm152_left_4mm.nii.gz", output_dir=tmp_path / "out", **exports)
+    result = command("inferring", CONFIGS / "inference.json", **options)
+    assert result.returncode == 0 and "engine torchscript: " in result.stdout, result.stdout
+    assert (tmp_path / "out" / "icbm152_left_4mm_seg.nii.gz").exists()
+    other = HIPPOCAMPUS / "models/model_paper_split.pt"
+    options.update(checkpoint=other, output_dir=tmp_path / "refused")
+    result = command("inferring", CONFIGS / "inference.json", **options)
+    assert result.returncode != 0 and not (tmp_path / "refused").exists()
+    assert result.stdout.splitlines()[-1] == (
+        f"error: the export in {tmp_path}/exports/torchscript is not of the weights in {other}: "
+        "write it with `run exporting --engine torchscript`."
+    )
+
+
+@pytest.mark.parametrize("run_id, files", [("exporting", FILES), ("inferring", CONFIGS / "inference.json")])
+def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run_id, files):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    hide = "import sys\nfor name in ('onnx', 'onnxruntime'):\n    sys.modules[name] = None\n"
+    (hidden / "sitecustomize.py").write_text(hide)
+    if run_id == "inferring":  # an export that somebody else made
+        run("inference.json", "export.json", engine="torchscript", export_dir=str(tmp_path))
+        (tmp_path / "torchscript").rename(tmp_path / "onnx")
+    variables = {"PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
+    result = command(
+        run_id, files, variables=variables, engine="onnx", export_dir=tmp_path, output_dir=tmp_path / "out"
+    )
+    assert result.returncode != 0 and "Traceback" not in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("error: engine 'onnx' needs the package onnx") and "pip install '.[onnx]'" in last
