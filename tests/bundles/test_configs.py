@@ -67,7 +67,8 @@ def test_preprocessing_is_the_same_everywhere(bundle):
         assert transforms([last], train) == expected[-1:]
 
 
-ALIKE = ["finetune", "multi_gpu_train", "baselines/pad", "baselines/predictions", "baselines/oracle"]
+ALIKE = ["finetune", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
+ALIKE += ["baselines/pad", "baselines/predictions", "baselines/oracle"]
 
 
 @pytest.mark.parametrize("name", ALIKE)
