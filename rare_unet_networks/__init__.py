@@ -13,6 +13,7 @@ from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
     ClipGradients,
+    LossAlone,
     ProgressBar,
     ResumableCheckpoint,
     UpdateAverage,

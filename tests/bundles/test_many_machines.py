@@ -155,7 +155,7 @@ workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **ov
 workflow.initialize()
 content, losses = workflow.parser.get_parsed_content, []
 def keep(engine):
-    loss = engine.state.output["loss"].detach().clone()
+    loss = engine.state.output[0]["loss"].clone()
     if dist.is_initialized():
         dist.all_reduce(loss)
         loss /= dist.get_world_size()
@@ -196,11 +196,12 @@ def test_two_processes_learn_what_one_does_from_batches_twice_as_large(tmp_path)
         results.append(torch.load(f"{output}.pt", weights_only=True))
     one, two = results
     assert len(one["losses"]) == len(two["losses"]) == 8 and one["losses"][-1] < one["losses"][0]
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-3, nan_ok=True)
     for key in ("network_def", "averaged"):
         for name, weights in one[key].items():
-            torch.testing.assert_close(two[key][name], weights, atol=1e-4, rtol=1e-3, msg=f"{key} {name}")
+            # A weight can move by the learning rate, 0.01, in each of eight steps.
+            torch.testing.assert_close(two[key][name], weights, atol=1e-3, rtol=0, msg=f"{key} {name}")
 
 
 @needs_proc

@@ -1,6 +1,8 @@
 """A Dice per scale in every tracker (docs/many_machines.md)."""
 
+import json
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
@@ -47,22 +49,30 @@ def test_mlflow_by_one_override(tiny, tmp_path):
         assert [(step, 0 <= value <= 1) for name, step, value in rows if name == key] == [(1, True), (2, True)]
 
 
+def wandb_records(data):
+    """Records of a .wandb file: after 7 bytes LevelDB's log format, pieces in blocks of 32 KiB."""
+    position, record = 7, b""
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])  # behind a checksum
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
 def wandb_history(folder):
     """What an offline run has written down, a dictionary for each call of ``log``."""
-    import json
-
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     (path,) = Path(folder).glob("wandb/offline-run-*/run-*.wandb")
-    store, history = DataStore(), []
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        record = Record.FromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            history.append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items})
-    return history
+    records = map(Record.FromString, wandb_records(path.read_bytes()))
+    items = [record.history.item for record in records if record.WhichOneof("record_type") == "history"]
+    return [{i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in of_call} for of_call in items]
 
 
 def test_weights_and_biases_by_one_override(tiny, tmp_path):
