@@ -6,7 +6,8 @@ from .checks import CheckLabeld, CheckScand
 from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
-from .datalists import at_levels, case_name, input_datalist, msd_datalist
+from .datalists import at_levels, case_name, input_datalist
+from .datasets import msd_datalist
 from .engines import (
     GuardedDataset,
     GuardedEvaluator,
@@ -20,6 +21,7 @@ from .grids import BothGridsd, FirstOfBlockd, answer_key
 from .handlers import (
     BestCheckpointSaver,
     ClipGradients,
+    LossAlone,
     ProgressBar,
     ResumableCheckpoint,
     UpdateAverage,
@@ -35,13 +37,16 @@ from .losses import RAREUNetLoss
 from .metrics import ScaleDice, dice_per_class, distance_per_class, has_scipy, volume_error_per_class
 from .mirror import MirrorRoutingInferer
 from .modalities import LoadModalitiesd, RandDropModalityd, modality_datalist
+from .processes import join_processes, process_sampler
 from .rare_unet import RAREUNet
 from .reports import DiceReport, VolumeReport
+from .resuming import CommandRecord, unfinished
 from .runtimes import ENGINES, LevelPrograms, with_engine
 from .several_levels import SeveralLevelsInferer
 from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise
 from .thick_slices import RandThickSlicesd
+from .tracking import WandBHandler
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 

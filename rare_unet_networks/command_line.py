@@ -14,8 +14,17 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-__all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "innermost_reason"]
+__all__ = [
+    "as_bool",
+    "as_path",
+    "bundle_root",
+    "check_command_line",
+    "command_options",
+    "config_files",
+    "innermost_reason",
+]
 
 logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
@@ -57,7 +66,7 @@ def _end_with_reason(kind: type[BaseException], error: BaseException, trace: Tra
     print(f"error: {innermost_reason(error)}", file=sys.stderr)
 
 
-def _options(argv: Sequence[str] | None = None) -> dict[str, str]:
+def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:
     """Options of a ``python -m monai.bundle run`` command, as written; empty for other programs.
 
     As fire does, ``--key value``, ``--key=value`` and one dash are taken; ``--args_file`` stands behind the rest.
@@ -76,9 +85,19 @@ def _options(argv: Sequence[str] | None = None) -> dict[str, str]:
     return options
 
 
-def _config_files(options: dict[str, str]) -> list[str]:
+def config_files(options: dict[str, str]) -> list[str]:
+    """Config files of a command with these options."""
     text = options.get("config_file", "")
     return [f.strip(" '\"") for f in text.strip("[]").split(",")] if text else []
+
+
+def _tracking_keys(options: dict[str, str]) -> list[str]:
+    """What ``--tracking mlflow``, or a file of such settings, adds to the config: overrides may name it."""
+    tracking = options.get("tracking")
+    if tracking is None:
+        return []
+    settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_file(tracking)
+    return list(settings.get("configs", ()))
 
 
 def as_path(name: str, value: Any) -> str:
@@ -88,7 +107,7 @@ def as_path(name: str, value: Any) -> str:
         name: the override's name.
         value: its value in the config, used where the command line does not set it, or sets it to an expression.
     """
-    written = _options().get(name, str(value))
+    written = command_options().get(name, str(value))
     return str(value) if written.startswith(("$", "@", "%")) else written
 
 
@@ -97,7 +116,7 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
 
     Programs that load a config themselves (MONAI Label, ``ConfigWorkflow``) set ``bundle_root`` or work in it: ".".
     """
-    files = _config_files(_options(argv))
+    files = config_files(command_options(argv))
     if not files:
         return "."
     folder = Path(files[0]).resolve().parent
@@ -118,15 +137,16 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         SystemExit: with a message that names the override or the path, and what was meant if that can be guessed; a
             user's slip deserves a line, not a traceback.
     """
-    options = _options(argv)
+    options = command_options(argv)
     if not options:
         return
     sys.excepthook = _end_with_reason
-    config = ConfigParser.load_config_files(_config_files(options))
+    config = ConfigParser.load_config_files(config_files(options))
     parser = ConfigParser(config)
     runner = [p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    config |= {key: None for key in _tracking_keys(options)}
     for key, value in options.items():
-        if key not in runner and key not in parser:
+        if key not in runner and key not in parser and key not in config:
             guess = get_close_matches(key, [*config, *runner], n=1)
             hint = f" Did you mean --{guess[0]}?" if guess else ""
             raise SystemExit(

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.data import CacheDataset, Dataset
 from monai.data.utils import pad_list_data_collate
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from .command_line import innermost_reason
 from .datalists import FAILURE, at_levels
+from .processes import gathered, rank
 from .resampling import plain
 
 __all__ = [
@@ -61,11 +63,14 @@ class GuardedDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         item = self.data[index]
         if FAILURE in item:
-            return {FAILURE: item[FAILURE], self.name_key: self._name(item)}
+            return self._failure(item, item[FAILURE])
         try:
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return {FAILURE: innermost_reason(error), self.name_key: self._name(item)}
+            return self._failure(item, innermost_reason(error))
+
+    def _failure(self, item: dict, reason: str) -> dict:
+        return {FAILURE: reason, self.name_key: self._name(item), "case": str(item.get("case", ""))}
 
     def _name(self, item: dict) -> str:
         """The file of an item; of one with a file per modality their folder and the case."""
@@ -78,12 +83,21 @@ class GuardedDataset(Dataset):
 class GuardedEvaluator(SupervisedEvaluator):
     """``monai.engines.SupervisedEvaluator`` that goes on after a case failed, for batches of one case.
 
-    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``GuardedDataset``.
+    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``GuardedDataset``. With
+    an empty loader, which MONAI's runs pass over, its handlers are called all the same: where several processes share
+    the cases out, those that got some wait in their handlers for what the others found.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.failures: list[tuple[str, str]] = []
         super().__init__(*args, **kwargs)
+
+    def run(self, global_epoch: int = 1) -> None:
+        if self.state.epoch_length == 0:
+            for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+                self.fire_event(event)
+        else:
+            super().run(global_epoch)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         engine.state.output = []
@@ -111,14 +125,18 @@ class GuardedEvaluator(SupervisedEvaluator):
 def exit_status(evaluator: GuardedEvaluator) -> None:
     """Logs how many cases went through, and ends the program with status 1 if any did not: for a config's ``finalize``.
 
+    Cases of all processes count, and all of them end alike.
+
     Raises:
         SystemExit: when a case failed.
     """
-    total, failures = evaluator.state.epoch_length or 0, evaluator.failures
+    parts = gathered((evaluator.state.epoch_length or 0, evaluator.failures))
+    total, failures = sum(n for n, _ in parts), [failure for _, part in parts for failure in part]
     if failures:
-        logger.error(f"{len(failures)} of {total} failed: {', '.join(dict.fromkeys(name for name, _ in failures))}")
+        if rank() == 0:
+            logger.error(f"{len(failures)} of {total} failed: {', '.join(dict.fromkeys(name for name, _ in failures))}")
         sys.exit(1)
-    logger.info(f"{total} of {total} done")
+    logger.info(f"{total} of {total} done" if total else "nothing was left to do")
 
 
 class PreparePyramidBatch(PrepareBatch):

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 __all__ = [
     "BestCheckpointSaver",
     "ClipGradients",
+    "LossAlone",
     "ProgressBar",
     "ResumableCheckpoint",
     "UpdateAverage",
@@ -87,6 +88,20 @@ class ClipGradients:
         if getattr(engine, "scaler", None) is not None:
             engine.scaler.unscale_(engine.optimizer)  # else the norm would be that of the scaled loss
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class LossAlone:
+    """Leaves the loss of a training step's output, in the form that MONAI's handlers read: a list with an item of it.
+
+    MONAI's decollating makes such lists, but not of a pyramid's lists of logits. Without one
+    ``TensorBoardStatsHandler`` passes over the loss with a warning, and ``MLFlowHandler`` fails.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._reduce)
+
+    def _reduce(self, engine: Engine) -> None:
+        engine.state.output = [{"loss": engine.state.output["loss"].detach()}]
 
 
 class BestCheckpointSaver(CheckpointSaver):
@@ -201,6 +216,6 @@ class ProgressBar:
         from ignite.handlers.tqdm_logger import ProgressBar as IgniteProgressBar
 
         def loss(output: Any) -> dict[str, float]:
-            return {"loss": float(output["loss"].detach())} if isinstance(output, dict) and "loss" in output else {}
+            return {"loss": float(output[0]["loss"])} if output and "loss" in output[0] else {}
 
         IgniteProgressBar(desc=self.desc, persist=True, mininterval=1.0).attach(engine, output_transform=loss)

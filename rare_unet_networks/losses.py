@@ -5,11 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
+from monai.networks import one_hot
 from torch import nn
 from torch.nn import functional as F
 
+from .processes import world_size
+
 __all__ = ["RAREUNetLoss"]
+
+
+class BatchDiceLoss(DiceLoss):
+    """MONAI's soft Dice of softmax probabilities over a whole batch: of several processes over that of all of them.
+
+    Torch's data parallelism averages the gradients of the processes. For means over voxels that is the gradient of
+    their batches together, but not for a quotient of sums: the sums have to be of all of them.
+
+    Args:
+        include_background: whether class 0 counts.
+    """
+
+    def __init__(self, include_background: bool = True) -> None:
+        super().__init__(include_background, to_onehot_y=True, softmax=True, batch=True)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input: logits, (B, classes, *spatial_size).
+            target: class indices, (B, 1, *spatial_size).
+        """
+        if world_size() == 1:
+            return super().forward(input, target)
+        from torch.distributed.nn.functional import all_reduce  # not in every build of torch
+
+        classes = slice(0 if self.include_background else 1, None)
+        pred = input.softmax(dim=1)[:, classes]
+        label = one_hot(target, input.shape[1])[:, classes]
+        axes = (0, *range(2, input.ndim))
+        sums = torch.stack([(pred * label).sum(axes), pred.sum(axes), label.sum(axes)])
+        both, predicted, labelled = all_reduce(sums)  # (classes,) each
+        return (1 - (2 * both + self.smooth_nr) / (predicted + labelled + self.smooth_dr)).mean()
 
 
 class RAREUNetLoss(nn.Module):
@@ -58,6 +93,7 @@ class RAREUNetLoss(nn.Module):
             lambda_dice=1 - alpha,
             lambda_ce=alpha,
         )
+        self.segmentation.dice = BatchDiceLoss(include_background)
 
     def forward(
         self,

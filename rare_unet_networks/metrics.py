@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.metrics import Metric
 from monai.data.utils import affine_to_spacing
@@ -18,6 +17,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
+from .processes import gathered, world_size
 from .summaries import KEY, ROW, mean_or_nan, summarise
 
 __all__ = ["ScaleDice", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
@@ -103,8 +103,8 @@ class ScaleDice(Metric):
     ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_full`` and ``label_full``.
     ``engine.state.metrics`` gets the mean of the native and, where there is one, the full grid's average under the
     metric's name and, beside it, one entry per scale and class of the native grid, as
-    ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, ``summary`` what :py:func:`summarise`
-    made of them.
+    ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, at its end those of all
+    processes, ``summary`` what :py:func:`summarise` made of them.
 
     Args:
         class_names: names of the classes above background, in order.
@@ -158,13 +158,12 @@ class ScaleDice(Metric):
         return scores
 
     def compute(self) -> float:
-        rows = self.rows
-        if dist.is_available() and dist.is_initialized():
-            gathered: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, rows)
-            # A distributed sampler repeats cases to fill the last batch: count each once.
-            rows = list({tuple(r[k] for k in KEY): r for part in gathered for r in part}.values())
-        self.summary = summarise(rows, self.regions)
+        if world_size() > 1:
+            # A distributed sampler may repeat cases to fill the last batch: count each once.
+            rows = {tuple(r[k] for k in KEY): r for part in gathered(self.rows) for r in part}.values()
+            # In the order of a datalist: by case, then from the finest scale on.
+            self.rows = sorted(rows, key=lambda r: (r["case"], -r["scale"]))
+        self.summary = summarise(self.rows, self.regions)
         means = {(s["grid"], s["scale"], s["class"]): s["mean"] for s in self.summary if s["measure"] == "dice"}
         averages = [means[grid, "average", "mean"] for grid in SELECTED if (grid, "average", "mean") in means]
         return mean_or_nan(averages)

@@ -26,13 +26,31 @@ STRIPPED = r"([_-](bet|brain|stripped|skullstripped))+$"
 ENTITIES = r"_(acq|ce|desc|rec|run|space)-[a-z0-9]+"
 
 
-def _told(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, str] | None:
-    """(case, modality) by a file's name and the longest of the patterns found in it; None where none is."""
-    name = re.sub(STRIPPED, "", case_name(path), flags=re.IGNORECASE)
+def _found(name: str, modalities: Mapping[str, str]) -> tuple[str, re.Match] | None:
+    """The modality whose pattern matches most of a name, and that match; None where none does."""
     found = [(m, match) for m, pattern in modalities.items() if (match := re.search(pattern, name, re.IGNORECASE))]
-    if not found:
+    return max(found, key=lambda pair: len(pair[1][0]), default=None)
+
+
+def modality_of(name: str, modalities: Mapping[str, str]) -> str | None:
+    """The modality that a channel's name is or, by its pattern, means; None where it is none.
+
+    Args:
+        name: name of a channel, with or without capitals.
+        modalities: pattern by modality, as of :py:func:`modality_datalist`.
+    """
+    same = next((m for m in modalities if m.lower() == name.lower()), None)
+    found = _found(name, modalities)
+    return same or (found[0] if found else None)
+
+
+def _told(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, str] | None:
+    """(case, modality) by a file's name; None where no modality can be told."""
+    name = re.sub(STRIPPED, "", case_name(path), flags=re.IGNORECASE)
+    found = _found(name, modalities)
+    if found is None:
         return None
-    modality, match = max(found, key=lambda pair: len(pair[1][0]))
+    modality, match = found
     case = re.sub(ENTITIES, "", name[: match.start()], flags=re.IGNORECASE)
     return case or Path(path).absolute().parent.name, modality
 

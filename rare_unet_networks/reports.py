@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai.engines import IterationEvents
 from .datalists import case_name
 from .inferers import ResolutionRoutingInferer
 from .metrics import ScaleDice
+from .processes import alone_with, gathered, rank
 from .summaries import ROW, SUMMARY_ROW
 
 __all__ = ["DiceReport", "VolumeReport"]
@@ -29,33 +30,42 @@ def _formatted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _CSV:
-    """A CSV file that is whole after every case.
+    """A CSV file that is whole after every case, and may be written by several processes at once.
 
     Args:
         path: where it lies.
         columns: its columns.
-        keep: keep the rows of cases that are not written again, where the file is there already.
+        keep: keep the rows that are there already.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.columns = path, columns
-        self.rows: list[dict[str, Any]] = []
-        if keep and path.exists():
-            with open(path, newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows = list(reader) if tuple(reader.fieldnames or ()) == tuple(columns) else []
-        self.replace([])
+        with alone_with(path):
+            self._write(self.read() if keep else [])
 
-    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes rows, in place of what an earlier run wrote of their cases."""
-        cases = {row.get("case") for row in rows}
-        self.rows = [row for row in self.rows if row.get("case") not in cases] + _formatted(rows)
+    def read(self) -> list[dict[str, Any]]:
+        """Its rows; none of a file with other columns."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader) if tuple(reader.fieldnames or ()) == tuple(self.columns) else []
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
         # Whatever happens while writing, the rows of before are not lost.
         new = self.path.with_suffix(".new")
         with open(new, "w", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows([dict(zip(self.columns, self.columns)), *self.rows])
+            csv.DictWriter(file, self.columns).writerows([dict(zip(self.columns, self.columns)), *rows])
         new.replace(self.path)
+
+    def replace(self, cases: Collection[str], rows: Sequence[dict[str, Any]] = ()) -> None:
+        """Writes rows, in place of what is there of these cases."""
+        with alone_with(self.path):
+            present = self.read()
+            kept = [row for row in present if row["case"] not in cases]
+            if rows or len(kept) < len(present):
+                self._write([*kept, *_formatted(rows)])
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes rows below those that are there."""
@@ -72,6 +82,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 class DiceReport:
     """Writes ``metrics/per_case.csv`` case by case and ``summary.csv`` at the end, and logs the summary.
 
+    Of several processes the first writes: its own cases one by one, and at the end those of all, in the order that one
+    process gives them.
+
     Args:
         metric: the evaluator's metric, whose rows are written.
         output_dir: where the files go.
@@ -83,19 +96,25 @@ class DiceReport:
         self._written = 0
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        if rank() == 0:
+            engine.add_event_handler(Events.STARTED, self.started)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def _new_file(self) -> _CSV:
+        return _CSV(self.output_dir / "metrics" / "per_case.csv", ROW)
 
     def started(self) -> None:
         self._written = 0
-        self._per_case = _CSV(self.output_dir / "metrics" / "per_case.csv", ROW)
+        self._per_case = self._new_file()
 
     def iteration_completed(self) -> None:
         self._per_case.append(self.metric.rows[self._written :])
         self._written = len(self.metric.rows)
 
     def epoch_completed(self) -> None:
+        if len(self.metric.rows) > self._written:  # the metric has those of other processes now
+            self._new_file().append(self.metric.rows)
         _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table(self._overview())}")
 
@@ -119,7 +138,8 @@ def _volume(labels: MetaTensor, index: int) -> float:
 class VolumeReport:
     """Writes ``volumes.csv`` case by case: the volume of each class, the level used and the time it took.
 
-    A table of the same is logged at the end. What earlier runs wrote of other cases stays.
+    A table of the same is logged at the end. What earlier runs wrote of other cases stays; a case that is done again
+    has no rows until it is. Several processes write one file, and the first logs the table of all.
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_full (on the level 0 grid, where there is an answer
     on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
@@ -147,14 +167,18 @@ class VolumeReport:
 
     def started(self) -> None:
         volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (full)")]
-        self._lines: list[tuple[str, ...]] = [("case", "spacing mm", "level", "seconds", *volumes)]
+        self._heading = ("case", "spacing mm", "level", "seconds", *volumes)
+        self._lines: list[tuple[str, ...]] = []
         self._file = _CSV(self.output_dir / "volumes.csv", self.columns, keep=True)
 
     def completed(self) -> None:
-        if len(self._lines) > 1:
-            logger.info(f"answers and volumes.csv are in {self.output_dir}\n{_table(self._lines)}")
+        lines = [self._heading, *(line for part in gathered(self._lines) for line in part)]
+        if rank() == 0 and len(lines) > 1:
+            logger.info(f"answers and volumes.csv are in {self.output_dir}\n{_table(lines)}")
 
-    def iteration_started(self) -> None:
+    def iteration_started(self, engine: Engine) -> None:
+        # Rows of before would say that an answer is whole, which it is not if this run is cut short.
+        self._file.replace(engine.state.batch.get("case", ()))
         self._start = time.perf_counter()
 
     def forward_completed(self) -> None:
@@ -174,7 +198,7 @@ class VolumeReport:
                 volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_full")]
                 values = (case, name, voxels, *volumes, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
-            self._file.replace(rows)
+            self._file.replace([batch["case"]], rows)
             cells = [row[column] for row in rows for column in ("mm3", "mm3_full")]
             volumes = [f"{cell:.0f}" if isinstance(cell, float) else "" for cell in cells]
             self._lines.append((case, spacing, str(level), f"{self._seconds:.2f}", *volumes))

@@ -1,46 +1,6 @@
-import json
-
 import pytest
 
-from rare_unet_networks import at_levels, case_name, input_datalist, msd_datalist
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder).mkdir()
-        for case in ("a", "b", "c", "new"):
-            (tmp_path / folder / f"{case}.nii.gz").touch()
-        (tmp_path / folder / "._a.nii.gz").touch()
-    (tmp_path / "imagesTr" / "unlabelled.nii.gz").touch()
-    splits = {"train": ["a", "absent"], "validation": ["b"], "test": ["c", "unlabelled"], "other": ["gone"]}
-    (tmp_path / "splits.json").write_text(json.dumps(splits))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    "split, cases",
-    [("train", ["a"]), ("validation", ["b"]), ("test", ["c", "new"])],  # a case in no list counts as test
-)
-def test_only_labelled_cases_of_the_split_that_are_present_are_used(dataset, split, cases, caplog):
-    with caplog.at_level("INFO"):
-        items = msd_datalist(str(dataset), str(dataset / "splits.json"), split)
-    assert [item["case"] for item in items] == cases
-    assert all(item["image"].endswith(f"imagesTr/{item['case']}.nii.gz") for item in items)
-    assert f"split {split}: {len(cases)} of" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "folder, split, match",
-    [
-        ("nowhere", "train", "dataset_dir must be a folder .*nowhere is missing"),
-        ("", "valid", "split must be one of .* got 'valid'"),
-        ("", "other", "none of the 1 cases of split 'other'"),
-    ],
-)
-def test_missing_folder_unknown_split_and_empty_split_are_errors(dataset, folder, split, match):
-    with pytest.raises(ValueError, match=match):
-        msd_datalist(str(dataset / folder), str(dataset / "splits.json"), split)
+from rare_unet_networks import at_levels, case_name, input_datalist
 
 
 def test_at_levels_repeats_every_item():
@@ -93,15 +53,3 @@ def test_ill_input_is_an_error(tmp_path, files, match):
             (folder / name).touch()
     with pytest.raises(ValueError, match=match):
         input_datalist(str(folder))
-
-
-def test_cases_of_a_split_that_are_absent_are_named(tmp_path, caplog):
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "here.nii.gz").touch()
-    splits = {"train": ["here", "gone", "astray"], "validation": ["here", *(f"elsewhere{i}" for i in range(6))]}
-    (tmp_path / "splits.json").write_text(json.dumps(splits))
-    for split in splits:
-        msd_datalist(str(tmp_path), str(tmp_path / "splits.json"), split)
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning == "split train: no image or no label of astray, gone"

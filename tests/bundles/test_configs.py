@@ -66,7 +66,8 @@ def test_training_loads_checks_and_turns_scans_as_inference_does_and_scales_them
         assert transforms([last], train) == expected[-1:]
 
 
-ALIKE = ["export", "finetune", "multi_gpu_train", "baselines/pad", "baselines/predictions", "baselines/oracle"]
+ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
+ALIKE += ["baselines/pad", "baselines/predictions", "baselines/oracle"]
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -154,7 +154,7 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
     }.items():
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
     assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
-    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "volumes.csv"}
+    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "volumes.csv", ".command.json"}
     answer = nib.load(output / "oblique_seg.nii.gz")
     assert answer.shape == data.shape and answer.get_data_dtype() == np.uint8
     np.testing.assert_allclose(answer.affine, oblique, atol=1e-5)

@@ -1,0 +1,95 @@
+"""What several processes of one command share: cases, what they found, files. One alone has all to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from monai.data import DistributedSampler
+from torch.utils.data import Sampler, SequentialSampler
+
+__all__ = ["alone_with", "decided_by_first", "gathered", "join_processes", "process_sampler", "rank", "world_size"]
+
+# A process that is done waits for the slowest, however large its scans are; one that died is torchrun's business.
+PATIENCE = timedelta(days=30)
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def join_processes(device: torch.device) -> None:
+    """Joins the processes that ``torchrun`` started, for inference or evaluation: a config's ``initialize``.
+
+    They exchange names of files and scores only, so gloo serves on GPUs, too. The first one logs; of the others only
+    what concerns single scans and warnings are seen.
+
+    Args:
+        device: where this process computes.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend="gloo", init_method="env://", timeout=PATIENCE)
+    if rank() > 0:
+        of_scans = logging.getLogger("rare_unet_networks.inferers")
+        of_scans.setLevel(of_scans.getEffectiveLevel())
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+def process_sampler(dataset: Sized) -> Sampler:
+    """This process's part of a dataset, in order, each item in one part only; of few items some processes get none.
+
+    MONAI's ``DistributedSampler``, which refuses fewer items than processes: what is left of a list when a run is
+    resumed can be that.
+
+    Args:
+        dataset: what is shared out.
+    """
+    parts = min(world_size(), len(dataset))
+    if rank() >= parts:
+        return SequentialSampler([])
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False, num_replicas=parts, rank=rank())
+
+
+def gathered(value: Any) -> list[Any]:
+    """What every process has, by rank. All of them have to call it; it waits for the last."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def decided_by_first(value: Any) -> Any:
+    """What the first process has: what is read from files that others may be writing already is decided once."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+@contextlib.contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """No other process of this command is in here with the same file. The lock (POSIX) ends with its process."""
+    if world_size() == 1:
+        yield
+        return
+    import fcntl  # not on Windows
+
+    # A file of its own, since the other is replaced as a whole; and writable, as NFS wants it.
+    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
