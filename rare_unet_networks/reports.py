@@ -198,7 +198,7 @@ class VolumeReport:
                 volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_full")]
                 values = (case, name, voxels, *volumes, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
-            self._file.replace([batch["case"]], rows)
+            self._file.replace([case], rows)
             cells = [row[column] for row in rows for column in ("mm3", "mm3_full")]
             volumes = [f"{cell:.0f}" if isinstance(cell, float) else "" for cell in cells]
             self._lines.append((case, spacing, str(level), f"{self._seconds:.2f}", *volumes))
