@@ -42,6 +42,13 @@ MODELS = {
     "rare_unet_paper": (("baselines/paper_network.json",), ("native",)),
     "unet_up": (("baselines/unet.json",), ("full",)),
 }
+# Runs a command from a small process: a child starts with the memory of its parent as its highest.
+MEASURED = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
 COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "parameters", "peak_gb")
 
 
@@ -126,11 +133,10 @@ def command(volume: Volume, deltas: tuple[str, ...], net: torch.nn.Module, file:
         words += ["--input", str(file), "--checkpoint", f"{folder}/model.pt", "--output_dir", folder]
         start = time.perf_counter()
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise RuntimeError(f"{' '.join(words)} ended with status {status}.")
-        return time.perf_counter() - start, usage.ru_maxrss / 2**20
+        done = subprocess.run([sys.executable, "-c", MEASURED, *words], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)} ended with status {done.returncode}.")
+        return time.perf_counter() - start, int(done.stdout) / 2**20
 
 
 def on_gpu(volume: Volume, name: str, output: str, level: int, runs: int) -> tuple:
