@@ -83,7 +83,7 @@ def draw_cases(task: Task, answers: Mapping[str, Mapping[str, np.ndarray]], inde
 def draw_time(
     task: Task, models: Mapping[str, tuple[str, dict[str, str], Mapping]], times: Mapping[tuple, Any], path: Path
 ) -> None:
-    """Figure 6: Dice at 1 mm against the network's time on the fewest threads measured; area = parameters on the path."""
+    """Figure 6: Dice at 1 mm against the network's time, on the fewest threads timed; area = parameters on the path."""
     threads = min((key[3] for key in times if key[3].isdigit()), key=int)
     figure, axis = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
     for title, bench, summary in models.values():
@@ -101,7 +101,7 @@ def draw_time(
         for point in zip(x, y, names):
             axis.annotate({"1": "1", "0.5": "1/2", "0.25": "1/4", "0.125": "1/8"}[point[2]], point[:2], fontsize=8)
     axis.set(xscale="log", xlabel=f"ms, network alone, {threads} thread(s)", ylabel="Dice on the 1 mm grid")
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="best")
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     print(path)
