@@ -248,13 +248,18 @@ def test_a_simulated_head_is_warned_of_and_its_brain_is_not():
 
 
 def test_an_engine_is_compared_call_by_call():
-    recorder = tool("compare_engines").Recorder(lambda x, output="native": x if output == "native" else ([x], [], [x]))
-    recorder(torch.ones(2))
-    recorder(torch.ones(2), output="both")
-    assert recorder.difference(recorder.network) == 0
-    assert (
-        recorder.difference(lambda x, output="native": x + 0.25 if output == "native" else ([x], [], [x - 0.5])) == 0.5
-    )
+    compare = tool("compare_engines")
+
+    def recorded(size, native, full):
+        recorder = compare.Recorder(lambda x, output="native": native if output == "native" else ([native], [], [full]))
+        recorder(torch.ones(size))
+        recorder(torch.ones(size), output="both")
+        return recorder
+
+    ours = recorded(2, torch.zeros(2), torch.zeros(4))
+    assert ours.difference(recorded(2, torch.zeros(2), torch.zeros(4))) == 0
+    assert ours.difference(recorded(2, torch.full((2,), 0.25), torch.tensor([0, 0, -0.5, 0]))) == 0.5
+    assert ours.difference(recorded(3, torch.zeros(3), torch.zeros(6))) == float("inf")  # asked something else
 
 
 def test_comparing_engines_keeps_the_lines_of_others(tmp_path):
@@ -271,13 +276,13 @@ def test_comparing_engines_keeps_the_lines_of_others(tmp_path):
 
 def test_engines_are_compared_on_the_sample_scans(tmp_path):
     compare = tool("compare_engines")
-    task, (sample, split) = compare.TASKS["hippocampus"], compare.SAMPLES["hippocampus"]
+    task = compare.TASKS["hippocampus"]
     parser = ConfigParser(json.loads((task.bundle / "configs/inference.json").read_text()))
     export_engines("torchscript", parser.get_parsed_content("network_def"), tmp_path, task.bundle / "models/model.pt")
-    data = dict(dataset_dir=str(task.bundle / sample), split=split, export_dir=str(tmp_path))
+    folders = dict(dataset_dir=str(task.dataset), export_dir=str(tmp_path))
     with torch.no_grad():
         ((engine, _, scale, scans, difference, dice, _, *seconds),) = compare.compare(
-            task, ["torchscript"], 1, [3], **data
+            task, ["torchscript"], 1, [3], 1, **folders
         )
-    assert (engine, scale, scans) == ("torchscript", "0.125", 2)
+    assert (engine, scale, scans) == ("torchscript", "0.125", 1)
     assert float(difference) < 1e-4 and float(dice) >= 0.999 and all(float(s) > 0 for s in seconds)

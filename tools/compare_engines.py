@@ -3,22 +3,22 @@
     python -m monai.bundle run exporting --config_file "['…/inference.json','…/export.json']"
     python tools/compare_engines.py --task hippocampus
 
-On labelled scans and what they are at 1/2, 1/4 and 1/8, as ``run evaluating`` makes them: every call of the network
-that the inferer makes is repeated by the engine. Of each scale: the largest difference of a logit; the least Dice of
-the label maps that the whole way gives, of any class and scan, on the scan's grid and on that of level 0; the seconds
-that all calls take in each, medians of ``--runs``, taken in turn. With ``--runs 0`` nothing is timed: on a busy machine
-times mean nothing. Lines of other engines stay in the file. The tables of docs/exports.md are written anew.
+On validation cases and what they are at 1/2, 1/4 and 1/8, as ``run evaluating`` makes them. Of each scale: the largest
+difference of a logit, in all calls of the network that the inferer makes; the least Dice of the label maps that come of
+it, of any class and scan, on the scan's grid and on that of level 0; the seconds that all these calls take in each,
+medians of ``--runs``, taken in turn. With ``--runs 0`` nothing is timed: on a busy machine times mean nothing. Lines of
+other engines and scales stay in the file. The tables of docs/exports.md are written anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,11 +32,6 @@ from monai.transforms import Compose
 from rare_unet_networks import ENGINES, dice_per_class, scale_name, with_engine
 
 COLUMNS = ("engine", "version", "scale", "scans", "difference", "dice", "threads", "seconds_eager", "seconds")
-# The labelled sample in a task's bundle, and the split its cases are of.
-SAMPLES = {
-    "hippocampus": ("sample/Task04_Hippocampus", "validation"),
-    "brain_tumor": ("sample/Task01_BrainTumour", "test"),
-}
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # the others come with torch
 
 
@@ -60,23 +55,28 @@ class Recorder:
         self.calls.append((x, kwargs, tensors(answer)))
         return answer
 
-    def difference(self, network: Callable[..., Any]) -> float:
-        """How far the logits of another network are off at most."""
-        answers = [(tensors(network(x, **kwargs)), kept) for x, kwargs, kept in self.calls]
-        return max(float((a - b).abs().max()) for found, kept in answers for a, b in zip(found, kept))
+    def difference(self, other: Recorder) -> float:
+        """How far the logits that another network gave to the same inferer are off at most."""
+        if [x.shape for x, _, _ in self.calls] != [x.shape for x, _, _ in other.calls]:
+            return math.inf  # it was asked something else, after an answer that was another
+        answers = zip(self.calls, other.calls)
+        return max(float((a - b).abs().max()) for (*_, ours), (*_, theirs) in answers for a, b in zip(ours, theirs))
 
     def seconds(self, networks: Sequence[Callable[..., Any]], runs: int) -> list[float]:
         """Median seconds of all calls, for each of the networks; one run is to warm up."""
         taken: list[list[float]] = [[] for _ in networks]
-        for _, (network, times) in itertools.product(range(runs + 1), list(zip(networks, taken))):
-            start = time.perf_counter()
-            for x, kwargs, _ in self.calls:
-                network(x, **kwargs)
-            times.append(time.perf_counter() - start)
+        for _ in range(runs + 1):
+            for network, times in zip(networks, taken):
+                start = time.perf_counter()
+                for x, kwargs, _ in self.calls:
+                    network(x, **kwargs)
+                times.append(time.perf_counter() - start)
         return [median(times[1:]) for times in taken]
 
 
-def compare(task: Task, engines: Sequence[str], runs: int, levels: Sequence[int], **overrides: Any) -> list[tuple]:
+def compare(
+    task: Task, engines: Sequence[str], runs: int, levels: Sequence[int], cases: int, **overrides: Any
+) -> list[tuple]:
     """A line per engine and scale.
 
     Args:
@@ -84,6 +84,7 @@ def compare(task: Task, engines: Sequence[str], runs: int, levels: Sequence[int]
         engines: their names; the exports have to be there.
         runs: 0 to time nothing.
         levels: the scales.
+        cases: how many, the first ones of the split.
         overrides: of the bundle's evaluate.json.
     """
     parser = ConfigParser()
@@ -109,16 +110,17 @@ def compare(task: Task, engines: Sequence[str], runs: int, levels: Sequence[int]
         return [item["pred"], item["pred_full"]]
 
     found: dict[tuple[str, int], list[tuple]] = {(name, level): [] for name in engines for level in levels}
-    for item in parser.get_parsed_content("dataset"):
+    for item in islice(parser.get_parsed_content("dataset"), cases * len(levels)):  # a case at all levels, the next
         if "label" not in item:
             raise ValueError(f"every scan must be readable, got {item}.")
         image, level, recorder = item["image"][None], int(item["level"]), Recorder(network)
         expected = maps(item, inferer(image, recorder))
         for name, exported in networks.items():
-            pairs = zip(maps(item, inferer(image, exported)), expected)
+            again = Recorder(exported)
+            pairs = zip(maps(item, inferer(image, again)), expected)
             dice = [d for a, b in pairs for d in dice_per_class(a, b, len(task.classes) + 1) if not math.isnan(d)]
             seconds = recorder.seconds((network, exported), runs) if runs else (math.nan, math.nan)
-            found[name, level].append((recorder.difference(exported), min(dice, default=1.0), *seconds))
+            found[name, level].append((recorder.difference(again), min(dice, default=1.0), *seconds))
             print(f"{task.name}, {Path(item['image'].meta['filename_or_obj']).name}, {name}, level {level}", flush=True)
     return [
         (
@@ -153,19 +155,19 @@ def take_in(path: Path, rows: Sequence[tuple]) -> None:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=SAMPLES, required=True)
+    parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.shipped], required=True)
     parser.add_argument("--engines", choices=ENGINES[1:], nargs="+", default=list(ENGINES[1:]))
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--cases", type=int, default=2, help="as many of the first validation cases")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--dataset_dir", type=Path, help="in the Decathlon's layout; the bundle's sample by default")
-    parser.add_argument("--split", help="of the dataset; that of the sample by default")
+    parser.add_argument("--dataset_dir", type=Path, help="that of the task's figure by default")
     parser.add_argument("--export_dir", type=Path, help="output/exports of the bundle by default")
     args = parser.parse_args()
-    task, (sample, split) = TASKS[args.task], SAMPLES[args.task]
-    overrides = {"dataset_dir": str(args.dataset_dir or task.bundle / sample), "split": args.split or split}
-    if args.export_dir:
-        overrides["export_dir"] = str(args.export_dir)
-    take_in(task.results / "engines.csv", compare(task, args.engines, args.runs, args.levels, **overrides))
+    task = TASKS[args.task]
+    folders = {"dataset_dir": args.dataset_dir or task.dataset, "export_dir": args.export_dir}
+    overrides = {key: str(folder) for key, folder in folders.items() if folder}
+    rows = compare(task, args.engines, args.runs, args.levels, args.cases, **overrides)
+    take_in(task.results / "engines.csv", rows)
     EXPORTS.write_text(with_tables(EXPORTS.read_text()))
 
 

@@ -254,7 +254,7 @@ def engines(task: Task) -> str:
         cells = []
         for r in (scales.get(s) for s in task.scales):
             share = f"{float(r['seconds']) / float(r['seconds_eager']):.2f}" if r and r["seconds"] else "–"
-            cells.append(f"{float(r['difference']):.0e}; {r['dice']}; {share}" if r else "–")
+            cells.append(f"{float(r['difference']):.1g}; {r['dice']}; {share}" if r else "–")
         lines.append([f"{name} ({next(iter(scales.values()))['version']})", *cells])
     return table(["difference; Dice; time", *task.heads.values()], lines)
 
