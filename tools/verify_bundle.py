@@ -118,10 +118,10 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as work, quiet(root):
         bundle = Bundle(root, Path(work), args.override, args.schema, args.sample)
         for named, key, _ in args.override:
-            without = [name for name in named if name not in bundle.files or key not in bundle.overridden(name)]
+            without = [name for name in named if not bundle.has(name, key)]
             if without:
                 raise SystemExit(f"error: {', '.join(without)} has no entry {key} to override")
-            if not any(key in bundle.overridden(name) for name in bundle.files):
+            if not any(bundle.has(name, key) for name in bundle.files):
                 raise SystemExit(f"error: no config has an entry {key} to override")
         if args.store:
             state, text = outcome(answers.store, bundle)

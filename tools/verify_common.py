@@ -5,6 +5,7 @@ Nothing here knows more of a bundle than MONAI's bundle specification names, and
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -99,6 +100,11 @@ class Bundle:
     def complete(self) -> list[str]:
         """Configs that stand alone: ``bundle_root`` is the property that every kind of workflow has to have."""
         return [name for name, content in self.files.items() if "bundle_root" in content]
+
+    def has(self, name: str, key: str) -> bool:
+        """Whether a config has an entry; one that does not stand alone, as a key of its own."""
+        content = self.files.get(name, {})
+        return key in content or (name in self.complete and key in ConfigParser(copy.deepcopy(content)))
 
     def config(self, name: str) -> str:
         path = self.configs / name
