@@ -69,7 +69,7 @@ def msd_datalist(
         wanted |= labels.keys() - listed
     cases = sorted(wanted & images.keys() & labels.keys())
     if not cases:
-        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} is in {root}.")
+        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}.")
     logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
     absent = sorted(wanted - set(cases))
     if absent:

@@ -177,8 +177,8 @@ class LoadModalitiesd(MapTransform):
         scan = self.load(path)
         if scan.shape[0] != len(self.modalities):
             raise ValueError(
-                f"{path}: expected the channels {', '.join(self.modalities)} in one file, or a file of one of them "
-                f"whose name tells which, got {scan.shape[0]} channel(s)"
+                f"{path}: expected the channels {', '.join(self.modalities)} in one file, or a folder with a file of "
+                f"each, whose name tells which, got {scan.shape[0]} channel(s)"
             )
         return scan
 
