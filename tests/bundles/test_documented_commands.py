@@ -13,8 +13,10 @@ from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, run_script, sm
 from .test_brain_tumor import heads  # noqa: F401
 
 NAMES = {path: str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
-# In folders of their own, the commands of these are run by test_new_task.py and test_verify_bundle.py.
-ELSEWHERE = [REPOSITORY / "docs" / name for name in ("new_task.md", "verify.md")]
+# The commands of these are run, some on other data, by test_new_task.py, test_verify_bundle.py, test_many_machines.py,
+# test_tracking.py, test_build_bundle.py, and, where their programs are installed, test_exports.py, test_monai_label.py.
+ELSEWHERE_NAMES = ("new_task", "verify", "many_machines", "downloads", "exports", "monai_label")
+ELSEWHERE = [REPOSITORY / "docs" / f"{name}.md" for name in ELSEWHERE_NAMES]
 BLOCKS = [(path, line, text) for path in DOCUMENTS if path not in ELSEWHERE for line, text in blocks(path)]
 # What experiment.md says its variables are.
 VARIABLES = {"C": "bundles/hippocampus_mri_segmentation/configs", "D": "Task04_Hippocampus"}
