@@ -93,8 +93,9 @@ class Bundle:
 
     @property
     def computed(self) -> dict[str, dict]:
-        """Those configs that hold anything but plain values."""
-        return {name: content for name, content in self.files.items() if any(_computed(content))}
+        """Those configs that hold anything but plain values; settings for ``--tracking`` are none."""
+        configs = {name: content for name, content in self.files.items() if "handlers_id" not in content}
+        return {name: content for name, content in configs.items() if any(_computed(content))}
 
     @property
     def complete(self) -> list[str]:
