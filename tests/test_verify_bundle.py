@@ -55,6 +55,7 @@ def contents(bundle):
 COMMANDS = [text for _, text in blocks(REPOSITORY / "docs" / "verify.md")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=["hippocampus", "brain tumour"])
 def test_a_bundle_is_verified_by_the_command_of_the_documentation(command):
     (bundle,) = (b for b in BUNDLES.values() if f"B=bundles/{b.name}\n" in command)

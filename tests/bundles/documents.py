@@ -22,6 +22,7 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
+    "python -m pytest -m slow": "runs these tests",
     "python3 -m venv .nnunet": "nnU-Net has an environment of its own",
     ".nnunet/bin/": "nnU-Net has an environment of its own, and trains for hours",
     "cp $nnUNet_raw": "needs what nnU-Net wrote",

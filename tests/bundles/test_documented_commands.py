@@ -65,6 +65,7 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path, line, text", BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in BLOCKS])
 def test_the_commands_of_a_block_run(repository, path, line, text):
     bundle = path.parents[1].name
