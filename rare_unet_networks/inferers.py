@@ -136,7 +136,11 @@ class ResolutionRoutingInferer(Inferer):
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
         x = resample(plain(inputs), route.resampled_size)
-        found = self._answers(x, self._box(x), route.level, self.output, network, *args, **kwargs)
+
+        def asked(window: torch.Tensor, **options: Any) -> Any:
+            return network(window, *args, **options, **kwargs)
+
+        found = self._answers(x, self._box(x), route.level, self.output, asked)
         if self.output == "native":
             return self._on_scan(found["pred"], route, inputs)
         full = like_scan(found["pred_full"], inputs)
@@ -147,14 +151,7 @@ class ResolutionRoutingInferer(Inferer):
         return {"pred_full": full, "pred": self._on_scan(found["pred"], route, inputs)}
 
     def _answers(
-        self,
-        x: torch.Tensor,
-        box: Sequence[slice],
-        level: int,
-        output: str,
-        network: Callable[..., Any],
-        *args: Any,
-        **kwargs: Any,
+        self, x: torch.Tensor, box: Sequence[slice], level: int, output: str, network: Callable[..., Any]
     ) -> dict[str, torch.Tensor]:
         """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_full`` on level 0's.
 
@@ -166,7 +163,7 @@ class ResolutionRoutingInferer(Inferer):
 
         def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
             wanted = {"output": output} if output != "native" and level > 0 else {}
-            answer = network(window, *args, level=level, **wanted, **kwargs)
+            answer = network(window, level=level, **wanted)
             if output == "both" and level > 0:
                 (native,), _, (full,) = answer
                 return {"pred": native, "pred_full": full}

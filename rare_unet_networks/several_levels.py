@@ -54,21 +54,14 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         self.scaling = scaling
 
     def _answers(
-        self,
-        x: torch.Tensor,
-        box: Sequence[slice],
-        level: int,
-        output: str,
-        network: Callable[..., Any],
-        *args: Any,
-        **kwargs: Any,
+        self, x: torch.Tensor, box: Sequence[slice], level: int, output: str, network: Callable[..., Any]
     ) -> dict[str, torch.Tensor]:
-        found = super()._answers(x, box, level, output, network, *args, **kwargs)
+        found = super()._answers(x, box, level, output, network)
         last = min(level + self.coarser, self.levels.num_levels - 1)
         if last == level:
             return found
         logger.info(f"seen at levels {level} to {last}")
-        seen = [self._seen_from(x, level, d, network, *args, **kwargs) for d in range(level + 1, last + 1)]
+        seen = [self._seen_from(x, level, d, network) for d in range(level + 1, last + 1)]
         size = x.shape[2:]
 
         def mean(logits: torch.Tensor, scale: int) -> torch.Tensor:
@@ -86,13 +79,13 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         return {key: mean(logits, 2**level if key == "pred_full" else 1) for key, logits in found.items()}
 
     def _seen_from(
-        self, x: torch.Tensor, level: int, coarse_level: int, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, x: torch.Tensor, level: int, coarse_level: int, network: Callable[..., Any]
     ) -> tuple[torch.Tensor, list[int]]:
         """A coarser level's probabilities on its own grid, and the size that ``x`` was padded to for it."""
         block = 2 ** (coarse_level - level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
         coarse = self._coarse(x, fitting, block)
-        logits = super()._answers(coarse, self._box(coarse), coarse_level, "native", network, *args, **kwargs)["pred"]
+        logits = super()._answers(coarse, self._box(coarse), coarse_level, "native", network)["pred"]
         return logits.float().softmax(dim=1), fitting
 
     def _coarse(self, x: torch.Tensor, fitting: list[int], block: int) -> torch.Tensor:

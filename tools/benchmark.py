@@ -13,7 +13,6 @@ measure a part of it anew, to be compared with the rest only on the same machine
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import logging
 import os
@@ -29,7 +28,7 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 import torch
-from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, Task
+from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, Task, lines_of, write_lines
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode
@@ -218,10 +217,7 @@ def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
 
 def take_in(path: Path, rows: list[tuple]) -> None:
     """Adds lines to the file, in place of those of the same model and number of threads."""
-    there: list[dict[str, str]] = []
-    if path.exists():
-        with open(path, newline="") as file:
-            there = list(csv.DictReader(file))
+    there = lines_of(path)
     new = [dict(zip(COLUMNS, map(str, row))) for row in rows]
 
     def kind(row: dict[str, str]) -> tuple[str, str]:
@@ -229,12 +225,8 @@ def take_in(path: Path, rows: list[tuple]) -> None:
 
     measured = {kind(r) for r in new}
     place = next((i for i, r in enumerate(there) if kind(r) in measured), len(there))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        before, after = ([r for r in part if kind(r) not in measured] for part in (there[:place], there[place:]))
-        writer.writerows([*before, *new, *after])
+    before, after = ([r for r in part if kind(r) not in measured] for part in (there[:place], there[place:]))
+    write_lines(path, COLUMNS, [*before, *new, *after])
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ than MONAI. Files above 25 MB are listed in large_files.yml if --url says where 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -28,6 +27,8 @@ from typing import Any
 
 import yaml
 
+from rare_unet_networks.runtimes import sha256
+
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "rare_unet_networks"
 LEFT_OUT = shutil.ignore_patterns("output", "data", "eval", "__pycache__", ".*", "*.ts")
@@ -35,11 +36,6 @@ LARGE = 25 * 2**20  # bytes, the model zoo's limit
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold
 PIPELINE = "image-segmentation"
 MEAN_DICE = re.compile(r"dice_native_scale_(?P<scale>[0-9.]+)_mean")
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_zip(contents: Mapping[str, bytes], path: Path) -> None:
@@ -115,6 +111,12 @@ def write_model_card(bundle: Path, metadata: dict[str, Any]) -> None:
     (bundle / "README.md").write_text(f"---\n{header}---\n\n{(bundle / 'docs' / 'README.md').read_text()}")
 
 
+def copy_with_package(bundle: Path, folder: Path) -> None:
+    """What of a bundle is handed on, and the package that its configs name, which it is used without installing."""
+    shutil.copytree(bundle, folder, ignore=LEFT_OUT)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT)
+
+
 def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:
     """Builds the zip and the hub's folder of one bundle.
 
@@ -137,8 +139,7 @@ def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:
     metadata = json.loads(meta_file.read_text())
     hub = output_dir / "hub" / bundle.name
     shutil.rmtree(hub, ignore_errors=True)
-    shutil.copytree(bundle, hub, ignore=LEFT_OUT)
-    shutil.copytree(PACKAGE, hub / PACKAGE.name, ignore=LEFT_OUT)
+    copy_with_package(bundle, hub)
     export_torchscript(hub)
     list_large_files(hub, url)
     path = output_dir / f"{bundle.name}_v{metadata['version']}.zip"

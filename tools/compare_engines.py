@@ -13,7 +13,6 @@ other engines and scales stay in the file. The tables of docs/exports.md are wri
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from experiment_results import TASKS, Task
+from experiment_results import TASKS, Task, lines_of, write_lines
 from make_experiment import EXPORTS, with_tables
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
@@ -139,17 +138,10 @@ def compare(
 
 def take_in(path: Path, rows: Sequence[tuple]) -> None:
     """Adds lines to the file, in place of those of the same engine and scale."""
-    there: list[dict[str, str]] = []
-    if path.exists():
-        with open(path, newline="") as file:
-            there = list(csv.DictReader(file))
-    lines = {(r["engine"], r["scale"]): r for r in there}
+    lines = {(r["engine"], r["scale"]): r for r in lines_of(path)}
     lines.update({(row[0], row[2]): dict(zip(COLUMNS, map(str, row))) for row in rows})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(lines.values(), key=lambda r: (ENGINES.index(r["engine"]), -float(r["scale"]))))
+    in_order = sorted(lines.values(), key=lambda r: (ENGINES.index(r["engine"]), -float(r["scale"])))
+    write_lines(path, COLUMNS, in_order)
 
 
 @torch.no_grad()

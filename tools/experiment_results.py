@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -214,13 +214,26 @@ def add_published(path: Path) -> None:
         print(target)
 
 
+def lines_of(path: Path) -> list[dict[str, str]]:
+    """Lines of a CSV file; none where it is not there yet."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_lines(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
+    """Writes a CSV file, in a folder that is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 @cache
 def benchmark(task: Task) -> dict[tuple[str, ...], dict[str, str]]:
-    path = task.results / "benchmark.csv"
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        return {
-            (r["model"], f"{float(r['scale']):g}", r["output"], r["threads"], r["what"]): r
-            for r in csv.DictReader(file)
-        }
+    return {
+        (r["model"], f"{float(r['scale']):g}", r["output"], r["threads"], r["what"]): r
+        for r in lines_of(task.results / "benchmark.csv")
+    }

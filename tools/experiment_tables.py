@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from experiment_results import HEADS, HIPPOCAMPUS, PAPER_SPLIT, Task, benchmark, listed, models, rows, summary
+from experiment_results import HEADS, HIPPOCAMPUS, PAPER_SPLIT, Task, benchmark, lines_of, listed, models, rows, summary
 
 from rare_unet_networks import paired_differences, read_rows, summarise
 
@@ -216,11 +215,9 @@ def commands_taken(task: Task) -> str:
 
 def false_alarms(task: Task) -> str:
     """A line per class, a column per scale: millilitres in heads without tumour, mean and largest."""
-    path = task.results / "false_alarms.csv"
-    if not path.exists():
+    found = lines_of(task.results / "false_alarms.csv")
+    if not found:
         return "(not measured yet)"
-    with open(path, newline="") as file:
-        found = list(csv.DictReader(file))
     heads = len({r["case"] for r in found})
     lines = []
     for name in task.classes:
@@ -243,11 +240,7 @@ def step(task: Task) -> str:
 
 def engines(task: Task) -> str:
     """A line per engine, a column per scale: largest difference of a logit, least Dice, time as a share of eager's."""
-    path = task.results / "engines.csv"
-    found = []
-    if path.exists():
-        with open(path, newline="") as file:
-            found = list(csv.DictReader(file))
+    found = lines_of(task.results / "engines.csv")
     lines = []
     for name in dict.fromkeys(r["engine"] for r in found):
         scales = {r["scale"]: r for r in found if r["engine"] == name}

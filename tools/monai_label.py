@@ -11,14 +11,13 @@ app's train.json is the bundle's, with finetune.json and monai_label.json (see t
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_bundle import LEFT_OUT, PACKAGE, REPOSITORY
+from build_bundle import REPOSITORY, copy_with_package
 from monai.bundle import ConfigParser
 
 # What MONAI Label 0.8.5 runs with; its own requirements leave newer versions in that it does not.
@@ -49,13 +48,11 @@ def make_environment(env: Path) -> None:
 def add_bundle(bundle: Path, app: Path) -> None:
     """A copy of the bundle in the app, with the package, and the training that MONAI Label starts."""
     copy = app / "model" / bundle.name
-    shutil.copytree(bundle, copy, ignore=LEFT_OUT, dirs_exist_ok=True)
-    shutil.copytree(PACKAGE, copy / PACKAGE.name, ignore=LEFT_OUT, dirs_exist_ok=True)
+    copy_with_package(bundle, copy)
     # Trainings write models/model.pt, which is what the server infers from.
     shutil.copy(bundle / "models" / "model.pt", copy / "models" / "model_shipped.pt")
     training = ConfigParser.load_config_files([str(bundle / "configs" / name) for name in TRAINING])
-    parser = ConfigParser(training)
-    (copy / "configs" / "train.json").write_text(json.dumps(parser.config, indent=4) + "\n")
+    ConfigParser.export_config_file(training, str(copy / "configs" / "train.json"), indent=4)
 
 
 def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
