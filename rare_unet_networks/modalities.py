@@ -209,6 +209,7 @@ class LoadModalitiesd(MapTransform):
         (low, high), (start, end) = (extent_of(s.affine, s.shape[1:]) for s in (scan, reference))
         if (torch.minimum(high, end) <= torch.maximum(low, start)).any():
             raise ValueError(f"{path} and {name} lie in different places: their fields of view do not overlap")
+        logger.info(f"{path}: resampled onto the grid of {Path(name).name}")
         return SpatialResample(mode="bilinear", padding_mode="zeros")(scan, reference.affine, reference.shape[1:])
 
 

@@ -123,7 +123,7 @@ def test_without_a_modality_its_channel_is_empty_where_that_is_allowed(tmp_path,
     assert image.flatten(1).unique(dim=1)[:, 0].tolist() == [5, 5, 0, 5]
 
 
-def test_files_of_different_grids_are_brought_onto_the_finest_by_their_affines(tmp_path):
+def test_files_of_different_grids_are_brought_onto_the_finest_by_their_affines(tmp_path, caplog):
     """A ramp along z in mm: on every grid its value is where it lies, so on the joint grid all channels agree."""
     coarse = np.diag([1.0, 1, 3, 1])
     coarse[2, 3] = 1.0  # centres of blocks of three slices of 1 mm
@@ -137,7 +137,10 @@ def test_files_of_different_grids_are_brought_onto_the_finest_by_their_affines(t
         "T1w": save(tmp_path / "p_t1.nii.gz", ramp[..., ::-1].copy(), affine=flipped),
         "T1Gd": save(tmp_path / "p_t1ce.nii.gz", ramp),
     }
-    image = LoadModalitiesd("image", PATTERNS)({"image": paths, "case": "p"})["image"]
+    with caplog.at_level("INFO"):
+        image = LoadModalitiesd("image", PATTERNS)({"image": paths, "case": "p"})["image"]
+    moved = [f"{paths[m]}: resampled onto the grid of p_flair.nii.gz" for m in ("T1w", "T2w")]
+    assert [record.getMessage() for record in caplog.records if "resampled" in record.getMessage()] == moved
     assert image.shape == (4, 6, 5, 12) and torch.equal(image.affine, torch.eye(4, dtype=torch.float64))
     for channel in image:
         torch.testing.assert_close(channel[2, 2, 1:11].as_tensor(), torch.arange(1.0, 11.0))

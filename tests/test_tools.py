@@ -31,7 +31,9 @@ def tools_on_the_path(monkeypatch):
 def tool(name):
     spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))  # as when it is run
+        spec.loader.exec_module(module)
     return module
 
 

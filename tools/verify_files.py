@@ -16,7 +16,7 @@ FILES = (
     "docs/data_license.txt",
 )  # fmt: skip
 KEYS = ("bundle_root", "device", "network_def", "inferer", "output_dir")
-LARGE = 25_000_000  # bytes
+LARGE = 25_000_000  # bytes, of a file that the zoo wants listed
 LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 # Where configs write to and look for a user's own data: not part of what is handed on.
 LOCAL = ("data", "eval", "output")
