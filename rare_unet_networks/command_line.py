@@ -93,8 +93,8 @@ def config_files(options: dict[str, str]) -> list[str]:
 
 def _tracking_keys(options: dict[str, str]) -> list[str]:
     """What ``--tracking mlflow``, or a file of such settings, adds to the config: overrides may name it."""
-    tracking = options.get("tracking")
-    if tracking is None:
+    tracking = options.get("tracking", "None")  # as MONAI Label writes it where nothing is tracked
+    if tracking == "None":
         return []
     settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_file(tracking)
     return list(settings.get("configs", ()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["at_levels", "case_name", "input_datalist"]
 
@@ -20,6 +22,17 @@ def case_name(path: str | Path) -> str:
     """File name without folder and NIfTI suffix."""
     name = Path(path).name
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
+
+
+def read_json(path: Path) -> Any:
+    """
+    Raises:
+        ValueError: naming the file, when it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON, or of the characters
+        raise ValueError(f"{path} must be a JSON file: {error}") from None
 
 
 def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .datalists import SUFFIXES, case_name, list_niftis
+from .datalists import SUFFIXES, case_name, list_niftis, read_json
 from .modalities import modality_of
 
 __all__ = ["msd_datalist"]
@@ -83,7 +82,7 @@ def msd_datalist(
 
 def _splits(path: Path) -> dict[str, list[str]]:
     """Cases by name of the split."""
-    content = json.loads(path.read_text())
+    content = read_json(path)
     if not isinstance(content, list):
         return content
     if not content or any("train" not in fold or "val" not in fold for fold in content):
@@ -96,7 +95,7 @@ def _splits(path: Path) -> dict[str, list[str]]:
 
 def _description(path: Path) -> dict[str, Any] | None:
     """nnU-Net's ``dataset.json``; None where there is none, or the Decathlon's."""
-    description = json.loads(path.read_text()) if path.exists() else {}
+    description = read_json(path) if path.exists() else {}
     if "channel_names" not in description:
         return None
     ending = description.get("file_ending")

@@ -15,7 +15,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from .runtimes import ENGINES, FILES, STAMP, divisor, optional, read, sha256
+from .runtimes import ENGINES, FILES, STAMP, divisor, network_digest, optional, read, sha256
 
 __all__ = ["LevelPath", "export_engines"]
 
@@ -100,19 +100,20 @@ def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
         for image in (path.example(1, 2, 3), path.example(2, 2, 2)):
             for output, logits in zip(("native", "full"), path(image)):
                 found.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
-    if not max(found) <= TOLERANCE:
+    worst = float(torch.tensor(found).max())  # NaN if any is, which Python's max passes over
+    if not worst <= TOLERANCE:
         raise RuntimeError(
             f"the export for engine {name!r} must give the logits of eager to {TOLERANCE:g}, at level {path.level} "
-            f"they differ by {max(found):g}."
+            f"they differ by {worst:g}."
         )
-    logger.info(f"engine {name}, level {path.level}: logits differ from those of eager by {max(found):.1g}")
+    logger.info(f"engine {name}, level {path.level}: logits differ from those of eager by {worst:.1g}")
 
 
 def export_engines(engine: str, network: nn.Module, export_dir: str | Path, checkpoint: str | Path) -> None:
     """Writes a network to ``export_dir/<engine>``, to be run by :py:func:`rare_unet_networks.with_engine`.
 
     Each level is compared with eager before ``export.json``, without which no export is used, is written: the
-    checksums of the checkpoint and of the files.
+    digests of the checkpoint, the network and the files.
 
     Args:
         engine: one of :py:data:`rare_unet_networks.ENGINES` but ``"eager"``, or ``"all"``.
@@ -147,14 +148,15 @@ def export_engines(engine: str, network: nn.Module, export_dir: str | Path, chec
         exported = read(name, network, folder)
         for path in paths:
             _check(name, exported, path)
-        _stamp(name, folder, checkpoint)
+        _stamp(name, network, folder, checkpoint)
 
 
-def _stamp(name: str, folder: Path, checkpoint: str | Path) -> None:
-    """Notes of which weights the files are, and what they hold: ``with_engine`` asks for it."""
+def _stamp(name: str, network: nn.Module, folder: Path, checkpoint: str | Path) -> None:
+    """Notes of which network and weights the files are, and what they hold: ``with_engine`` asks for it."""
     files = sorted(p for p in folder.iterdir() if p.name != STAMP)
     stamp = {
         "checkpoint": sha256(checkpoint),
+        "network": network_digest(network),
         "files": {p.name: sha256(p) for p in files},
         "versions": {package: version(package) for package in ("torch", *PACKAGES.get(name, ()))},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
@@ -15,7 +14,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
-from .datalists import FAILURE, case_name, find_niftis, refuse_same_answers
+from .datalists import FAILURE, case_name, find_niftis, read_json, refuse_same_answers
 from .geometry import by, extent_of
 
 __all__ = ["LoadModalitiesd", "RandDropModalityd", "modality_datalist"]
@@ -126,7 +125,7 @@ def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: b
     """
     source = Path(str(path))
     if source.suffix.lower() == ".json" and source.is_file():
-        entries = json.loads(source.read_text())
+        entries = read_json(source)
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"input must be a list of cases, {source} holds none.")
         items = [_listed(entry, source.parent, modalities, allow_missing) for entry in entries]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +16,13 @@ from monai.engines import IterationEvents
 from .datalists import case_name
 from .inferers import ResolutionRoutingInferer
 from .metrics import ScaleDice
-from .processes import alone_with, gathered, rank
+from .processes import gathered, rank
 from .summaries import ROW, SUMMARY_ROW
+from .tables import CaseTable, aligned
 
 __all__ = ["DiceReport", "VolumeReport"]
 
 logger = logging.getLogger(__name__)
-
-
-def _formatted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows]
-
-
-class _CSV:
-    """A CSV file that is whole after every case, and may be written by several processes at once.
-
-    Args:
-        path: where it lies.
-        columns: its columns.
-        keep: keep the rows that are there already.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], keep: bool = False) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.columns = path, columns
-        with alone_with(path):
-            self._write(self.read() if keep else [])
-
-    def read(self) -> list[dict[str, Any]]:
-        """Its rows; none of a file with other columns."""
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="") as file:
-            reader = csv.DictReader(file)
-            return list(reader) if tuple(reader.fieldnames or ()) == tuple(self.columns) else []
-
-    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        # Whatever happens while writing, the rows of before are not lost.
-        new = self.path.with_suffix(".new")
-        with open(new, "w", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows([dict(zip(self.columns, self.columns)), *rows])
-        new.replace(self.path)
-
-    def replace(self, cases: Collection[str], rows: Sequence[dict[str, Any]] = ()) -> None:
-        """Writes rows, in place of what is there of these cases."""
-        with alone_with(self.path):
-            present = self.read()
-            kept = [row for row in present if row["case"] not in cases]
-            if rows or len(kept) < len(present):
-                self._write([*kept, *_formatted(rows)])
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes rows below those that are there."""
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerows(_formatted(rows))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 
 
 class DiceReport:
@@ -101,8 +47,8 @@ class DiceReport:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
 
-    def _new_file(self) -> _CSV:
-        return _CSV(self.output_dir / "metrics" / "per_case.csv", ROW)
+    def _new_file(self) -> CaseTable:
+        return CaseTable(self.output_dir / "metrics" / "per_case.csv", ROW)
 
     def started(self) -> None:
         self._written = 0
@@ -115,8 +61,8 @@ class DiceReport:
     def epoch_completed(self) -> None:
         if len(self.metric.rows) > self._written:  # the metric has those of other processes now
             self._new_file().append(self.metric.rows)
-        _CSV(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
-        logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{_table(self._overview())}")
+        CaseTable(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
+        logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{aligned(self._overview())}")
 
     def _overview(self) -> list[list[str]]:
         """The summary's means, a line per grid and scale."""
@@ -169,12 +115,12 @@ class VolumeReport:
         volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (full)")]
         self._heading = ("case", "spacing mm", "level", "seconds", *volumes)
         self._lines: list[tuple[str, ...]] = []
-        self._file = _CSV(self.output_dir / "volumes.csv", self.columns, keep=True)
+        self._file = CaseTable(self.output_dir / "volumes.csv", self.columns, keep=True)
 
     def completed(self) -> None:
         lines = [self._heading, *(line for part in gathered(self._lines) for line in part)]
         if rank() == 0 and len(lines) > 1:
-            logger.info(f"answers and volumes.csv are in {self.output_dir}\n{_table(lines)}")
+            logger.info(f"answers and volumes.csv are in {self.output_dir}\n{aligned(lines)}")
 
     def iteration_started(self, engine: Engine) -> None:
         # Rows of before would say that an answer is whole, which it is not if this run is cut short.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -16,6 +15,8 @@ from .command_line import as_bool, command_options, config_files
 from .datalists import FAILURE, POSTFIX
 from .grids import answer_key
 from .processes import decided_by_first, gathered, rank
+from .reports import VolumeReport
+from .tables import rows_there
 
 __all__ = ["CommandRecord", "unfinished"]
 
@@ -45,14 +46,6 @@ def _changed(paths: Iterable[str | Path]) -> float:
     return max((max(s.st_mtime, s.st_ctime) for s in stats), default=0.0)
 
 
-def _reported(volumes: Path) -> set[str]:
-    """Cases that have their rows, which come after an answer is written to its end."""
-    if not volumes.exists():
-        return set()
-    with open(volumes, newline="") as file:
-        return {row["case"] for row in csv.DictReader(file) if row.get("case")}
-
-
 def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str) -> set[str]:
     """Cases whose answers are there, and are younger than everything that they were made of."""
     record = folder / RECORD
@@ -60,7 +53,8 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
         return set()
     code = Path(__file__).parent.glob("*.py")
     since = _changed([record, checkpoint, *config_files(command_options()), *code])
-    reported = _reported(folder / "volumes.csv")
+    # Rows come after an answer is written to its end.
+    reported = {row["case"] for row in rows_there(folder / "volumes.csv", VolumeReport.columns)}
     answered = set()
     for item in (item for item in items if FAILURE not in item and item["case"] in reported):
         image = item["image"]
@@ -93,7 +87,8 @@ def unfinished(
         the items that are left to do.
 
     Raises:
-        ValueError: when ``output`` is another grid or ``overwrite`` neither true nor false.
+        ValueError: when ``output`` is another grid, ``overwrite`` neither true nor false, or ``volumes.csv`` not one of
+            ours.
     """
     answer_key(output)
     answered: set[str] = set()

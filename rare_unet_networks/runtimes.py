@@ -7,16 +7,18 @@ for a level, and that level's program runs.
 from __future__ import annotations
 
 import hashlib
-import json
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import nn
 
+from .datalists import read_json
 from .geometry import by
 
 __all__ = ["ENGINES", "LevelPrograms", "with_engine"]
@@ -58,6 +60,14 @@ def divisor(network: nn.Module, level: int) -> int:
 def sha256(path: str | Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def network_digest(network: nn.Module) -> str:
+    """Digest of what a network computes but for its weights: its parts with their arguments, and their code here."""
+    classes = {type(module) for module in network.modules()}
+    own = {inspect.getfile(c) for c in classes if c.__module__.startswith(f"{__package__}.")}
+    text = repr(network) + "".join(sorted(map(sha256, own)))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class LevelPrograms(nn.Module):
@@ -174,7 +184,8 @@ def with_engine(
         device: where the network is wanted.
 
     Raises:
-        ValueError: on an unknown engine, or an export that is missing, incomplete or of other weights.
+        ValueError: on an unknown engine, or an export that is missing, incomplete, of other weights or of another
+            network.
         ModuleNotFoundError: when the engine's package is missing.
     """
     if engine not in ENGINES:
@@ -185,9 +196,14 @@ def with_engine(
     again = f"write it with `run exporting --engine {engine}`"
     if not (folder / STAMP).exists():
         raise ValueError(f"export_dir must hold the network for engine {engine!r}, {folder} does not: {again}.")
-    stamp = json.loads((folder / STAMP).read_text())
+    stamp = read_json(folder / STAMP)
     if stamp["checkpoint"] != sha256(checkpoint):
         raise ValueError(f"the export in {folder} is not of the weights in {checkpoint}: {again}.")
+    if stamp.get("network") != network_digest(network):
+        raise ValueError(f"the export in {folder} is of another network, or of another version of its code: {again}.")
+    if engine == "aotinductor" and stamp["versions"]["torch"] != version("torch"):
+        was, now = stamp["versions"]["torch"], version("torch")
+        raise ValueError(f"the export in {folder} is machine code for torch {was}, this is {now}: {again}.")
     changed = [n for n, known in stamp["files"].items() if not (folder / n).exists() or sha256(folder / n) != known]
     if changed:
         raise ValueError(f"the export in {folder} is not as it was written ({', '.join(changed)}): {again}.")

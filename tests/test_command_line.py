@@ -31,6 +31,7 @@ def command(config, *options):
         ("--trainer#max_epochs", "3"),
         ("--trainer::max_epochs", "3"),
         ("--meta_file", "metadata.json", "--logging_file", "logging.conf"),
+        ("--tracking", "None"),  # as MONAI Label starts a training by several processes
     ],
 )
 def test_known_overrides_pass(config, options):

@@ -152,3 +152,11 @@ def test_folds_without_their_two_lists_are_an_error(tmp_path):
     (tmp_path / "splits_final.json").write_text(json.dumps([["a"], ["b"]]))
     with pytest.raises(ValueError, match="splits_file must map names to cases or be nnU-Net's list of folds"):
         msd_datalist(*paths, "train")
+
+
+@pytest.mark.parametrize("name", ["splits_final.json", "dataset.json"])
+def test_a_file_that_is_no_json_is_named(tmp_path, name):
+    paths = nnunet_dataset(tmp_path, ["MRI"])
+    next(tmp_path.rglob(name)).write_text('{"train": ["a",]')
+    with pytest.raises(ValueError, match=rf"{name} must be a JSON file: .* line 1 column"):
+        msd_datalist(*paths, "train")

@@ -1,5 +1,6 @@
 """Exports of a network: every engine at every level, and what is refused. Programs of the bundles: tests/bundles."""
 
+import json
 import shutil
 import sys
 from importlib.util import find_spec
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from rare_unet_networks import RAREUNet, export_engines, with_engine
-from rare_unet_networks.exports import PACKAGES, WRITERS
+from rare_unet_networks.exports import PACKAGES, WRITERS, LevelPath, _check
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
@@ -174,3 +175,34 @@ def test_an_export_that_answers_otherwise_is_not_written_to_its_end(tmp_path, mo
         export_engines("export", network, tmp_path, others)
     with pytest.raises(ValueError, match="export_dir must hold the network for engine 'export'"):
         with_engine("export", network, tmp_path, others)
+
+
+def test_logits_that_are_no_numbers_are_no_small_difference():
+    """The first answer is right, those at the level 0 grid are not: NaN is neither above nor below the limit."""
+    path = LevelPath(RAREUNet(**KWARGS).eval(), 1)
+
+    def exported(image, level, output):
+        logits = path.network(image, level=level, output=output)
+        return logits * float("nan") if output == "full" else logits
+
+    with pytest.raises(RuntimeError, match="engine 'onnx' must give the logits of eager to 0.001, .* differ by nan"):
+        _check("onnx", exported, path)
+
+
+def test_an_export_of_another_network_with_the_same_weights_is_refused(exported):
+    _, _, checkpoint, folder = exported("torchscript")
+    other = RAREUNet(**KWARGS, act="TANH")
+    assert other.state_dict().keys() == RAREUNet(**KWARGS).state_dict().keys()
+    with pytest.raises(ValueError, match=r"torchscript is of another network, or of another version of its code: write"):
+        with_engine("torchscript", other, folder, checkpoint)
+
+
+def test_machine_code_for_another_torch_is_refused(exported, tmp_path):
+    """Told from what is noted: the files are not opened."""
+    network, _, checkpoint, folder = exported("torchscript")
+    shutil.copytree(folder / "torchscript", tmp_path / "aotinductor")
+    stamp = tmp_path / "aotinductor" / "export.json"
+    noted = json.loads(stamp.read_text())
+    stamp.write_text(json.dumps({**noted, "versions": {"torch": "2.8.0"}}))
+    with pytest.raises(ValueError, match=r"aotinductor is machine code for torch 2.8.0, this is .*: write it with"):
+        with_engine("aotinductor", network, tmp_path, checkpoint)

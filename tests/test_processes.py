@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from rare_unet_networks import processes, reports
-from rare_unet_networks.reports import _CSV
+from rare_unet_networks import processes
+from rare_unet_networks.tables import CaseTable, rows_there
 
 # items, processes, part of each
 CASES = [
@@ -33,7 +33,7 @@ def test_a_process_alone_has_everything_to_itself(tmp_path):
 
 def write_rows(path, name):
     processes.world_size = lambda: 4
-    file = _CSV(path, ("case", "value"), keep=True)
+    file = CaseTable(path, ("case", "value"), keep=True)
     for i in range(25):
         file.replace([f"{name}{i}"], [{"case": f"{name}{i}", "value": i}] * 2)
 
@@ -48,5 +48,5 @@ def test_rows_that_several_processes_write_at_once_are_all_kept(tmp_path):
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0] * 4
-    rows = [(row["case"], row["value"]) for row in reports._CSV(path, ("case", "value"), keep=True).read()]
+    rows = [(row["case"], row["value"]) for row in rows_there(path, ("case", "value"))]
     assert sorted(rows) == sorted([(f"{name}{i}", str(i)) for name in "abcd" for i in range(25)] * 2)

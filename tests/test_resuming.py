@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rare_unet_networks import CommandRecord, unfinished
+from rare_unet_networks import CommandRecord, VolumeReport, unfinished
 from rare_unet_networks.resuming import RECORD
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
@@ -29,7 +29,8 @@ def folder(tmp_path, monkeypatch):
     for name in ("a_seg.nii.gz", "a_full_seg.nii.gz"):
         (output / name).touch()
         age(output / name, LATER)
-    (output / "volumes.csv").write_text("case,class\na,anterior\na,posterior\n")
+    rows = [",".join(VolumeReport.columns), "a,anterior,1,1,1,1x1x1,0,1", "a,posterior,1,1,1,1x1x1,0,1", ""]
+    (output / "volumes.csv").write_text("\n".join(rows))
     return tmp_path
 
 

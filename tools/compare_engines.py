@@ -59,7 +59,8 @@ class Recorder:
         if [x.shape for x, _, _ in self.calls] != [x.shape for x, _, _ in other.calls]:
             return math.inf  # it was asked something else, after an answer that was another
         answers = zip(self.calls, other.calls)
-        return max(float((a - b).abs().max()) for (*_, ours), (*_, theirs) in answers for a, b in zip(ours, theirs))
+        largest = [(a - b).abs().max() for (*_, ours), (*_, theirs) in answers for a, b in zip(ours, theirs)]
+        return float(torch.stack(largest).max())  # NaN if any is
 
     def seconds(self, networks: Sequence[Callable[..., Any]], runs: int) -> list[float]:
         """Median seconds of all calls, for each of the networks; one run is to warm up."""

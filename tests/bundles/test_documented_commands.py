@@ -1,25 +1,36 @@
-"""Every command of the documentation is run, or listed with the reason why not."""
+"""Every command of the documentation is run as it stands there, or held against what it calls, or listed with why not."""
 
+import inspect
 import json
 import re
 import shutil
+import subprocess
 
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import download
+
+from rare_unet_networks import check_command_line, command_line
 
 from .conftest import BUNDLES, REPOSITORY, SAMPLE
 from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, run_script, small_copy, why_not
 from .test_brain_tumor import heads  # noqa: F401
 
 NAMES = {path: str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
-# The commands of these are run, some on other data, by test_new_task.py, test_verify_bundle.py, test_many_machines.py,
-# test_tracking.py, test_build_bundle.py, and, where their programs are installed, test_exports.py, test_monai_label.py.
-ELSEWHERE_NAMES = ("new_task", "verify", "many_machines", "downloads", "exports", "monai_label")
-ELSEWHERE = [REPOSITORY / "docs" / f"{name}.md" for name in ELSEWHERE_NAMES]
-BLOCKS = [(path, line, text) for path in DOCUMENTS if path not in ELSEWHERE for line, text in blocks(path)]
-# What experiment.md says its variables are.
+# The blocks of these are run as they stand there by test_new_task.py and test_verify_bundle.py.
+ELSEWHERE = [REPOSITORY / "docs" / f"{name}.md" for name in ("new_task", "verify")]
+# What these say is run, with other data and options, by test_many_machines.py, test_tracking.py, test_build_bundle.py,
+# and, where their programs are installed, test_exports.py, test_monai_label.py. Here: that its words are right.
+READ = [REPOSITORY / "docs" / f"{name}.md" for name in ("many_machines", "downloads", "exports", "monai_label")]
+BLOCKS = [(path, line, text) for path in DOCUMENTS if path not in ELSEWHERE + READ for line, text in blocks(path)]
+READ_BLOCKS = [(path, line, text) for path in READ for line, text in blocks(path)]
+# What experiment.md and many_machines.md say their variables are.
 VARIABLES = {"C": "bundles/hippocampus_mri_segmentation/configs", "D": "Task04_Hippocampus"}
+# Instead of being run, a command prints its words, one a line, and an empty line.
+PRINTED = "\n".join(
+    f"{name}() {{ printf '%s\\n' {name} \"$@\" ''; }}" for name in ("python", "torchrun", "pip", "srun", "scontrol")
+)
 
 
 def cases(root):
@@ -71,6 +82,39 @@ def test_the_commands_of_a_block_run(repository, path, line, text):
     bundle = path.parents[1].name
     folder = repository / "bundles" / bundle if bundle in BUNDLES else repository
     run_script(text, folder, **(VARIABLES if path.name == "experiment.md" else {}))
+
+
+def commands(script):
+    """The words of every command of a block, as bash takes them apart."""
+    words = ["bash", "-eo", "pipefail", "-c", f"{PRINTED}\n{script}"]
+    result = subprocess.run(words, env=VARIABLES, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return [command.splitlines() for command in result.stdout.split("\n\n") if command]
+
+
+def options(words):
+    return [word.split("=")[0] for word in words if word.startswith("--")]
+
+
+@pytest.mark.parametrize("path, line, text", READ_BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in READ_BLOCKS])
+def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls(path, line, text, monkeypatch):
+    monkeypatch.setattr(command_line, "EXISTING", ())  # data of the reader's
+    monkeypatch.setattr("sys.excepthook", lambda *error: None)  # which the check replaces: put back afterwards
+    monkeypatch.chdir(REPOSITORY)
+    for words in commands(text):
+        if "monai.bundle" in words and "run" in words:
+            rest = words[words.index("run") :]
+            assert rest[1] in ("training", "evaluating", "inferring", "exporting")
+            check_command_line(["monai/bundle/__main__.py", *rest])
+        elif "monai.bundle" in words:
+            assert words[3] == "download"
+            known = [f"--{name}" for name in inspect.signature(download).parameters]
+            assert set(options(words)) <= set(known)
+        elif words[0] == "python":
+            source = (REPOSITORY / words[1]).read_text()
+            assert [word for word in options(words) if f'"{word}"' not in source] == []
+        else:
+            assert words[:2] == ["pip", "install"], words
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES.values())

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from .conftest import CONFIGS, SAMPLE, SMALL, command, config, read, run
 
@@ -230,3 +231,34 @@ def test_two_nodes_train_one_network(tiny, tmp_path):
     assert [process.returncode for process in nodes] == [0, 0], outputs
     checkpoint = torch.load(tmp_path / "checkpoints" / "checkpoint_epoch=1.pt", weights_only=True)
     assert checkpoint["trainer"]["iteration"] == 1 and (tmp_path / "model.pt").exists()
+
+
+def test_what_monai_label_starts_on_several_gpus_trains_and_hands_over_whole_weights(tiny, tmp_path):
+    """Its trainings, where it finds more than one GPU: ``torchrun``, ``--tracking None`` and scans without a name."""
+    root, temporary = tmp_path / "bundle", tmp_path / "tmp"
+    (root / "models").mkdir(parents=True)
+    temporary.mkdir()
+    files = ["train", "finetune", "monai_label", "multi_gpu_train"]
+    parser = ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in files])
+    network = ConfigParser({**parser["network_def"], **{key.split("#")[1]: value for key, value in SMALL.items()}})
+    torch.save(network.get_parsed_content().state_dict(), root / "models" / "model.pt")
+    before = (root / "models" / "model.pt").read_bytes()
+    folders = {"image": "imagesTr", "label": "labelsTr"}
+    items = [{key: str(tiny / folder / f"{case}.nii.gz") for key, folder in folders.items()} for case in "ab"]
+    overrides = {
+        "train#dataset#data": items,
+        "validate#dataset#data": items,
+        "train#trainer#max_epochs": 1,
+        "batch_size": 1,
+        "tracking": "None",
+        "bundle_root": root,
+        **SMALL,
+    }
+    config_file = str([str(CONFIGS / f"{name}.json") for name in files])
+    variables = {"TMPDIR": str(temporary)}
+    result = command("run", config_file, launcher=launcher(2), variables=variables, **overrides)
+    assert result.returncode == 0, result.stdout
+    assert [p.name for p in (root / "models").iterdir()] == ["model.pt"]
+    assert (root / "models" / "model.pt").read_bytes() != before
+    network.get_parsed_content().load_state_dict(torch.load(root / "models" / "model.pt", weights_only=True))
+    assert [p for p in temporary.iterdir() if p.name.startswith("monai_label")] == []
