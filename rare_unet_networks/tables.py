@@ -32,10 +32,13 @@ def rows_there(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
+def _formatted(row: Row) -> Row:
+    return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()}
+
+
 def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
-    formatted = [{k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()} for row in rows]
-    csv.DictWriter(text, columns).writerows(formatted)
+    csv.DictWriter(text, columns).writerows(map(_formatted, rows))
     return text.getvalue().encode()
 
 

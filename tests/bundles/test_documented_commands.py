@@ -1,4 +1,4 @@
-"""Every command of the documentation is run as it stands there, or held against what it calls, or listed with why not."""
+"""Every command of the documentation is run, held against what it calls, or listed with the reason why not."""
 
 import inspect
 import json
