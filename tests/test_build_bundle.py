@@ -201,6 +201,22 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         build_bundle.build(tmp_path, tmp_path / "dist")
 
 
+def test_digests_are_those_of_all_zips_also_of_earlier_calls(tmp_path, monkeypatch, capsys):
+    def build(bundle, output_dir, url):
+        output_dir.mkdir(exist_ok=True)
+        (output_dir / f"{bundle.name}_v1.zip").write_text(bundle.name)
+
+    monkeypatch.setattr(build_bundle, "build", build)
+    for name in ("b", "a"):
+        build_bundle.main([name, "--output_dir", str(tmp_path / "dist"), "--url", f"https://hub.example/{name}"])
+    expected = (  # printf a | sha256sum
+        "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb  a_v1.zip\n"
+        "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d  b_v1.zip\n"
+    )
+    assert (tmp_path / "dist" / "SHA256SUMS").read_text() == expected
+    assert capsys.readouterr().out.endswith(expected)
+
+
 def test_model_card_says_what_the_metadata_say(dist):
     _, header, body = (dist / "hub" / NAME / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(header)

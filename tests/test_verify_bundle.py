@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -293,6 +294,29 @@ def test_an_override_that_no_config_has_is_an_error(tool, given, message):
         tool.main([str(HIPPOCAMPUS), "--override", given])
 
 
+@pytest.mark.parametrize("check, file", [
+    ("keys", "configs/train.json"),
+    ("shapes", "configs/inference.json"),
+    ("shapes", "configs/metadata.json"),
+    ("version", "configs/metadata.json"),
+    ("schema", "configs/metadata.json"),
+    ("expressions", "configs/baselines/pad.json"),
+])  # fmt: skip
+def test_a_file_that_is_not_json_is_named(check, file, verified, tmp_path):
+    bundle = copied(tmp_path)
+    (bundle / file).write_text('{"a": 1')
+    expected = f"{file} is not JSON: Expecting ',' delimiter: line 1 column 8 (char 7)"
+    assert verified(check, bundle) == ("FAILED", expected)
+
+
+@pytest.mark.parametrize("given", ["train.json:dataset_dir=.", "dataset_dir=."])
+def test_a_file_that_is_not_json_is_named_before_the_overrides(tool, given, tmp_path):
+    bundle = copied(tmp_path)
+    (bundle / "configs" / "train.json").write_text('{"a": 1')
+    with pytest.raises(SystemExit, match=r"^error: configs/train\.json is not JSON: Expecting ',' delimiter"):
+        tool.main([str(bundle), "--override", given])
+
+
 @pytest.mark.parametrize("words, message", [
     (["/nowhere"], "there is no /nowhere/configs/metadata.json"),
     ([str(HIPPOCAMPUS), "--override", "no_value"], r"expected \[FILE,…:\]KEY=VALUE, got 'no_value'"),
@@ -316,7 +340,7 @@ def of_monai_alone(root):
     ]
     network = dict(spatial_dims=3, in_channels=1, out_channels=2, channels=[4, 8], strides=[2])
     common = {
-        "imports": ["$import glob", "$import torch"],
+        "imports": ["$import glob", "$import torch", "$import scripts"],
         "bundle_root": ".",
         "dataset_dir": "@bundle_root",
         "output_dir": "$@bundle_root + '/eval'",
@@ -333,7 +357,7 @@ def of_monai_alone(root):
         **common,
         "keys": "image",
         "modes": "bilinear",
-        "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+        "datalist": "$scripts.scans(@dataset_dir)",
         "preprocessing": {"_target_": "Compose", "transforms": [*load, {"_target_": "EnsureTyped", "keys": "image"}]},
         "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
@@ -384,10 +408,12 @@ def of_monai_alone(root):
     metadata["network_data_format"] = ends
     deltas = {"multi_gpu_train.json": {"network": "$torch.nn.DataParallel(@network_def)"}}
     files = {"inference.json": inference, "train.json": train, "metadata.json": metadata, **deltas}
-    for folder in ("configs", "models", "docs", "imagesTr", "labelsTr"):
+    for folder in ("configs", "models", "docs", "scripts", "imagesTr", "labelsTr"):
         (root / folder).mkdir(parents=True)
     for name, content in files.items():
         (root / "configs" / name).write_text(json.dumps(content))
+    script = "import glob\n\n\ndef scans(folder):\n    return sorted(glob.glob(folder + '/imagesTs/*.nii.gz'))\n"
+    (root / "scripts" / "__init__.py").write_text(script)
     for name in ("LICENSE", "docs/README.md", "docs/data_license.txt"):
         (root / name).write_text("a text")
     torch.manual_seed(0)
@@ -400,9 +426,17 @@ def of_monai_alone(root):
     return root
 
 
-def test_a_bundle_of_monai_alone_can_be_verified(tool, tmp_path, capsys):
+def test_a_bundle_of_monai_alone_can_be_verified(tool, tmp_path, monkeypatch, capsys):
     bundle = of_monai_alone(tmp_path / "bundle")
+    before = contents(bundle)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.delitem(sys.modules, "scripts", raising=False)  # of another bundle
     status = tool.main([str(bundle), "--schema", str(SCHEMA), "--store"])
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines[:-1] if not line.startswith("ok: ")] == []
     assert status == 0 and lines[-1] == "bundle: 20 ok, 0 FAILED, 0 not checked"
+    after = contents(bundle)
+    written = {str(p.relative_to(bundle)) for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
+    assert written == {"configs/metadata.json"}  # by --store
+    assert not sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" not in os.environ

@@ -4,7 +4,7 @@
 
     dist/<name>_v<version>.zip     top folder <name>/, the same bytes whenever it is built from the same files
     dist/hub/<name>/               the same files and a model card
-    dist/SHA256SUMS                of the zips (sha256sum --check SHA256SUMS)
+    dist/SHA256SUMS                of all zips in dist/, also of earlier calls (sha256sum --check SHA256SUMS)
 
 Both hold what the bundle's folder holds, its TorchScript (models/model.ts) and a copy of the package that its configs
 name, so that programs that put the bundle's folder on Python's path (MONAI Label, any command run in it) need no more
@@ -157,8 +157,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.url is not None and len(args.bundles) > 1:
         parser.error("--url is that of one bundle")
-    built = [build(bundle.resolve(), args.output_dir.resolve(), args.url) for bundle in args.bundles]
-    lines = [f"{sha256(path)}  {path.name}\n" for path in built]
+    for bundle in args.bundles:
+        build(bundle.resolve(), args.output_dir.resolve(), args.url)
+    # A release with --url takes a call for each bundle.
+    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(args.output_dir.glob("*.zip"))]
     (args.output_dir / "SHA256SUMS").write_text("".join(lines))
     print("".join(lines), end="")
 

@@ -11,6 +11,7 @@ app's train.json is the bundle's, with finetune.json and monai_label.json (see t
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
 MyApp.infer = _infer_or_say_why
 """
 TRAINING = ("train.json", "finetune.json", "monai_label.json")
+NEEDED = ("configs/inference.json", *(f"configs/{name}" for name in TRAINING), "models/model.pt")
 
 
 def make_environment(env: Path) -> None:
@@ -67,11 +69,16 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         the command that starts the server, without the folder of scans.
 
     Raises:
-        ValueError: when the environment lacks MONAI Label, or there is an app already.
+        ValueError: when the environment lacks MONAI Label, a folder is not a bundle's, or there is an app already.
+            Nothing is copied then.
     """
     samples = env / "monailabel" / "sample-apps" / "monaibundle"
-    if not samples.is_dir():
-        raise ValueError(f"env must be an environment with MONAI Label, {samples} is missing.")
+    if not (samples / "main.py").is_file():
+        raise ValueError(f"env must be an environment with MONAI Label, {samples / 'main.py'} is missing.")
+    for bundle in bundles:
+        missing = [name for name in NEEDED if not (bundle / name).is_file()]
+        if missing:
+            raise ValueError(f"bundles must be folders with {', '.join(NEEDED)}; {bundle} has no {missing[0]}.")
     if app.exists():
         raise ValueError(f"app must not exist yet (it holds what was trained in it), {app} does.")
     shutil.copytree(samples, app)
@@ -93,8 +100,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.step == "environment":
         make_environment(args.env)
-    else:
-        print(" ".join(make_app(args.env.absolute(), args.app.absolute(), args.bundles)), "--studies MY_SCANS")
+        return
+    bundles = [bundle.resolve() for bundle in args.bundles]  # "." has no name
+    try:
+        words = make_app(args.env.absolute(), args.app.absolute(), bundles)
+    except ValueError as error:
+        parser.error(str(error))
+    print(shlex.join([*words, "--studies", "MY_SCANS"]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ THICK_DICE = 0.7  # of the answer for thick slices with that for the scan, where
 
 
 def check_accuracy(bundle: Bundle) -> str:
-    """Dice on the labelled sample is the stored one."""
+    """Dice on the labelled sample is the stored one; of a folder given, on the cases that have a stored one."""
     found, answers = of_samples(bundle)
     stored = bundle.metadata.get(STORED, {}).get("dice")
     if stored is None:
@@ -38,17 +38,27 @@ def check_accuracy(bundle: Bundle) -> str:
     absent = stored.keys() - found.keys()
     if absent and bundle.sample is None:
         raise Failed(f"figures are stored of {', '.join(sorted(absent))}, the sample has no such case")
+    unknown = sorted(found.keys() - stored.keys())
+    lacking = f"no figure is stored of {', '.join(unknown)}"
+    if unknown and bundle.sample is None:
+        raise Failed(f"{lacking}; --store writes them")
+    if len(unknown) == len(found):
+        raise NotChecked(lacking)
     texts = []
     for case, (_, label) in found.items():
+        if case in unknown:
+            continue
         dice = dice_of(labels_of(answers[case]), labels_of(label))
-        expected = stored.get(case, {})
+        expected = stored[case]
         for name in sorted(dice.keys() | expected.keys()):
             value = dice.get(name, 0.0)
-            if name not in expected or abs(value - expected[name]) > tolerance:
-                where = f"{case}, {'all classes' if name == 'all' else f'class {name}'}"
-                raise Failed(f"{where}: Dice {value}, stored is {expected.get(name)} ± {tolerance}")
+            where = f"{case}, {'all classes' if name == 'all' else f'class {name}'}"
+            if name not in expected:
+                raise Failed(f"no figure is stored of {where}; --store writes them")
+            if not abs(value - expected[name]) <= tolerance:  # so that NaN is found
+                raise Failed(f"{where}: Dice {value}, stored is {expected[name]} ± {tolerance}")
         texts.append(f"{case} {', '.join(f'{name}: {value:.3f}' for name, value in dice.items())}")
-    return f"Dice of {'; '.join(texts)} (stored ± {tolerance})"
+    return f"Dice of {'; '.join(texts)} (stored ± {tolerance}){f'; {lacking}' if unknown else ''}"
 
 
 def check_grid(bundle: Bundle) -> str:
@@ -125,7 +135,7 @@ def check_thick_slices(bundle: Bundle) -> str:
     tolerance = bundle.metadata.get(STORED, {}).get("tolerance", TOLERANCE)
     for axis, dice in found.items():
         least = THICK_DICE if stored is None else round(stored[axis] - tolerance, 4)
-        if dice < least:
+        if not dice >= least:  # so that NaN is found
             raise Failed(f"{case}, {THICK} voxels along {axis} as one: Dice {dice}, expected {least} at least")
     texts = ", ".join(f"{axis}: {dice:.3f}" for axis, dice in found.items())
     return f"{case}, {THICK} voxels as one: Dice with the answer for the scan {texts}"
@@ -162,6 +172,6 @@ def store(bundle: Bundle) -> str:
     dice = {case: dice_of(labels_of(answers[case]), labels_of(label)) for case, (_, label) in found.items()}
     thick = dict([thick_dice(bundle)])
     bundle.metadata[STORED] = {"tolerance": TOLERANCE, "dice": dice, "thick_slices": thick}
-    text = json.dumps(bundle.metadata, indent=4, ensure_ascii=False) + "\n"
+    text = json.dumps(bundle.metadata, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
     (bundle.configs / "metadata.json").write_text(text, encoding="utf-8")
     return f"figures of {len(dice)} cases in metadata.json#{STORED}"

@@ -14,12 +14,14 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import verify_answers as answers
 import verify_configs as configs
@@ -96,17 +98,35 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def check_overrides(bundle: Bundle) -> None:
+    """
+    Raises:
+        Failed: when what is overridden is not there, in a config named or in any.
+    """
+    for named, key, _ in bundle.overrides:
+        without = [name for name in named if not bundle.has(name, key)]
+        if without:
+            raise Failed(f"{', '.join(without)} has no entry {key} to override")
+        if not any(bundle.has(name, key) for name in bundle.files):
+            raise Failed(f"no config has an entry {key} to override")
+
+
 @contextlib.contextmanager
 def quiet(root: Path) -> Iterator[None]:
-    """A line a check, and nothing else; the bundle's scripts are found where MONAI's runner looks for them."""
-    disabled = logging.root.manager.disable
+    """A line a check, and nothing else; the bundle's scripts are found where MONAI's runner looks for them.
+
+    Python does not keep what it compiles of them, in this process nor in those that it starts.
+    """
+    disabled, bytecode = logging.root.manager.disable, sys.dont_write_bytecode
     logging.disable(logging.WARNING)
     sys.path.insert(0, str(root))
+    sys.dont_write_bytecode = True
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.dict(os.environ, PYTHONDONTWRITEBYTECODE="1"):
             warnings.simplefilter("ignore")
             yield
     finally:
+        sys.dont_write_bytecode = bytecode
         sys.path.remove(str(root))
         logging.disable(disabled)
 
@@ -117,12 +137,10 @@ def main(words: list[str] | None = None) -> int:
     root = args.bundle.resolve()
     with tempfile.TemporaryDirectory() as work, quiet(root):
         bundle = Bundle(root, Path(work), args.override, args.schema, args.sample)
-        for named, key, _ in args.override:
-            without = [name for name in named if not bundle.has(name, key)]
-            if without:
-                raise SystemExit(f"error: {', '.join(without)} has no entry {key} to override")
-            if not any(bundle.has(name, key) for name in bundle.files):
-                raise SystemExit(f"error: no config has an entry {key} to override")
+        try:
+            check_overrides(bundle)
+        except Failed as error:
+            raise SystemExit(f"error: {error}") from None
         if args.store:
             state, text = outcome(answers.store, bundle)
             if state != "ok":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,30 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-__all__ = ["Bundle", "Failed", "NotChecked", "reason"]
+__all__ = ["Bundle", "Failed", "NotChecked", "reason", "visible_files"]
 
 
 LONG = 400  # characters of a reason
+# Where configs write to and look for a user's own data: not part of what is handed on.
+LOCAL = ("data", "eval", "output")
+
+
+def visible_files(folder: Path, pattern: str = "*", without: Collection[str] = ()) -> list[Path]:
+    """Files in a folder and below, in order, but hidden ones and those in hidden folders.
+
+    Args:
+        folder: the folder.
+        pattern: of the path's end.
+        without: folders directly in it that are left out.
+    """
+    found = []
+    for path in sorted(folder.rglob(pattern)):
+        parts = path.relative_to(folder).parts
+        if parts[0] in without or any(part.startswith(".") for part in parts):
+            continue
+        if path.is_file():
+            found.append(path)
+    return found
 
 
 class Failed(Exception):
@@ -77,16 +97,38 @@ class Bundle:
     def configs(self) -> Path:
         return self.root / "configs"
 
+    def own_files(self, pattern: str = "*") -> list[Path]:
+        """Files that are handed on with the bundle; ``pattern`` is that of their paths' end."""
+        return visible_files(self.root, pattern, LOCAL)
+
+    def read(self, path: Path) -> Any:
+        """What a JSON file of the bundle holds.
+
+        Raises:
+            Failed: when it is not JSON, with the file's name, which neither Python nor MONAI says.
+        """
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise Failed(f"{path.relative_to(self.root)} is not JSON: {error}") from None
+
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        return json.loads((self.configs / "metadata.json").read_text(encoding="utf-8"))
+        return self.read(self.configs / "metadata.json")
+
+    @property
+    def meta_file(self) -> str:
+        """Path of the metadata, for MONAI; they can be read."""
+        path = self.configs / "metadata.json"
+        self.read(path)
+        return str(path)
 
     @cached_property
     def files(self) -> dict[str, dict]:
         """Every JSON config but the metadata by its name below ``configs``, as written; lists of data are left out."""
         found = {}
-        for path in sorted(self.configs.rglob("*.json")):
-            content = json.loads(path.read_text(encoding="utf-8"))
+        for path in visible_files(self.configs, "*.json"):
+            content = self.read(path)
             if isinstance(content, dict) and path != self.configs / "metadata.json":
                 found[str(path.relative_to(self.configs))] = content
         return found
@@ -108,9 +150,11 @@ class Bundle:
         return key in content or (name in self.complete and key in ConfigParser(copy.deepcopy(content)))
 
     def config(self, name: str) -> str:
+        """Path of a config, for MONAI; it can be read."""
         path = self.configs / name
         if not path.is_file():
             raise NotChecked(f"there is no configs/{name}")
+        self.read(path)
         return str(path)
 
     def overridden(self, *names: str) -> dict[str, Any]:
@@ -125,7 +169,7 @@ class Bundle:
         """These configs read together, as MONAI's runner reads them."""
         parser = ConfigParser()
         parser.read_config([self.config(name) for name in names])
-        parser.read_meta(str(self.configs / "metadata.json"))
+        parser.read_meta(self.meta_file)
         parser.update(self.overridden(*names))
         parser.parse(reset=True)
         return parser

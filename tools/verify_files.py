@@ -7,7 +7,7 @@ from unittest import mock
 from urllib.error import URLError
 
 from monai.bundle import ConfigParser, verify_metadata
-from verify_common import Bundle, Failed, NotChecked, reason
+from verify_common import Bundle, Failed, NotChecked, reason, visible_files
 
 __all__ = ["check_duplicates", "check_files", "check_keys", "check_large_files", "check_schema", "check_version"]
 
@@ -18,8 +18,6 @@ FILES = (
 KEYS = ("bundle_root", "device", "network_def", "inferer", "output_dir")
 LARGE = 25_000_000  # bytes, of a file that the zoo wants listed
 LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
-# Where configs write to and look for a user's own data: not part of what is handed on.
-LOCAL = ("data", "eval", "output")
 
 
 def check_files(bundle: Bundle) -> str:
@@ -56,8 +54,7 @@ def check_large_files(bundle: Bundle) -> str:
             entries = ConfigParser.load_config_file(str(bundle.root / name))["large_files"]
             listed |= {entry["path"]: entry for entry in entries}
     without = [path for path, entry in listed.items() if not entry.get("url")]
-    found = (p.relative_to(bundle.root) for p in bundle.root.rglob("*") if p.is_file())
-    large = [str(p) for p in found if p.parts[0] not in LOCAL and (bundle.root / p).stat().st_size > LARGE]
+    large = [str(p.relative_to(bundle.root)) for p in bundle.own_files() if p.stat().st_size > LARGE]
     unlisted = [path for path in large if path not in listed]
     if unlisted or without:
         faults = [f"{path} has more than 25 MB and is not in large_files.yml" for path in unlisted]
@@ -71,7 +68,7 @@ def check_schema(bundle: Bundle) -> str:
     if bundle.schema is not None:
         local.write_bytes(bundle.schema.read_bytes())
     try:
-        verify_metadata(meta_file=str(bundle.configs / "metadata.json"), filepath=str(local))
+        verify_metadata(meta_file=bundle.meta_file, filepath=str(local))
     except URLError as error:
         raise NotChecked(f"the schema cannot be fetched ({reason(error)}); give --schema FILE") from error
     except ImportError as error:
@@ -82,7 +79,7 @@ def check_schema(bundle: Bundle) -> str:
 def check_duplicates(bundle: Bundle) -> str:
     """No key stands twice in a JSON file: the last would win, silently."""
     faults = []
-    paths = sorted(bundle.configs.rglob("*.json"))
+    paths = visible_files(bundle.configs, "*.json")
     with mock.patch.dict(os.environ, MONAI_FAIL_ON_DUPLICATE_CONFIG="1"):
         for path in paths:
             try:

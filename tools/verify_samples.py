@@ -5,6 +5,7 @@ The scans are labelled ones in the Decathlon's layout (``imagesTr``, ``labelsTr`
 
 from __future__ import annotations
 
+import glob
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from verify_common import Bundle, Failed, NotChecked
+from verify_common import Bundle, Failed, NotChecked, visible_files
 
 __all__ = ["Image", "coarse", "dice_of", "labels_of", "of_samples", "off_grid", "read_answers", "samples", "segment"]
 
 Image = nib.Nifti1Image
+LABELS = "labelsTr/*.nii*"
 
 
 def samples(bundle: Bundle) -> dict[str, tuple[Image, Image]]:
@@ -27,9 +29,9 @@ def samples(bundle: Bundle) -> dict[str, tuple[Image, Image]]:
     Raises:
         NotChecked: when there is none.
     """
-    source = bundle.sample or bundle.root
+    labels = bundle.own_files(LABELS) if bundle.sample is None else visible_files(bundle.sample, LABELS)
     found = {}
-    for label in sorted(source.rglob("labelsTr/*.nii*")):
+    for label in labels:
         image = label.parents[1] / "imagesTr" / label.name
         if image.is_file():
             found[label.name.split(".nii")[0]] = nib.load(image), nib.load(label)
@@ -78,7 +80,7 @@ def read_answers(output: Path, names: Iterable[str], errors: Sequence[str] = ())
     """
     answers = {}
     for name in names:
-        files = sorted(output.rglob(f"{name}*.nii*"))
+        files = sorted(output.rglob(f"{glob.escape(name)}*.nii*"))
         if len(files) != 1:
             why = f": {errors[0]}" if errors else ""
             raise Failed(f"inference of {name} saved {len(files)} NIfTI files, expected 1{why}")
@@ -112,10 +114,15 @@ def off_grid(scan: Image, answer: Image) -> str:
 
 
 def dice_of(answer: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Dice by class of the label; of all classes as one under "all"."""
+    """Dice by class of the label; of all classes as one under "all". It is 1 where both are empty: nothing is wrong."""
     classes = [int(c) for c in np.unique(label) if c > 0]
     pairs = {str(c): (answer == c, label == c) for c in classes} | {"all": (answer > 0, label > 0)}
-    return {name: round(float(2 * (a & b).sum() / (a.sum() + b.sum())), 4) for name, (a, b) in pairs.items()}
+    return {name: round(_dice(a, b), 4) for name, (a, b) in pairs.items()}
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    voxels = a.sum() + b.sum()
+    return float(2 * (a & b).sum() / voxels) if voxels else 1.0
 
 
 def coarse(image: Image, factors: Sequence[int], majority: bool = False) -> Image:
