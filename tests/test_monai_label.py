@@ -42,47 +42,30 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Answers by name, the folder of the files that came back, the app, and the server's log."""
-    folder = tmp_path_factory.mktemp("label")
+FINE_TUNING = {"max_epochs": 1, "val_split": 0.5, "device": "cpu", "multi_gpu": False, "model_filename": "model.pt"}
+PHANTOM = BUNDLES[BRAIN] / "sample/Task01_BrainTumour/imagesTr/phantom.nii.gz"
+
+
+def label_of(path):
+    return str(path).replace("imagesTr", "labelsTr")
+
+
+def at_1mm(path, folder):
+    """The phantom with each of its voxels of 2 mm as eight: a training wants scans of 1 mm."""
+    image = nib.load(path)
+    data = np.asarray(image.dataobj).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    affine = image.affine @ np.diag([0.5, 0.5, 0.5, 1])
+    affine[:3, 3] -= image.affine[:3, :3] @ np.full(3, 0.25)
+    (folder / path.parent.name).mkdir()
+    nib.save(nib.Nifti1Image(data, affine), folder / path.parent.name / path.name)
+    return folder / path.parent.name / path.name
+
+
+def serve(folder, asked):
+    """Starts the server in a folder and sends it requests; answers by name, the folder, and the server's log."""
     (folder / "studies").mkdir()
     (folder / "home").mkdir()
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
     words = tool("monai_label").make_app(ENV, folder / "app", list(BUNDLES.values()))
-    monkeypatch.undo()
-    scans = {
-        "one": SAMPLES / "images" / "icbm152_left_1mm.nii.gz",
-        "two": SAMPLES / "images" / "icbm152_left_2mm.nii.gz",
-        "thick": thick_lps(folder),
-    }
-    labelled = {
-        f"hippocampus_{n}": SAMPLES / "Task04_Hippocampus" / "imagesTr" / f"hippocampus_{n}.nii.gz"
-        for n in ("067", "068")
-    }
-    phantom = BUNDLES[BRAIN] / "sample/Task01_BrainTumour/imagesTr/phantom.nii.gz"
-    fine_tuning = {"max_epochs": 1, "val_split": 0.5, "device": "cpu", "multi_gpu": False, "model_filename": "model.pt"}
-    asked = {
-        "info": ["info"],
-        **{f"upload {name}": ["upload", path, name] for name, path in scans.items()},
-        "next": ["next", "first"],
-        **{f"infer {name}": ["infer", HIPPOCAMPUS, name, f"{name}_label.nii.gz"] for name in scans},
-        "session": ["session", HIPPOCAMPUS, scans["thick"], "session_label.nii.gz"],
-        "batch": ["batch", HIPPOCAMPUS, {"multi_gpu": False}],
-        "download": ["download", "two", "original", "batch_label.nii.gz"],
-        "one channel": ["infer", BRAIN, "one", "none.nii.gz"],
-        "upload phantom": ["upload", phantom, "phantom"],
-        "infer phantom": ["infer", BRAIN, "phantom", "phantom_label.nii.gz"],
-        **{f"upload {name}": ["upload", path, name] for name, path in labelled.items()},
-        **{
-            f"save {name}": ["save", name, str(path).replace("imagesTr", "labelsTr"), "final", {}]
-            for name, path in labelled.items()
-        },
-        "train": ["train", HIPPOCAMPUS, fine_tuning],
-        "infer again": ["infer", HIPPOCAMPUS, "one", "again_label.nii.gz"],
-        "datastore": ["datastore"],
-    }  # fmt: skip
     url = f"http://127.0.0.1:{free_port()}"
     words += ["--studies", str(folder / "studies"), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1]]
     environment = {**os.environ, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
@@ -101,6 +84,59 @@ def served(tmp_path_factory):
             server.wait(60)
     answers = dict(zip(asked, json.loads((folder / "answers.json").read_text())))
     return answers, folder, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """All that Slicer's extension asks for, with the hippocampus bundle, and what the tumour bundle makes of scans."""
+    folder = tmp_path_factory.mktemp("label")
+    scans = {
+        "one": SAMPLES / "images" / "icbm152_left_1mm.nii.gz",
+        "two": SAMPLES / "images" / "icbm152_left_2mm.nii.gz",
+        "thick": thick_lps(folder),
+    }
+    labelled = {
+        f"hippocampus_{n}": SAMPLES / "Task04_Hippocampus" / "imagesTr" / f"hippocampus_{n}.nii.gz"
+        for n in ("067", "068")
+    }
+    return serve(
+        folder,
+        {
+            "info": ["info"],
+            **{f"upload {name}": ["upload", path, name] for name, path in scans.items()},
+            "next": ["next", "first"],
+            **{f"infer {name}": ["infer", HIPPOCAMPUS, name, f"{name}_label.nii.gz"] for name in scans},
+            "session": ["session", HIPPOCAMPUS, scans["thick"], "session_label.nii.gz"],
+            "batch": ["batch", HIPPOCAMPUS, {"multi_gpu": False}],
+            "download": ["download", "two", "original", "batch_label.nii.gz"],
+            "one channel": ["infer", BRAIN, "one", "none.nii.gz"],
+            "upload phantom": ["upload", PHANTOM, "phantom"],
+            "infer phantom": ["infer", BRAIN, "phantom", "phantom_label.nii.gz"],
+            **{f"upload {name}": ["upload", path, name] for name, path in labelled.items()},
+            **{f"save {name}": ["save", name, label_of(path), "final", {}] for name, path in labelled.items()},
+            "train": ["train", HIPPOCAMPUS, FINE_TUNING],
+            "infer again": ["infer", HIPPOCAMPUS, "one", "again_label.nii.gz"],
+            "datastore": ["datastore"],
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def served_tumours(tmp_path_factory):
+    """A training of the tumour network, on two phantoms: it takes all labelled scans of a server."""
+    folder = tmp_path_factory.mktemp("tumours")
+    scan, label = (at_1mm(path, folder) for path in (PHANTOM, Path(label_of(PHANTOM))))
+    names = ("phantom", "phantom_again")
+    return serve(
+        folder,
+        {
+            **{f"upload {name}": ["upload", scan, name] for name in names},
+            "infer": ["infer", BRAIN, "phantom", "before.nii.gz"],
+            **{f"save {name}": ["save", name, label, "final", {}] for name in names},
+            "train": ["train", BRAIN, FINE_TUNING],
+            "infer again": ["infer", BRAIN, "phantom", "after.nii.gz"],
+        },
+    )
 
 
 def wait_for(url, server, log, seconds=300):
@@ -167,15 +203,26 @@ def test_one_channel_is_answered_with_the_names_of_the_four(served):
     assert "Status: 422" in error and "expected the channels FLAIR, T1w, T1Gd, T2w" in error
 
 
+def check_trained_on(answers, app, bundle):
+    """One epoch of one scan: trained on from the shipped weights, not from anew."""
+    assert answers["train"]["status"] == "DONE", answers["train"]["details"][-10:]
+    models = app / "model" / bundle / "models"
+    new, shipped = (torch.load(models / name, weights_only=True) for name in ("model.pt", "model_shipped.pt"))
+    assert new.keys() == shipped.keys() and any(not torch.equal(new[k], shipped[k].to(new[k].dtype)) for k in new)
+    assert max(float((new[k].float() - shipped[k].float()).abs().max()) for k in new) < 0.01
+
+
 def test_training_from_corrected_labels_changes_the_weights_that_are_used(served):
     answers, folder, _ = served
-    assert answers["train"]["status"] == "DONE", answers["train"]["details"][-10:]
-    models = folder / "app" / "model" / HIPPOCAMPUS / "models"
-    new, shipped = (torch.load(models / name, weights_only=True) for name in ("model.pt", "model_shipped.pt"))
-    assert new.keys() == shipped.keys() and any(not torch.equal(new[k], shipped[k]) for k in new)
-    # one epoch of one scan: trained on from the shipped weights, not from anew
-    assert max(float((new[k].float() - shipped[k].float()).abs().max()) for k in new) < 0.01
+    check_trained_on(answers, folder / "app", HIPPOCAMPUS)
     before, after = (nib.load(folder / f"{name}_label.nii.gz") for name in ("one", "again"))
     assert min(dice(before, after, k) for k in (1, 2)) >= 0.9
     objects = answers["datastore"]["objects"]
     assert "final" in objects["hippocampus_067"]["labels"] and "original" in objects["two"]["labels"]
+
+
+def test_the_tumour_network_is_trained_on_as_well(served_tumours):
+    answers, folder, _ = served_tumours
+    check_trained_on(answers, folder / "app", BRAIN)
+    before, after = (nib.load(folder / f"{name}.nii.gz") for name in ("before", "after"))
+    assert min(dice(before, after, k) for k in (1, 2, 3)) >= 0.9
