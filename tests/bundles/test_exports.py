@@ -7,9 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from rare_unet_networks import dice_per_class
-from rare_unet_networks.runtimes import sha256
+from rare_unet_networks.runtimes import network_digest, sha256
 
 from ..test_exports import engine_or_skip
 from .conftest import BUNDLES, CONFIGS, SAMPLE, command, config, read, run
@@ -99,7 +100,8 @@ def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run
     (hidden / "sitecustomize.py").write_text(hide)
     if run_id == "inferring":  # an export that somebody else made
         (tmp_path / "onnx").mkdir()
-        stamp = {"checkpoint": sha256(HIPPOCAMPUS / "models/model.pt"), "files": {}}
+        network = ConfigParser(config("inference.json")).get_parsed_content("network_def")
+        stamp = {"checkpoint": sha256(HIPPOCAMPUS / "models/model.pt"), "network": network_digest(network), "files": {}}
         (tmp_path / "onnx/export.json").write_text(json.dumps(stamp))
     variables = {"PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
     result = command(
