@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 OPTION = re.compile(r"--?[A-Za-z]")
+LONG = 500  # characters of a reason
+# Either of them in a config's ``initialize`` joins the processes that torchrun started.
+JOINING = ("join_processes", "init_process_group")
 
 
 def as_bool(value: Any) -> bool:
@@ -54,7 +58,9 @@ def innermost_reason(error: BaseException) -> str:
     """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
     error = _innermost(error)
     text = " ".join(str(error).split())
-    return text if isinstance(error, (ValueError, ImportError)) and text else f"{type(error).__name__}: {text}"
+    text = text if isinstance(error, (ValueError, ImportError)) and text else f"{type(error).__name__}: {text}"
+    # Weights of another network are told parameter by parameter.
+    return text if len(text) <= LONG else f"{text[:LONG]} …"
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -124,8 +130,23 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
     return str(next((p.parent for p in (folder, *folder.parents) if p.name == "configs"), folder))
 
 
+def _check_processes(config: dict[str, Any]) -> None:
+    """Without being joined, several processes would each do all of the work, and write the same files."""
+    joining = any(name in str(config.get("initialize")) for name in JOINING)
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 0
+    if started > 1 and not joining:
+        raise SystemExit(
+            f"error: this is one of {started} processes, of which each would do everything: --config_file must name "
+            "multi_gpu_inference.json or multi_gpu_train.json as well (docs/many_machines.md)."
+        )
+    if joining and not started:
+        raise SystemExit(
+            "error: a config_file for several processes must be run with torchrun (docs/many_machines.md)."
+        )
+
+
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Stops on an override that the configs do not know, and on a path that does not exist.
+    """Stops on an override that the configs do not know, on a path that does not exist, and on processes not joined.
 
     Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
     level DEBUG only.
@@ -142,6 +163,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         return
     sys.excepthook = _end_with_reason
     config = ConfigParser.load_config_files(config_files(options))
+    _check_processes(config)
     parser = ConfigParser(config)
     runner = [p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
     config |= {key: None for key in _tracking_keys(options)}

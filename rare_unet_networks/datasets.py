@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def msd_datalist(
         wanted |= labels.keys() - listed
     cases = sorted(wanted & images.keys() & labels.keys())
     if not cases:
-        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}.")
+        why = _why_none(wanted, images, description)
+        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}{why}.")
     logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
     absent = sorted(wanted - set(cases))
     if absent:
@@ -78,6 +79,17 @@ def msd_datalist(
             f"split {split}: no image or no label of {', '.join(absent[:FEW])}{', …' if len(absent) > FEW else ''}",
         )
     return [{"image": images[c], "label": str(labels[c]), "case": c} for c in cases]
+
+
+def _why_none(wanted: Collection[str], images: Mapping[str, Any], description: Mapping | None) -> str:
+    """What is known of the reason that a split has no case."""
+    if description is None and any(CHANNEL.fullmatch(case) for case in images):
+        return ": images are named as nnU-Net's, whose dataset.json must have channel_names (version 2)"
+    if there := sorted(case for case in wanted if case in images):
+        return f": there is no label of {there[0]}"
+    if suffixed := sorted(case for case in wanted if case.lower().endswith(SUFFIXES)):
+        return f": cases must be named without suffix, got {suffixed[0]}"
+    return ""
 
 
 def _splits(path: Path) -> dict[str, list[str]]:

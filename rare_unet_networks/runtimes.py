@@ -193,7 +193,9 @@ def with_engine(
     if engine == "eager":
         return network.to(device)
     folder = Path(export_dir) / engine
-    again = f"write it with `run exporting --engine {engine}`"
+    paths = f"--checkpoint {Path(checkpoint).absolute()} --export_dir {Path(export_dir).absolute()}"
+    command = "run exporting --config_file \"['configs/inference.json','configs/export.json']\""
+    again = f"in the bundle's folder, `{command} --engine {engine} {paths}` writes it"
     if not (folder / STAMP).exists():
         raise ValueError(f"export_dir must hold the network for engine {engine!r}, {folder} does not: {again}.")
     stamp = read_json(folder / STAMP)

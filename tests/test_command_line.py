@@ -115,3 +115,38 @@ def test_innermost_reason_is_one_line():
     except RuntimeError as error:
         assert innermost_reason(error) == "spacing must be above 0"
     assert innermost_reason(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"
+
+
+def test_an_error_of_many_lines_is_cut_short():
+    reason = innermost_reason(RuntimeError("size mismatch " * 100))
+    assert reason.startswith("RuntimeError: size mismatch") and reason.endswith(" …") and len(reason) == 502
+
+
+ALONE, JOINED = '["$check()"]', '["$check()", "$rare_unet_networks.join_processes(@device)"]'
+
+
+@pytest.mark.parametrize(
+    "initialize, environment, match",
+    [
+        (ALONE, {"RANK": "0", "WORLD_SIZE": "2"}, "one of 2 processes, .* --config_file must name multi_gpu_inference"),
+        (JOINED, {}, "a config_file for several processes must be run with torchrun"),
+    ],
+)
+def test_processes_that_are_not_joined_stop_and_so_does_one_that_would_wait(
+    tmp_path, monkeypatch, initialize, environment, match
+):
+    path = tmp_path / "inference.json"
+    path.write_text(f'{{"initialize": {initialize}}}')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(path))
+
+
+@pytest.mark.parametrize("initialize, size", [(ALONE, "1"), (JOINED, "1"), (JOINED, "2")])
+def test_processes_that_are_joined_and_one_that_torchrun_started_go_on(tmp_path, monkeypatch, initialize, size):
+    path = tmp_path / "inference.json"
+    path.write_text(f'{{"initialize": {initialize}}}')
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    check_command_line(command(path))

@@ -160,3 +160,31 @@ def test_a_file_that_is_no_json_is_named(tmp_path, name):
     next(tmp_path.rglob(name)).write_text('{"train": ["a",]')
     with pytest.raises(ValueError, match=rf"{name} must be a JSON file: .* line 1 column"):
         msd_datalist(*paths, "train")
+
+
+def without_channel_names(root):
+    (root / "dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}}))
+
+
+def without_labels(root):
+    for label in (root / "labelsTr").iterdir():
+        label.unlink()
+
+
+def with_suffixes(root):
+    (root / "splits_final.json").write_text(json.dumps({"train": ["a.nii.gz"]}))
+
+
+@pytest.mark.parametrize(
+    "spoil, why",
+    [
+        (without_channel_names, "named as nnU-Net's, whose dataset.json must have channel_names"),
+        (without_labels, "there is no label of a"),
+        (with_suffixes, "cases must be named without suffix, got a.nii.gz"),
+    ],
+)
+def test_why_a_split_has_no_case_is_said(tmp_path, spoil, why):
+    paths = nnunet_dataset(tmp_path, ["MRI"])
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=f"none of the 1 cases of split 'train' of .*: .*{why}"):
+        msd_datalist(*paths, "train")

@@ -95,6 +95,8 @@ def served(tmp_path_factory):
         "two": SAMPLES / "images" / "icbm152_left_2mm.nii.gz",
         "thick": thick_lps(folder),
     }
+    damaged = folder / "damaged.nii.gz"
+    damaged.write_text("no image")
     labelled = {
         f"hippocampus_{n}": SAMPLES / "Task04_Hippocampus" / "imagesTr" / f"hippocampus_{n}.nii.gz"
         for n in ("067", "068")
@@ -112,8 +114,13 @@ def served(tmp_path_factory):
             "one channel": ["infer", BRAIN, "one", "none.nii.gz"],
             "upload phantom": ["upload", PHANTOM, "phantom"],
             "infer phantom": ["infer", BRAIN, "phantom", "phantom_label.nii.gz"],
+            "upload damaged": ["upload", damaged, "damaged"],
+            "damaged": ["infer", HIPPOCAMPUS, "damaged", "none.nii.gz"],
             **{f"upload {name}": ["upload", path, name] for name, path in labelled.items()},
-            **{f"save {name}": ["save", name, label_of(path), "final", {}] for name, path in labelled.items()},
+            "train without labels": ["train", HIPPOCAMPUS, FINE_TUNING],
+            "save 067": ["save", "hippocampus_067", label_of(labelled["hippocampus_067"]), "final", {}],
+            "train on one": ["train", HIPPOCAMPUS, FINE_TUNING],
+            "save 068": ["save", "hippocampus_068", label_of(labelled["hippocampus_068"]), "final", {}],
             "train": ["train", HIPPOCAMPUS, FINE_TUNING],
             "infer again": ["infer", HIPPOCAMPUS, "one", "again_label.nii.gz"],
             "datastore": ["datastore"],
@@ -203,8 +210,19 @@ def test_one_channel_is_answered_with_the_names_of_the_four(served):
     assert "Status: 422" in error and "expected the channels FLAIR, T1w, T1Gd, T2w" in error
 
 
+def test_a_damaged_file_is_answered_with_the_reason(served):
+    error = served[0]["damaged"]["error"]
+    assert "Status: 422" in error and "damaged.nii.gz" in error
+
+
+def test_a_training_before_a_label_is_saved_ends_with_an_error_that_says_so(served):
+    task = served[0]["train without labels"]
+    assert task["status"] == "ERROR"
+    assert task["details"][-1].startswith("error: no scan has a label that was saved as final"), task["details"]
+
+
 def check_trained_on(answers, app, bundle):
-    """One epoch of one scan: trained on from the shipped weights, not from anew."""
+    """One epoch of a scan or two: trained on from the shipped weights, not from anew."""
     assert answers["train"]["status"] == "DONE", answers["train"]["details"][-10:]
     models = app / "model" / bundle / "models"
     new, shipped = (torch.load(models / name, weights_only=True) for name in ("model.pt", "model_shipped.pt"))
@@ -214,6 +232,7 @@ def check_trained_on(answers, app, bundle):
 
 def test_training_from_corrected_labels_changes_the_weights_that_are_used(served):
     answers, folder, _ = served
+    assert answers["train on one"]["status"] == "DONE", answers["train on one"]["details"][-10:]
     check_trained_on(answers, folder / "app", HIPPOCAMPUS)
     before, after = (nib.load(folder / f"{name}_label.nii.gz") for name in ("one", "again"))
     assert min(dice(before, after, k) for k in (1, 2)) >= 0.9

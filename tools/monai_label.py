@@ -28,11 +28,17 @@ ANSWER_WITH_REASON = """
 
 def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
     from fastapi import HTTPException
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         return infer(self, request, datastore)
-    except ValueError as error:
-        raise HTTPException(status_code=422, detail=str(error)) from error
+    except Exception as error:
+        reason = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        if not isinstance(reason, (ValueError, OSError, EOFError, ImageFileError)):
+            raise
+        raise HTTPException(status_code=422, detail=str(reason)) from error
 
 
 MyApp.infer = _infer_or_say_why

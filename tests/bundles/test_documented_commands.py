@@ -104,6 +104,8 @@ def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls
     for words in commands(text):
         if "monai.bundle" in words and "run" in words:
             rest = words[words.index("run") :]
+            for name in ("RANK", "WORLD_SIZE"):  # as torchrun sets them
+                monkeypatch.setenv(name, "2") if "torchrun" in words else monkeypatch.delenv(name, raising=False)
             assert rest[1] in ("training", "evaluating", "inferring", "exporting")
             check_command_line(["monai/bundle/__main__.py", *rest])
         elif "monai.bundle" in words:

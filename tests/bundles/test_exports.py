@@ -88,7 +88,8 @@ def test_the_commands_export_and_infer_and_refuse_an_export_of_other_weights(tmp
     assert result.returncode != 0 and not (tmp_path / "refused").exists()
     assert result.stdout.splitlines()[-1] == (
         f"error: the export in {tmp_path}/exports/torchscript is not of the weights in {other}: "
-        "write it with `run exporting --engine torchscript`."
+        "in the bundle's folder, `run exporting --config_file \"['configs/inference.json','configs/export.json']\" "
+        f"--engine torchscript --checkpoint {other} --export_dir {tmp_path}/exports` writes it."
     )
 
 
