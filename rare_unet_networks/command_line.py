@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 OPTION = re.compile(r"--?[A-Za-z]")
-LONG = 500  # characters of a reason
+LONG = 1000  # characters of a reason
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.
 JOINING = ("join_processes", "init_process_group")
 
