@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -201,6 +202,17 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         build_bundle.build(tmp_path, tmp_path / "dist")
 
 
+def test_a_slip_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{")
+    for bundle, message in (("/nowhere", "got /nowhere."), (tmp_path, f"{tmp_path}/configs/metadata.json must be a")):
+        with pytest.raises(SystemExit):
+            build_bundle.main([str(bundle), "--output_dir", str(tmp_path / "dist")])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "error: " in error and message in error
+    assert not (tmp_path / "dist").exists()
+
+
 def test_digests_are_those_of_all_zips_also_of_earlier_calls(tmp_path, monkeypatch, capsys):
     def build(bundle, output_dir, url):
         output_dir.mkdir(exist_ok=True)
@@ -292,7 +304,24 @@ def test_without_the_package_the_one_line_says_what_to_install(downloaded, tmp_p
     done = python(*words, cwd=tmp_path, env=env)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [s for s in done.stderr.splitlines() if s.startswith("error")]
-    assert line.startswith("error: the package rare-unet-networks is missing: pip install it")
+    assert line == (
+        "error: the package rare-unet-networks is missing: pip install it from the repository, "
+        "or put the folder of a bundle that carries it on PYTHONPATH"
+    )
+
+
+def test_the_documented_program_runs_with_the_bundles_folder_on_the_path(downloaded, tmp_path):
+    document = (REPOSITORY / "docs" / "downloads.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    (tmp_path / "use.py").write_text(f"{program}\nimport rare_unet_networks\nprint(rare_unet_networks.__file__)\n")
+    (tmp_path / "bundles").symlink_to(downloaded)
+    (tmp_path / "my_scans").symlink_to(downloaded / NAME / "sample" / "images")
+    (where,) = re.findall(r"`PYTHONPATH=(\S+) python use.py`", document)
+    env = minimal(tmp_path / "minimal")
+    done = python("use.py", cwd=tmp_path, env={**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{where}"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path(done.stdout.splitlines()[-1]).parent == tmp_path / where / "rare_unet_networks"
+    assert (tmp_path / "my_answers" / "icbm152_left_4mm_seg.nii.gz").is_file()
 
 
 def test_the_hub_gives_the_same_bundle(dist, server, downloaded, tmp_path):

@@ -46,7 +46,8 @@ def test_a_bundle_is_named_by_its_folder_where_it_is_given_as_a_dot(folder, monk
 
 
 @pytest.mark.parametrize("missing, message", [
-    ("env/monailabel/sample-apps/monaibundle/main.py", "env must be an environment with MONAI Label, {} is missing."),
+    ("env/monailabel/sample-apps/monaibundle/main.py", "env must be an environment with MONAI Label, {} is missing; "
+     "make it with: python tools/monai_label.py environment --env {folder}/env"),
     ("bundle/configs/inference.json", "{folder}/bundle has no configs/inference.json."),
     ("bundle/configs/train.json", "{folder}/bundle has no configs/train.json."),
     ("bundle/configs/finetune.json", "{folder}/bundle has no configs/finetune.json."),

@@ -191,6 +191,22 @@ def test_nnunet_gets_a_file_for_each_modality(tmp_path):
     assert third.shape == (8, 9, 7) and (third == 2).all()
 
 
+@pytest.mark.parametrize("name, words, message", [
+    ("nnunet", "convert /nowhere target", "dataset_dir must be a folder with imagesTr/ and labelsTr/, /nowhere is"),
+    ("nnunet", "inputs {tiny} target --splits_file /nowhere.json", "No such file or directory: '/nowhere.json'"),
+    ("nnunet", "collect {tiny} /nowhere target --splits_file {tiny}/splits.json", "'/nowhere/up/1/c.nii.gz'"),
+    ("compare_engines", "--task hippocampus --dataset_dir /nowhere", "--dataset_dir must be a folder, /nowhere"),
+    ("compare_engines", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: write it with"),
+])  # fmt: skip
+def test_a_wrong_path_is_told_in_one_line(tiny, tmp_path, monkeypatch, capsys, name, words, message):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *words.format(tiny=tiny).split()])
+    with pytest.raises(SystemExit):
+        tool(name).main()
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "error: " in error and message in error
+
+
 def test_figures_are_drawn_from_slices(tmp_path):
     pytest.importorskip("matplotlib")
     figures = tool("experiment_figures")

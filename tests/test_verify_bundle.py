@@ -280,7 +280,7 @@ def test_the_exit_status_tells_of_a_failed_check_and_what_is_left_out_is_said(to
     assert capsys.readouterr().out.splitlines() == [
         "FAILED: files: LICENSE is missing",
         "not checked: keys: left out",
-        "not checked: command: left out",
+        "not checked: command: left out by --quick",
         f"{bundle.name}: 0 ok, 1 FAILED, 2 not checked",
     ]
 
@@ -309,18 +309,58 @@ def test_a_file_that_is_not_json_is_named(check, file, verified, tmp_path):
     assert verified(check, bundle) == ("FAILED", expected)
 
 
-@pytest.mark.parametrize("given", ["train.json:dataset_dir=.", "dataset_dir=."])
-def test_a_file_that_is_not_json_is_named_before_the_overrides(tool, given, tmp_path):
+NOT_JSON = "configs/train.json is not JSON: Expecting ',' delimiter: line 1 column 8 (char 7)"
+
+
+@pytest.mark.parametrize(
+    "given", ["train.json:dataset_dir=.", "train.json:train#dataset#cache_rate=0", "dataset_dir=."]
+)
+def test_a_file_that_is_not_json_keeps_no_other_check_from_its_line(tool, given, tmp_path, monkeypatch, capsys):
     bundle = copied(tmp_path)
     (bundle / "configs" / "train.json").write_text('{"a": 1')
-    with pytest.raises(SystemExit, match=r"^error: configs/train\.json is not JSON: Expecting ',' delimiter"):
+    monkeypatch.setattr(tool, "CHECKS", {name: tool.CHECKS[name] for name in ("files", "properties", "input")})
+    assert tool.main([str(bundle), "--override", given]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "ok: files: 6 files",
+        f"FAILED: properties: {NOT_JSON}",
+        "ok: input: 1 channel(s) of float32, values of 0 to 1",
+        f"{bundle.name}: 2 ok, 1 FAILED, 0 not checked",
+    ]
+
+
+@pytest.mark.parametrize("given, message", [
+    ("no_such=1", f"no config has an entry no_such to override; {NOT_JSON}"),
+    ("evaluate.json:no_such=1", "evaluate.json has no entry no_such to override"),
+])  # fmt: skip
+def test_an_override_that_no_readable_config_has_is_an_error(tool, given, message, tmp_path):
+    bundle = copied(tmp_path)
+    (bundle / "configs" / "train.json").write_text('{"a": 1')
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(message)}$"):
         tool.main([str(bundle), "--override", given])
+
+
+def test_without_jsonschema_the_schema_is_not_checked(verified, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    state, text = verified("schema", HIPPOCAMPUS)
+    assert state == "not checked"
+    assert re.search("jsonschema.*: pip install jsonschema$", text), text
+
+
+def test_the_checks_of_answers_say_shortly_why_there_are_none(verified, tmp_path):
+    bundle = copied(tmp_path)
+    path = bundle / "models" / "model.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    (_, whole), (state, text) = (verified(check, bundle) for check in ("weights", "accuracy"))
+    assert len(whole) > 250
+    assert (state, text) == ("FAILED", f"inference failed: {whole[:120]} …")
 
 
 @pytest.mark.parametrize("words, message", [
     (["/nowhere"], "there is no /nowhere/configs/metadata.json"),
     ([str(HIPPOCAMPUS), "--override", "no_value"], r"expected \[FILE,…:\]KEY=VALUE, got 'no_value'"),
     ([str(HIPPOCAMPUS), "--schema", "/nowhere"], "there is no /nowhere"),
+    ([str(HIPPOCAMPUS), "--schema", __file__], f"must be a JSON file, {re.escape(__file__)} is not: Extra data"),
+    ([str(HIPPOCAMPUS), "--schema", str(TOOLS)], f"--schema must be a JSON file, {TOOLS} is not: .*directory"),
 ])  # fmt: skip
 def test_a_slip_on_the_command_line_is_named(tool, words, message, capsys):
     with pytest.raises(SystemExit):

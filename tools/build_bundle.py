@@ -14,7 +14,6 @@ than MONAI. Files above 25 MB are listed in large_files.yml if --url says where 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from typing import Any
 import yaml
 from verify_files import LARGE
 
+from rare_unet_networks.datalists import read_json
 from rare_unet_networks.runtimes import sha256
 
 REPOSITORY = Path(__file__).parents[1]
@@ -130,13 +130,13 @@ def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:
         the zip's path.
 
     Raises:
-        ValueError: when the folder is not a bundle's.
+        ValueError: when the folder is not a bundle's, or its metadata are not JSON.
         RuntimeError: when MONAI cannot export its network.
     """
     meta_file = bundle / "configs" / "metadata.json"
     if not meta_file.is_file():
         raise ValueError(f"bundle must be a folder with configs/metadata.json, got {bundle}.")
-    metadata = json.loads(meta_file.read_text())
+    metadata = read_json(meta_file)
     hub = output_dir / "hub" / bundle.name
     shutil.rmtree(hub, ignore_errors=True)
     copy_with_package(bundle, hub)
@@ -157,8 +157,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.url is not None and len(args.bundles) > 1:
         parser.error("--url is that of one bundle")
-    for bundle in args.bundles:
-        build(bundle.resolve(), args.output_dir.resolve(), args.url)
+    try:
+        for bundle in args.bundles:
+            build(bundle.resolve(), args.output_dir.resolve(), args.url)
+    except ValueError as error:
+        parser.error(str(error))
     # A release with --url takes a call for each bundle.
     lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(args.output_dir.glob("*.zip"))]
     (args.output_dir / "SHA256SUMS").write_text("".join(lines))

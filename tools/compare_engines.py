@@ -159,7 +159,12 @@ def main() -> None:
     task = TASKS[args.task]
     folders = {"dataset_dir": args.dataset_dir or task.dataset, "export_dir": args.export_dir}
     overrides = {key: str(folder) for key, folder in folders.items() if folder}
-    rows = compare(task, args.engines, args.runs, args.levels, args.cases, **overrides)
+    if not folders["dataset_dir"].is_dir():  # MONAI would wrap what is said of it
+        parser.error(f"--dataset_dir must be a folder, {folders['dataset_dir']} is none")
+    try:
+        rows = compare(task, args.engines, args.runs, args.levels, args.cases, **overrides)
+    except (ValueError, ModuleNotFoundError) as error:  # no export, or no package that runs it
+        parser.error(str(error))
     take_in(task.results / "engines.csv", rows)
     EXPORTS.write_text(with_tables(EXPORTS.read_text()))
 

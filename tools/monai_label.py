@@ -80,7 +80,10 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
     """
     samples = env / "monailabel" / "sample-apps" / "monaibundle"
     if not (samples / "main.py").is_file():
-        raise ValueError(f"env must be an environment with MONAI Label, {samples / 'main.py'} is missing.")
+        make = f"python tools/monai_label.py environment --env {shlex.quote(str(env))}"
+        raise ValueError(
+            f"env must be an environment with MONAI Label, {samples / 'main.py'} is missing; make it with: {make}"
+        )
     for bundle in bundles:
         missing = [name for name in NEEDED if not (bundle / name).is_file()]
         if missing:

@@ -131,7 +131,10 @@ def main() -> None:
     args = vars(parser.parse_args())
     task, splits_file = TASKS[args.pop("task")], args.pop("splits_file")
     task = replace(task, splits=splits_file or task.splits)
-    {"convert": convert, "inputs": inputs, "collect": collect}[args.pop("command")](task, **args)
+    try:
+        {"convert": convert, "inputs": inputs, "collect": collect}[args.pop("command")](task, **args)
+    except (ValueError, FileNotFoundError) as error:  # both name the path
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -49,13 +49,13 @@ class NotChecked(Exception):
     """What a check needs is not there; the message says what. It is not counted as passed."""
 
 
-def reason(error: BaseException) -> str:
-    """The innermost reason of an error in one line."""
+def reason(error: BaseException, limit: int = LONG) -> str:
+    """The innermost reason of an error in one line, of about ``limit`` characters at most."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
     text = text if isinstance(error, Failed) and text else f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONG else f"{text[:LONG]} …"
+    return text if len(text) <= limit else f"{text[:limit]} …"
 
 
 def _is_computed(content: Any) -> bool:
@@ -124,13 +124,30 @@ class Bundle:
         return str(path)
 
     @cached_property
-    def files(self) -> dict[str, dict]:
-        """Every JSON config but the metadata by its name below ``configs``, as written; lists of data are left out."""
-        found = {}
+    def read_files(self) -> tuple[dict[str, dict], dict[str, Failed]]:
+        """``files``, and why the others cannot be read, by the same names."""
+        found, faults = {}, {}
         for path in visible_files(self.configs, "*.json"):
-            content = self.read(path)
+            name = str(path.relative_to(self.configs))
+            try:
+                content = self.read(path)
+            except Failed as error:
+                faults[name] = error
+                continue
             if isinstance(content, dict) and path != self.configs / "metadata.json":
-                found[str(path.relative_to(self.configs))] = content
+                found[name] = content
+        return found, faults
+
+    @property
+    def files(self) -> dict[str, dict]:
+        """Every JSON config but the metadata by its name below ``configs``, as written; lists of data are left out.
+
+        Raises:
+            Failed: when one is not JSON.
+        """
+        found, faults = self.read_files
+        for error in faults.values():
+            raise Failed(str(error))
         return found
 
     @property
@@ -145,9 +162,9 @@ class Bundle:
         return [name for name, content in self.files.items() if "bundle_root" in content]
 
     def has(self, name: str, key: str) -> bool:
-        """Whether a config has an entry; one that does not stand alone, as a key of its own."""
-        content = self.files.get(name, {})
-        return key in content or (name in self.complete and key in ConfigParser(copy.deepcopy(content)))
+        """Whether a config that can be read has an entry; one that does not stand alone, as a key of its own."""
+        content = self.read_files[0].get(name, {})
+        return key in content or ("bundle_root" in content and key in ConfigParser(copy.deepcopy(content)))
 
     def config(self, name: str) -> str:
         """Path of a config, for MONAI; it can be read."""
@@ -176,9 +193,10 @@ class Bundle:
 
     def workflow(self, name: str, **more: Any) -> ConfigWorkflow:
         """A config's workflow, initialised; ``more`` overrides further entries."""
-        kind = "train" if "train" in self.files[name] else "infer"
+        path = self.config(name)
+        kind = "train" if "train" in self.read_files[0][name] else "infer"
         values = {**self.overridden(name), **more}
-        workflow = ConfigWorkflow(self.config(name), workflow_type=kind, logging_file=False, **values)
+        workflow = ConfigWorkflow(path, workflow_type=kind, logging_file=False, **values)
         workflow.initialize()
         return workflow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from unittest import mock
 from urllib.error import URLError
 
@@ -64,6 +65,10 @@ def check_large_files(bundle: Bundle) -> str:
 
 def check_schema(bundle: Bundle) -> str:
     """``monai.bundle.verify_metadata``, which takes a copy of the schema that is there already."""
+    try:
+        import_module("jsonschema")  # where it is missing, MONAI's stand-in ends with a TypeError
+    except ImportError as error:
+        raise NotChecked(f"{reason(error)}: pip install jsonschema") from error
     local = bundle.work / "schema.json"
     if bundle.schema is not None:
         local.write_bytes(bundle.schema.read_bytes())
@@ -71,8 +76,6 @@ def check_schema(bundle: Bundle) -> str:
         verify_metadata(meta_file=bundle.meta_file, filepath=str(local))
     except URLError as error:
         raise NotChecked(f"the schema cannot be fetched ({reason(error)}); give --schema FILE") from error
-    except ImportError as error:
-        raise NotChecked(f"{reason(error)}: pip install jsonschema") from error
     return f"metadata.json follows {bundle.metadata['schema'].rsplit('/', 1)[-1]}"
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from verify_common import Bundle, Failed, NotChecked, visible_files
+from verify_common import Bundle, Failed, NotChecked, reason, visible_files
 
 __all__ = ["Image", "coarse", "dice_of", "labels_of", "of_samples", "off_grid", "read_answers", "samples", "segment"]
 
 Image = nib.Nifti1Image
 LABELS = "labelsTr/*.nii*"
+SHORT = 120  # characters of the reason why inference failed: several checks say it
 
 
 def samples(bundle: Bundle) -> dict[str, tuple[Image, Image]]:
@@ -69,6 +70,8 @@ def segment(bundle: Bundle, scans: Mapping[Any, Image]) -> dict[Any, Image]:
             workflow.finalize()
         except SystemExit as error:
             errors.append(f"it ended with {error}")
+        except Exception as error:
+            raise Failed(f"inference failed: {reason(error, SHORT)}") from error
     return dict(zip(scans, read_answers(output, files, errors).values()))
 
 

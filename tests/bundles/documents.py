@@ -36,6 +36,7 @@ NOT_RUN = {
     "python tools/benchmark.py": "measures for minutes; its parts are tested in test_tools.py",
     "python tools/verify_bundle.py my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
     "MONAI_LABEL_ENV=.monai_label python -m pytest tests/test_monai_label.py": "needs an environment of its own",
+    "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
     "python -m build": "tests/test_build_bundle.py runs it on a copy",
     "python tools/false_alarms.py": "needs the shipped task's real scans",
     "python tools/skull_warnings.py": "needs the shipped task's real scans; its parts are tested in test_tools.py",

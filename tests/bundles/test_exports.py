@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,7 @@ from rare_unet_networks import dice_per_class
 from rare_unet_networks.runtimes import network_digest, sha256
 
 from ..test_exports import engine_or_skip
-from .conftest import BUNDLES, CONFIGS, SAMPLE, command, config, read, run
+from .conftest import BUNDLES, CONFIGS, REPOSITORY, SAMPLE, command, config, read, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 FILES = f"['{CONFIGS}/inference.json','{CONFIGS}/export.json']"
@@ -111,3 +112,16 @@ def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run
     assert result.returncode != 0 and "Traceback" not in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last.startswith("error: engine 'onnx' needs the package onnx") and "pip install '.[onnx]'" in last
+
+
+@pytest.mark.parametrize("engine", [engine_or_skip("onnx")])
+def test_the_program_of_the_documentation_gives_the_shapes_it_says(tmp_path, monkeypatch, engine):
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/exports.md").read_text(), re.DOTALL)
+    folder = tmp_path / "bundles" / HIPPOCAMPUS.name / "output/exports"
+    workflow = run("inference.json", "export.json", engine=engine, export_dir=str(folder))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert workflow.parser.get_parsed_content("levels").divisor(1) == 8 and "divisible by 8" in code
+    for name in ("native", "full"):
+        assert str(names[name].shape) in code and names[name].shape[:2] == (1, 3)
