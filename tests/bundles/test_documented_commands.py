@@ -76,8 +76,13 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
     return root
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path, line, text", BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in BLOCKS])
+def block(path, line, text):
+    """Those of the experiments take longest; every command of a README is always run."""
+    marks = [] if path.name == "README.md" else [pytest.mark.slow]
+    return pytest.param(path, line, text, id=f"{NAMES[path]}:{line}", marks=marks)
+
+
+@pytest.mark.parametrize("path, line, text", [block(*found) for found in BLOCKS])
 def test_the_commands_of_a_block_run(repository, path, line, text):
     bundle = path.parents[1].name
     folder = repository / "bundles" / bundle if bundle in BUNDLES else repository

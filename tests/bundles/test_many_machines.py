@@ -57,7 +57,6 @@ def cases_of(path):
     return [row["case"] for row in read(path)] if path.exists() else []
 
 
-@pytest.mark.slow
 @needs_proc
 def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_and_the_run_resumed(tmp_path):
     scans, output = tmp_path / "scans", tmp_path / "out"
@@ -206,7 +205,6 @@ def test_two_processes_learn_what_one_does_from_batches_twice_as_large(tmp_path)
             torch.testing.assert_close(two[key][name], weights, atol=1e-3, rtol=0, msg=f"{key} {name}")
 
 
-@pytest.mark.slow
 @needs_proc
 def test_a_training_one_of_whose_processes_is_killed_ends_with_an_error(tiny, tmp_path):
     options = dict(dataset_dir=tiny, splits_file=tiny / "splits.json", output_dir=tmp_path, batch_size=1, **SMALL)
@@ -217,7 +215,6 @@ def test_a_training_one_of_whose_processes_is_killed_ends_with_an_error(tiny, tm
     assert result.returncode == 0 and "nothing is left to do" in result.stdout
 
 
-@pytest.mark.slow
 def test_two_nodes_train_one_network(tiny, tmp_path):
     """As under SLURM, where each node runs a ``torchrun`` of its own; here both are this machine."""
     with socket.socket() as free:
