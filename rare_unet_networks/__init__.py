@@ -50,4 +50,4 @@ from .tracking import WandBHandler
 from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
 from .writers import AnswerSaver, SameShapeWriter
 
-__version__ = "0.6.0"
+__version__ = "0.6.1"
