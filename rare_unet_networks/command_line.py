@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -102,6 +103,8 @@ def _tracking_keys(options: dict[str, str]) -> list[str]:
     tracking = options.get("tracking", "None")  # as MONAI Label writes it where nothing is tracked
     if tracking == "None":
         return []
+    if tracking in DEFAULT_EXP_MGMT_SETTINGS and find_spec(tracking) is None:
+        raise SystemExit(f"error: --tracking {tracking} needs the package {tracking}: pip install '.[{tracking}]'.")
     settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_file(tracking)
     return list(settings.get("configs", ()))
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rare_unet_networks import as_bool, as_path, bundle_root, check_command_line
+from rare_unet_networks import as_bool, as_path, bundle_root, check_command_line, command_line
 from rare_unet_networks.command_line import innermost_reason
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
@@ -115,6 +115,12 @@ def test_innermost_reason_is_one_line():
     except RuntimeError as error:
         assert innermost_reason(error) == "spacing must be above 0"
     assert innermost_reason(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_extra_that_brings_it(config, monkeypatch):
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"--tracking mlflow needs the package mlflow: pip install '.\[mlflow\]'"):
+        check_command_line(command(config, "--tracking", "mlflow"))
 
 
 def test_an_error_of_many_lines_is_cut_short():

@@ -104,6 +104,7 @@ def options(words):
 @pytest.mark.parametrize("path, line, text", READ_BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in READ_BLOCKS])
 def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls(path, line, text, monkeypatch):
     monkeypatch.setattr(command_line, "EXISTING", ())  # data of the reader's
+    monkeypatch.setattr(command_line, "find_spec", lambda name: True)  # and trackers
     monkeypatch.setattr("sys.excepthook", lambda *error: None)  # which the check replaces: put back afterwards
     monkeypatch.chdir(REPOSITORY)
     for words in commands(text):
