@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 from collections.abc import Iterator, Sized
@@ -42,10 +43,17 @@ def join_processes(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend="gloo", init_method="env://", timeout=PATIENCE)
+    atexit.register(_leave)
     if rank() > 0:
         of_scans = logging.getLogger("rare_unet_networks.inferers")
         of_scans.setLevel(of_scans.getEffectiveLevel())
         logging.getLogger().setLevel(logging.WARNING)
+
+
+def _leave() -> None:
+    """Ends gloo's threads: left to the end of Python they abort, now and then, a program that has done its work."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def process_sampler(dataset: Sized) -> Sampler:

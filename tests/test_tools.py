@@ -196,7 +196,7 @@ def test_nnunet_gets_a_file_for_each_modality(tmp_path):
     ("nnunet", "inputs {tiny} target --splits_file /nowhere.json", "No such file or directory: '/nowhere.json'"),
     ("nnunet", "collect {tiny} /nowhere target --splits_file {tiny}/splits.json", "'/nowhere/up/1/c.nii.gz'"),
     ("compare_engines", "--task hippocampus --dataset_dir /nowhere", "--dataset_dir must be a folder, /nowhere"),
-    ("compare_engines", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: in the bundle's folder"),
+    ("compare_engines", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: in the bundle's"),
 ])  # fmt: skip
 def test_a_wrong_path_is_told_in_one_line(tiny, tmp_path, monkeypatch, capsys, name, words, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
