@@ -99,7 +99,11 @@ def config_files(options: dict[str, str]) -> list[str]:
 
 
 def _tracking_keys(options: dict[str, str]) -> list[str]:
-    """What ``--tracking mlflow``, or a file of such settings, adds to the config: overrides may name it."""
+    """What ``--tracking mlflow``, or a file of such settings, adds to the config: overrides may name it.
+
+    Raises:
+        SystemExit: when the package of a tracker that MONAI knows is missing.
+    """
     tracking = options.get("tracking", "None")  # as MONAI Label writes it where nothing is tracked
     if tracking == "None":
         return []

@@ -62,7 +62,7 @@ class CaseTable:
         with alone_with(path):
             rows = rows_there(path, columns) if keep else []
             self._write(rows)
-        self._cases = {row["case"] for row in rows} if keep else set()
+        self._cases = {row["case"] for row in rows}
 
     def _write(self, rows: Sequence[Row]) -> None:
         # Whatever happens while writing, the rows of before are not lost.
@@ -72,12 +72,15 @@ class CaseTable:
 
     def replace(self, cases: Collection[str], rows: Sequence[Row] = ()) -> None:
         """Writes rows, in place of what is there of these cases."""
+        present = not self._cases.isdisjoint(cases)
+        if not present and not rows:
+            return
         with alone_with(self.path):
-            if self._cases.isdisjoint(cases):
-                self.append(rows)
-            else:
+            if present:
                 kept = [row for row in rows_there(self.path, self.columns) if row["case"] not in cases]
                 self._write([*kept, *rows])
+            else:
+                self.append(rows)
         self._cases = (self._cases - set(cases)) | {row["case"] for row in rows}
 
     def append(self, rows: Sequence[Row]) -> None:

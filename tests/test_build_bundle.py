@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from .bundles.conftest import BUNDLE, BUNDLES, REPOSITORY, read
+from .bundles.documents import programs
 from .test_tools import tool
 
 build_bundle = tool("build_bundle")
@@ -311,12 +312,12 @@ def test_without_the_package_the_one_line_says_what_to_install(downloaded, tmp_p
 
 
 def test_the_documented_program_runs_with_the_bundles_folder_on_the_path(downloaded, tmp_path):
-    document = (REPOSITORY / "docs" / "downloads.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    document = REPOSITORY / "docs" / "downloads.md"
+    (program,) = programs(document)
     (tmp_path / "use.py").write_text(f"{program}\nimport rare_unet_networks\nprint(rare_unet_networks.__file__)\n")
     (tmp_path / "bundles").symlink_to(downloaded)
     (tmp_path / "my_scans").symlink_to(downloaded / NAME / "sample" / "images")
-    (where,) = re.findall(r"`PYTHONPATH=(\S+) python use.py`", document)
+    (where,) = re.findall(r"`PYTHONPATH=(\S+) python use.py`", document.read_text())
     env = minimal(tmp_path / "minimal")
     done = python("use.py", cwd=tmp_path, env={**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{where}"})
     assert done.returncode == 0, done.stdout + done.stderr

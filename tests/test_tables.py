@@ -35,6 +35,9 @@ def test_rows_of_a_new_case_are_appended_without_reading_the_others(tmp_path):
     (tmp_path / "volumes.csv").write_text("not read\n")
     table.replace(["b"], [line("b", 2)])
     assert (tmp_path / "volumes.csv").read_bytes() == b"not read\nb,2\r\n"
+    (tmp_path / "volumes.csv").unlink()
+    table.replace(["c"])  # which has none, and gets none
+    assert not (tmp_path / "volumes.csv").exists()
 
 
 def test_a_line_that_was_cut_short_and_a_spreadsheets_mark_do_no_harm(tmp_path):

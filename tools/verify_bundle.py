@@ -115,8 +115,7 @@ def check_overrides(bundle: Bundle) -> None:
         if without:
             raise Failed(f"{', '.join(without)} has no entry {key} to override")
         if not named and not any(bundle.has(name, key) for name in readable):
-            others = "".join(f"; {error}" for error in faults.values())
-            raise Failed(f"no config has an entry {key} to override{others}")
+            raise Failed("; ".join([f"no config has an entry {key} to override", *faults.values()]))
 
 
 @contextlib.contextmanager

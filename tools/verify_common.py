@@ -116,23 +116,16 @@ class Bundle:
     def metadata(self) -> dict[str, Any]:
         return self.read(self.configs / "metadata.json")
 
-    @property
-    def meta_file(self) -> str:
-        """Path of the metadata, for MONAI; they can be read."""
-        path = self.configs / "metadata.json"
-        self.read(path)
-        return str(path)
-
     @cached_property
-    def read_files(self) -> tuple[dict[str, dict], dict[str, Failed]]:
-        """``files``, and why the others cannot be read, by the same names."""
+    def read_files(self) -> tuple[dict[str, dict], dict[str, str]]:
+        """``files``, and why others, the metadata among them, cannot be read, by the same names."""
         found, faults = {}, {}
         for path in visible_files(self.configs, "*.json"):
             name = str(path.relative_to(self.configs))
             try:
                 content = self.read(path)
             except Failed as error:
-                faults[name] = error
+                faults[name] = str(error)
                 continue
             if isinstance(content, dict) and path != self.configs / "metadata.json":
                 found[name] = content
@@ -146,8 +139,8 @@ class Bundle:
             Failed: when one is not JSON.
         """
         found, faults = self.read_files
-        for error in faults.values():
-            raise Failed(str(error))
+        if faults:
+            raise Failed(next(iter(faults.values())))
         return found
 
     @property
@@ -167,11 +160,12 @@ class Bundle:
         return key in content or ("bundle_root" in content and key in ConfigParser(copy.deepcopy(content)))
 
     def config(self, name: str) -> str:
-        """Path of a config, for MONAI; it can be read."""
-        path = self.configs / name
+        """Path of a config or of the metadata, for MONAI; it can be read."""
+        path, (_, faults) = self.configs / name, self.read_files
         if not path.is_file():
             raise NotChecked(f"there is no configs/{name}")
-        self.read(path)
+        if name in faults:
+            raise Failed(faults[name])
         return str(path)
 
     def overridden(self, *names: str) -> dict[str, Any]:
@@ -186,7 +180,7 @@ class Bundle:
         """These configs read together, as MONAI's runner reads them."""
         parser = ConfigParser()
         parser.read_config([self.config(name) for name in names])
-        parser.read_meta(self.meta_file)
+        parser.read_meta(self.config("metadata.json"))
         parser.update(self.overridden(*names))
         parser.parse(reset=True)
         return parser

@@ -73,7 +73,7 @@ def check_schema(bundle: Bundle) -> str:
     if bundle.schema is not None:
         local.write_bytes(bundle.schema.read_bytes())
     try:
-        verify_metadata(meta_file=bundle.meta_file, filepath=str(local))
+        verify_metadata(meta_file=bundle.config("metadata.json"), filepath=str(local))
     except URLError as error:
         raise NotChecked(f"the schema cannot be fetched ({reason(error)}); give --schema FILE") from error
     return f"metadata.json follows {bundle.metadata['schema'].rsplit('/', 1)[-1]}"

@@ -89,7 +89,7 @@ def check_shapes(bundle: Bundle) -> str:
 
 def check_in_out(bundle: Bundle) -> str:
     """``monai.bundle.verify_net_in_out``: the network is run on the stated input."""
-    files = dict(meta_file=bundle.meta_file, config_file=bundle.config(INFERENCE))
+    files = dict(meta_file=bundle.config("metadata.json"), config_file=bundle.config(INFERENCE))
     verify_net_in_out(net_id="network_def", device="cpu", **files, **bundle.overridden(INFERENCE))
     return f"{input_shape(bundle)} was run"
 
@@ -114,7 +114,7 @@ def check_torchscript(bundle: Bundle) -> str:
         net_id="network_def",
         filepath=str(path),
         ckpt_file=str(bundle.root / "models/model.pt"),
-        meta_file=bundle.meta_file,
+        meta_file=bundle.config("metadata.json"),
         config_file=bundle.config(INFERENCE),
         **bundle.overridden(INFERENCE),
     )

@@ -62,6 +62,11 @@ def blocks(path):
     return found
 
 
+def programs(path):
+    """The Python programs of a document."""
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
 def inline(path):
     """Commands within the text, outside of blocks and tables."""
     return INLINE.findall(BLOCK.sub("", TABLE.sub("", path.read_text())))

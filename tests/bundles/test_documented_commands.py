@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 import shutil
 import subprocess
 
@@ -14,7 +13,7 @@ from monai.bundle import download
 from rare_unet_networks import check_command_line, command_line
 
 from .conftest import BUNDLES, REPOSITORY, SAMPLE
-from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, run_script, small_copy, why_not
+from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, programs, run_script, small_copy, why_not
 from .test_brain_tumor import heads  # noqa: F401
 
 NAMES = {path: str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
@@ -111,7 +110,9 @@ def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls
         if "monai.bundle" in words and "run" in words:
             rest = words[words.index("run") :]
             for name in ("RANK", "WORLD_SIZE"):  # as torchrun sets them
-                monkeypatch.setenv(name, "2") if "torchrun" in words else monkeypatch.delenv(name, raising=False)
+                monkeypatch.delenv(name, raising=False)
+                if "torchrun" in words:
+                    monkeypatch.setenv(name, "2")
             assert rest[1] in ("training", "evaluating", "inferring", "exporting")
             check_command_line(["monai/bundle/__main__.py", *rest])
         elif "monai.bundle" in words:
@@ -138,7 +139,7 @@ def test_what_is_listed_as_not_run_stands_in_a_document():
 
 
 def test_the_python_of_the_readme_gives_the_shapes_it_says():
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    (code,) = programs(REPOSITORY / "README.md")
     first, second = code.split("\n\n# ")
     names = {}
     for part, shape, spacing in ((first, (18, 26, 18), 2.0), (f"# {second}", (36, 52, 36), 1.0)):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +14,7 @@ from rare_unet_networks.runtimes import network_digest, sha256
 
 from ..test_exports import engine_or_skip
 from .conftest import BUNDLES, CONFIGS, REPOSITORY, SAMPLE, command, config, read, run
+from .documents import programs
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 FILES = f"['{CONFIGS}/inference.json','{CONFIGS}/export.json']"
@@ -116,7 +116,7 @@ def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run
 
 @pytest.mark.parametrize("engine", [engine_or_skip("onnx")])
 def test_the_program_of_the_documentation_gives_the_shapes_it_says(tmp_path, monkeypatch, engine):
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/exports.md").read_text(), re.DOTALL)
+    (code,) = programs(REPOSITORY / "docs/exports.md")
     folder = tmp_path / "bundles" / HIPPOCAMPUS.name / "output/exports"
     workflow = run("inference.json", "export.json", engine=engine, export_dir=str(folder))
     monkeypatch.chdir(tmp_path)
