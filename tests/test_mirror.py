@@ -45,7 +45,7 @@ def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level
 
 
 def test_each_member_of_a_batch_has_its_own_side():
-    inferer = MirrorRoutingInferer(LEVELS, routing="size")
+    inferer = MirrorRoutingInferer(LEVELS)  # plain tensors are placed by their size
     out = inferer(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
     torch.testing.assert_close(out[1], out[0].flip(1))
     # Whatever the other members look like: -100 there must not become the padding here.

@@ -55,6 +55,19 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
 
 
+def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_that_level(tiny, trained, tmp_path):
+    """Scans of 1 mm and 20 to 29 voxels: by spacing they enter level 0 of 32×64×32, by size level 1."""
+    options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
+    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
+    run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
+    assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
+    for path in (tiny / "imagesTr").iterdir():
+        full = nib.load(tmp_path / path.name.replace(".nii", "_full_seg.nii"))
+        assert full.shape == tuple(2 * n for n in nib.load(path).shape)
+        assert full.header.get_zooms() == (0.5, 0.5, 0.5)
+
+
 def test_a_killed_training_goes_on_where_it_was(tiny, tmp_path):
     options = small_options(tiny, tmp_path)
     process = command("training", CONFIGS / "train.json", start=True, max_epochs=1000, **options)
