@@ -13,7 +13,16 @@ from .conftest import BUNDLES, REPOSITORY, config, run
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 COMPLETE = ("train.json", "inference.json", "evaluate.json")
 # What stands in several files, because each of them has to work alone.
-SHARED = ["bundle_root", "device", "class_names", "levels", "inferer_levels", "network_output", "network_def"]
+SHARED = [
+    "bundle_root",
+    "device",
+    "class_names",
+    "scaling",
+    "levels",
+    "inferer_levels",
+    "network_output",
+    "network_def",
+]
 SHARED_IF_THERE = ["modalities", "allow_missing"]
 SHARED_INFERENCE = [
     "checkpoint",
