@@ -287,6 +287,11 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "error: --inputt is neither an option of the bundle runner nor an entry of the config. "
             "Did you mean --input?",
         ),
+        (
+            {"levels#tolerence": 0.2},
+            "error: --levels#tolerence is neither an option of the bundle runner nor an entry of the config. "
+            "Did you mean --levels#tolerance?",
+        ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
         (dict(output="fine"), "error: output must be one of ('native', 'full'), got 'fine'."),
@@ -297,6 +302,15 @@ def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides
     assert result.returncode != 0 and result.stdout.splitlines()[-1] == message
     assert "Traceback" not in result.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_an_override_may_add_an_argument_to_a_component(tmp_path):
+    scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
+    options = {"levels#routing": "size", "inferer#overlap": 0.5, "inferer#roi_size": "[16,32,16]"}
+    result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
+    assert result.returncode == 0, result.stdout
+    assert "overlap 0.5" in result.stdout and ": size " in result.stdout
+    assert (tmp_path / "icbm152_left_2mm_seg.nii.gz").exists()
 
 
 def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path):
