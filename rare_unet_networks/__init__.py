@@ -6,7 +6,7 @@ from .checks import CheckLabeld, CheckScand
 from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
 from .comparison import paired_differences, read_rows
-from .datalists import at_levels, case_name, input_datalist
+from .datalists import answer_postfix, at_levels, case_name, input_datalist
 from .datasets import msd_datalist
 from .engines import (
     GuardedDataset,
