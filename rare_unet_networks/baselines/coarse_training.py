@@ -12,8 +12,8 @@ from monai.transforms import MapTransform, RandomizableTransform, ResizeWithPadO
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from .geometry import LINEAR, symmetric_core
-from .resampling import plain
+from ..geometry import LINEAR, symmetric_core
+from ..resampling import plain
 
 __all__ = ["FineAgaind", "RandLeveld", "coarsened_labels"]
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from rare_unet_networks import paired_differences, read_rows
+from rare_unet_networks.baselines import paired_differences, read_rows
 
 
 def rows(values, grid="full", scale="1", name="x"):
