@@ -46,7 +46,7 @@ def test_documents_hold_the_tables_that_the_results_give(experiment):
     for path in experiment.DOCUMENTS:
         text = path.read_text()
         assert "<!-- table: " in text
-        assert experiment.with_tables(text) == text, f"{path}: run python tools/make_experiment.py"
+        assert experiment.with_tables(text) == text, f"{path}: run python docs/experiment/scripts/make_experiment.py"
     for task in (t for t in experiment.TASKS.values() if t.shipped):
         text = (task.bundle / "configs/metadata.json").read_text()
         assert experiment.with_metrics(text, task) == text

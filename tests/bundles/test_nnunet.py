@@ -1,4 +1,4 @@
-"""Datasets in nnU-Net's layout, as tools/nnunet.py writes them, are trained on and evaluated like the Decathlon's."""
+"""Datasets in nnU-Net's layout, as docs/experiment/scripts/nnunet.py writes them, are trained on and evaluated like the Decathlon's."""
 
 import runpy
 import sys

@@ -1,6 +1,6 @@
 """Times every model of a task at every scale and writes docs/experiment/TASK/benchmark.csv.
 
-    python tools/benchmark.py --task brain_tumor
+    python docs/experiment/scripts/benchmark.py --task brain_tumor
 
 On one volume at 1 mm and what it is at 2, 4 and 8 mm: the network alone, the inferer where it also chooses the side,
 the whole way from the file to the label map, and the command ``run inferring`` with the most memory it ever held. Then
@@ -28,18 +28,18 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 import torch
-from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, Task, lines_of, write_lines
+from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, OVERLAYS, Task, lines_of, write_lines
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode
 
 from rare_unet_networks.levels import scale_name
 
-# model -> (deltas over inference.json, outputs)
+# model -> (overlays over inference.json, outputs)
 MODELS = {
     "rare_unet": ((), ("native", "full", "both")),
-    "rare_unet_paper": (("baselines/paper_network.json",), ("native",)),
-    "unet_up": (("baselines/unet.json",), ("full",)),
+    "rare_unet_paper": (("paper_network",), ("native",)),
+    "unet_up": (("unet",), ("full",)),
 }
 # Runs a command from a small process: a child starts with the memory of its parent as its highest.
 MEASURED = """
@@ -71,10 +71,15 @@ class Volume:
     def configs(self) -> Path:
         return self.task.bundle / "configs"
 
-    def parsed(self, deltas: tuple[str, ...], output: str) -> ConfigParser:
+    def files(self, overlays: tuple[str, ...]) -> list[str]:
+        """The config files of an inference with these overlays of the task."""
+        folder = OVERLAYS / self.task.name
+        return [str(self.configs / "inference.json"), *(str(folder / f"{name}.json") for name in overlays)]
+
+    def parsed(self, overlays: tuple[str, ...], output: str) -> ConfigParser:
         parser = ConfigParser()
-        parser.read_config([str(self.configs / name) for name in ("inference.json", *deltas)])
-        parser["bundle_root"], parser["network_output"] = str(self.task.bundle), output
+        parser.read_config(self.files(overlays))
+        parser["bundle_root"], parser["inferer#output"] = str(self.task.bundle), output
         parser.parse()
         return parser
 
@@ -123,12 +128,12 @@ def path_parameters(net: torch.nn.Module, x: torch.Tensor, **kwargs: object) -> 
     return sum(p.numel() for m in used for p in m.parameters())
 
 
-def command(volume: Volume, deltas: tuple[str, ...], net: torch.nn.Module, file: Path, threads: int) -> tuple:
+def command(volume: Volume, overlays: tuple[str, ...], net: torch.nn.Module, file: Path, threads: int) -> tuple:
     """Seconds and gigabytes at most of ``run inferring`` for one file, from the start of Python to its end."""
     with tempfile.TemporaryDirectory() as folder:
         torch.save(net.state_dict(), Path(folder) / "model.pt")
-        files = [str(volume.configs / name) for name in ("inference.json", *deltas)]
-        words = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(files)]
+        words = [sys.executable, "-m", "monai.bundle", "run", "inferring"]
+        words += ["--config_file", str(volume.files(overlays))]
         words += ["--input", str(file), "--checkpoint", f"{folder}/model.pt", "--output_dir", folder]
         start = time.perf_counter()
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
@@ -161,8 +166,8 @@ def network_of(
 
 def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
     """Network, pipeline and command of one model at one scale."""
-    deltas = MODELS[name][0]
-    parser = volume.parsed(deltas, output)
+    overlays = MODELS[name][0]
+    parser = volume.parsed(overlays, output)
     inferer = parser.get_parsed_content("inferer")
     net, x, kwargs = network_of(volume, parser, output, level)
     before = parser.get_parsed_content("preprocessing")
@@ -186,7 +191,7 @@ def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, ru
     gflop, start = counter.get_total_flops() / 1e9, (name, scale_name(level), output, threads)
     lines = [(*start, what, f"{s:.5f}", f"{gflop:.3f}", size, "") for what, s in seconds.items()]
     if output == MODELS[name][1][-1]:
-        took, peak = command(volume, deltas, net, file, threads)
+        took, peak = command(volume, overlays, net, file, threads)
         lines.append((*start, "command", f"{took:.2f}", f"{gflop:.3f}", size, f"{peak:.2f}"))
     return lines
 

@@ -1,6 +1,6 @@
 """Writes a dataset again at 1/2, 1/4, … of its resolution, for experiments that would take too long at the full one.
 
-    python tools/coarsen_dataset.py Task01_BrainTumour Task01_at_2mm --level 1
+    python docs/experiment/scripts/coarsen_dataset.py Task01_BrainTumour Task01_at_2mm --level 1
 
 Scans become block means, labels the majority of each block, on the same physical grid, by the very code that makes the
 coarse scans of training and evaluation.

@@ -1,7 +1,7 @@
 """Compares the engines of ``run inferring --engine …`` with eager and writes docs/experiment/TASK/engines.csv.
 
     python -m monai.bundle run exporting --config_file "['…/inference.json','…/export.json']"
-    python tools/compare_engines.py --task hippocampus
+    python docs/experiment/scripts/compare_engines.py --task hippocampus
 
 On validation cases and what they are at 1/2, 1/4 and 1/8, as ``run evaluating`` makes them. Of each scale: the largest
 difference of a logit, in all calls of the network that the inferer makes; the least Dice of the label maps that come of

@@ -14,10 +14,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rare_unet_networks import read_rows, summarise
+from rare_unet_networks import summarise
+from rare_unet_networks.baselines import read_rows
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
+OVERLAYS = DOCS / "experiment/overlays"
 SHARED = ROOT.parent / "shared/data"
 HEADS = {"1": "1 (1 mm)", "0.5": "1/2 (2 mm)", "0.25": "1/4 (4 mm)", "0.125": "1/8 (8 mm)"}
 
@@ -91,7 +93,7 @@ class Task:
 HIPPOCAMPUS = Task(
     name="hippocampus",
     bundle=ROOT / "bundles/hippocampus_mri_segmentation",
-    document=DOCS / "experiment.md",
+    document=DOCS / "experiment/README.md",
     classes=("anterior", "posterior"),
     ours=("rare_unet_60", "rare_unet"),  # with the effort of the rivals; shipped
     shipped="rare_unet",
@@ -106,7 +108,7 @@ HIPPOCAMPUS = Task(
 BRAIN_TUMOR = Task(
     name="brain_tumor",
     bundle=ROOT / "bundles/brain_tumor_mri_segmentation",
-    document=DOCS / "experiment_brain_tumor.md",
+    document=DOCS / "experiment/brain_tumor.md",
     classes=("edema", "non_enhancing", "enhancing"),
     ours=("rare_unet_two_hours_several", "rare_unet"),  # as long as the rivals; shipped
     shipped="rare_unet",

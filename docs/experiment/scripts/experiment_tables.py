@@ -1,4 +1,4 @@
-"""The tables of docs/experiment.md and of the READMEs, from the results in docs/experiment."""
+"""The tables of docs/experiment/README.md and of the READMEs, from the results in docs/experiment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from experiment_results import HEADS, HIPPOCAMPUS, PAPER_SPLIT, Task, benchmark, lines_of, listed, models, rows, summary
 
-from rare_unet_networks import paired_differences, read_rows, summarise
+from rare_unet_networks import summarise
+from rare_unet_networks.baselines import paired_differences, read_rows
 
 # Below scale 1 only a coarse map of these was published: detail was lost before it could be scored at 1 mm.
 COARSE_ONLY = ("UNet-Up", "UNet+Aug-Up", "nnUNet-spacing")
@@ -25,7 +26,7 @@ def cell(entry: dict[str, Any] | None, digits: int = 3) -> str:
 
 
 def interval(difference: dict[str, Any]) -> str:
-    """One of :py:func:`rare_unet_networks.paired_differences`."""
+    """One of :py:func:`rare_unet_networks.baselines.paired_differences`."""
     return f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 

@@ -1,7 +1,7 @@
 """Keeps the results of the experiments: takes them in, and writes all their tables and figures from them.
 
-    python tools/make_experiment.py --add TASK/NAME OUTPUT_DIR …  # what `run evaluating … --save_answers true` wrote
-    pip install '.[docs]' && python tools/make_experiment.py
+    python docs/experiment/scripts/make_experiment.py --add TASK/NAME OUTPUT_DIR …  # what `run evaluating … --save_answers true` wrote
+    pip install '.[docs]' && python docs/experiment/scripts/make_experiment.py
 
 Results lie in docs/experiment/TASK/NAME/per_case.csv, with the slices of one case for its figure; models.json holds
 their order, titles and commands (``apart``: no network, or other scans, so neither bold nor in a difference;
@@ -21,7 +21,8 @@ import numpy as np
 from experiment_results import ROOT, TASKS, Task, add, add_published, benchmark, models, places, slice_of_case, summary
 from experiment_tables import TABLES
 
-EXPORTS = ROOT / "docs/exports.md"  # its tables are of tools/compare_engines.py
+SHIPPED_GRIDS = ("native", "full")  # what the bundle's evaluate.json scores; the paper's labels are an overlay's
+EXPORTS = ROOT / "docs/exports.md"  # its tables are of docs/experiment/scripts/compare_engines.py
 DOCUMENTS = sorted(
     {ROOT / "README.md", EXPORTS, *(p for t in TASKS.values() for p in (t.document, t.bundle / "docs/README.md"))}
 )
@@ -40,7 +41,7 @@ def with_metrics(text: str, task: Task) -> str:
     metadata["eval_metrics"] = {
         f"dice_{grid}_scale_{scale}_{name}": round(entry["mean"], 4)
         for (measure, grid, name, scale), entry in found.items()
-        if measure == "dice" and scale != "average"
+        if measure == "dice" and scale != "average" and grid in SHIPPED_GRIDS
     }
     return json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
 

@@ -1,6 +1,6 @@
 """Draws docs/four_resolutions.png: one labelled scan at four resolutions and what the bundle makes of it.
 
-pip install '.[docs]' && python tools/make_figure.py
+pip install '.[docs]' && python docs/experiment/scripts/make_figure.py
 """
 
 from __future__ import annotations

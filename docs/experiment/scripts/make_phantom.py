@@ -1,6 +1,6 @@
 """Makes the brain-tumour bundle's sample: a phantom, not a patient. Scans of patients may not be passed on.
 
-    python tools/make_phantom.py bundles/brain_tumor_mri_segmentation/sample
+    python docs/experiment/scripts/make_phantom.py bundles/brain_tumor_mri_segmentation/sample
 
 An ellipsoid of the size of a brain with grey and white matter as smooth random patches, two ventricles, and a tumour of
 three nested parts with random outlines, in four contrasts as FLAIR, T1w, T1Gd and T2w show them, with noise, zero

@@ -1,6 +1,6 @@
 """Cuts the bundle's sample scans from the ICBM 152 (2009a, symmetric) T1 template that the nilearn wheel carries.
 
-    pip install nilearn && python tools/make_samples.py
+    pip install nilearn && python docs/experiment/scripts/make_samples.py
 
 Both hippocampal regions, 36×52×36 mm, at 1, 2 and 4 mm isotropic and at 1×1×4 mm; coarse voxels are the mean of the
 voxels they replace.
@@ -20,7 +20,7 @@ TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 FIRST = {"left": (-46, -48, -31), "right": (11, -48, -31)}  # first voxel of the region, mm in MNI space
 SIZE = (36, 52, 36)
 FACTORS = {"1mm": (1, 1, 1), "2mm": (2, 2, 2), "4mm": (4, 4, 4), "1x1x4mm": (1, 1, 4)}
-OUTPUT = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation/sample/images"
+OUTPUT = Path(__file__).parents[3] / "bundles/hippocampus_mri_segmentation/sample/images"
 
 
 def region(template: MetaTensor, side: str) -> MetaTensor:

@@ -1,13 +1,13 @@
 """nnU-Net v2 as a rival: gives it our split, makes its coarse inputs, and takes its answers to our evaluator.
 
-Three steps here, nnU-Net's own commands between them (docs/nnunet.md has the whole sequence):
+Three steps here, nnU-Net's own commands between them (docs/experiment/nnunet.md has the whole sequence):
 
-    python tools/nnunet.py convert D $nnUNet_raw/Dataset004_Hippocampus
-    python tools/nnunet.py inputs D INPUTS
-    python tools/nnunet.py collect D OUTPUTS PREDICTIONS
+    python docs/experiment/scripts/nnunet.py convert D $nnUNet_raw/Dataset004_Hippocampus
+    python docs/experiment/scripts/nnunet.py inputs D INPUTS
+    python docs/experiment/scripts/nnunet.py collect D OUTPUTS PREDICTIONS
 
 The first writes the dataset and splits_final.json, the second INPUTS/{up,pad,spacing}/<scale>/<case>_0000.nii.gz, a
-file for each modality, the third PREDICTIONS/{up,pad,spacing}/<scale>/<case>.nii.gz for ``baselines/predictions.json``.
+file for each modality, the third PREDICTIONS/{up,pad,spacing}/<scale>/<case>.nii.gz for ``overlays/predictions.json``.
 ``--task brain_tumor`` does it for the other bundle.
 
 *up*: the coarse scan upsampled linearly to 1 mm; *pad*: its voxels in the middle of an empty 1 mm scan; *spacing*: the
@@ -37,8 +37,8 @@ MODES = ("up", "pad", "spacing")
 
 
 def settings(task: Task) -> dict:
-    """The bundle's evaluate.json: classes, modalities, reference size."""
-    return json.loads((task.bundle / "configs/evaluate.json").read_text())
+    """The bundle's inference.json: classes, modalities, reference size."""
+    return json.loads((task.bundle / "configs/inference.json").read_text())
 
 
 def coarse_scans(

