@@ -33,7 +33,9 @@ from rare_unet_networks.runtimes import sha256
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "rare_unet_networks"
 LEFT_OUT = shutil.ignore_patterns("output", "data", "eval", "__pycache__", ".*", "*.ts")
-PACKAGE_LEFT_OUT = shutil.ignore_patterns("baselines", "__pycache__", ".*")  # baselines: docs/experiment alone needs them
+PACKAGE_LEFT_OUT = shutil.ignore_patterns(
+    "baselines", "__pycache__", ".*"
+)  # baselines: docs/experiment alone needs them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold
 PIPELINE = "image-segmentation"
 MEAN_DICE = re.compile(r"dice_native_scale_(?P<scale>[0-9.]+)_mean")

@@ -6,7 +6,8 @@ Half of the training loss is soft Dice without background, which pays for struct
 coarser the scan, the larger the answers. One number per head, added to the background's logit and put into the bias of
 its last convolution, takes that back. It is the one of 0, 0.1, … 1.5 with the best class mean Dice on the validation
 volumes, native heads on the coarse grid, the others at 1 mm; a head that serves several scales gets the one with the
-best mean over them. Nothing else is trained. ``--delta docs/experiment/overlays/hippocampus/unet.json`` does the same for a rival. ``--as_is``
+best mean over them. Nothing else is trained. ``--delta docs/experiment/overlays/hippocampus/unet.json`` does the same
+for a baseline. ``--as_is``
 stores float16 and leaves the heads alone.
 """
 

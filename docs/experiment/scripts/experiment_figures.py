@@ -1,4 +1,4 @@
-"""Figures 4, 5 and 6 of the paper for the documents of the experiments; drawn by docs/experiment/scripts/make_experiment.py."""
+"""Figures 4, 5 and 6 of the paper for the documents of the experiments; drawn by make_experiment.py."""
 
 from __future__ import annotations
 

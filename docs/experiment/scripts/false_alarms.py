@@ -1,6 +1,7 @@
 """How much tumour the brain-tumour network sees where there is none: heads of one healthy hemisphere, seen twice.
 
-    python docs/experiment/scripts/false_alarms.py --dataset_dir Task01_BrainTumour --output_dir runs/false_alarms [--split validation]
+    python docs/experiment/scripts/false_alarms.py --dataset_dir Task01_BrainTumour \\
+        --output_dir runs/false_alarms [--split validation]
 
 Of each case the half of the brain with less tumour is mirrored onto the other side; cases with tumour in both halves
 are left out, what tumour the better half has is set to 0. The heads are segmented by the very code of ``run inferring``

@@ -1,6 +1,7 @@
 """Keeps the results of the experiments: takes them in, and writes all their tables and figures from them.
 
-    python docs/experiment/scripts/make_experiment.py --add TASK/NAME OUTPUT_DIR …  # what `run evaluating … --save_answers true` wrote
+    # takes in what `run evaluating … --save_answers true` wrote
+    python docs/experiment/scripts/make_experiment.py --add TASK/NAME OUTPUT_DIR …
     pip install '.[docs]' && python docs/experiment/scripts/make_experiment.py
 
 Results lie in docs/experiment/TASK/NAME/per_case.csv, with the slices of one case for its figure; models.json holds
