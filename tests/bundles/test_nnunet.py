@@ -15,10 +15,9 @@ from .test_brain_tumor import heads  # noqa: F401
 
 def converted(monkeypatch, name, dataset, target):
     """The dataset in nnU-Net's layout, and its splits_final.json."""
-    monkeypatch.setattr(
-        sys, "path", [str(REPOSITORY / "docs/experiment/scripts"), *sys.path]
-    )  # as when the tool is run
-    tool = runpy.run_path(str(REPOSITORY / "docs/experiment/scripts/nnunet.py"))
+    scripts = REPOSITORY / "docs/experiment/scripts"
+    monkeypatch.setattr(sys, "path", [str(scripts), *sys.path])  # as when the script is run
+    tool = runpy.run_path(str(scripts / "nnunet.py"))
     tool["convert"](replace(tool["TASKS"][name], splits=dataset / "splits.json"), dataset, target)
     return dict(dataset_dir=str(target), splits_file=str(target / "splits_final.json"))
 

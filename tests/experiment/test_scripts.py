@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import importlib
 import json
 import shlex
 from dataclasses import replace
@@ -183,7 +184,7 @@ def test_figures_are_drawn_from_slices(tmp_path):
 
 
 def test_lines_measured_anew_take_the_place_of_the_old_ones(tmp_path):
-    module, path = script("benchmark"), tmp_path / "deep" / "benchmark.csv"
+    module, path = importlib.import_module("benchmark"), tmp_path / "deep" / "benchmark.csv"
 
     def row(model, threads, seconds):
         return (model, 1, "full", threads, "network", seconds, "", "", "")
