@@ -1,11 +1,8 @@
 """Networks, losses, transforms and inferers for segmentation at any input resolution (RARE-UNet) in MONAI."""
 
-from .baselines import MeanShapeInferer, PadInferer, PredictionsInferer
-from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead, recomputing
+from .blocks import ConvStack, GatewayBlock, SubpixelHead, recomputing
 from .checks import CheckLabeld, CheckScand
-from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
 from .command_line import as_bool, as_path, bundle_root, check_command_line
-from .comparison import paired_differences, read_rows
 from .datalists import answer_postfix, at_levels, case_name, input_datalist
 from .datasets import msd_datalist
 from .engines import (
@@ -17,7 +14,7 @@ from .engines import (
     exit_status,
 )
 from .exports import LevelPath, export_engines
-from .grids import BothGridsd, FirstOfBlockd, answer_key
+from .grids import BothGridsd, answer_key
 from .handlers import (
     BestCheckpointSaver,
     ClipGradients,
@@ -47,7 +44,7 @@ from .standardization import ForegroundStatisticsd, StandardizeForegroundd
 from .summaries import summarise
 from .thick_slices import RandThickSlicesd
 from .tracking import WandBHandler
-from .transforms import Coarsend, CropOrPadd, MultiResolutionPyramidd
-from .writers import AnswerSaver, SameShapeWriter
+from .transforms import Coarsend, MultiResolutionPyramidd
+from .writers import SameShapeWriter
 
 __version__ = "0.6.1"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from monai.networks.blocks import Convolution, SubpixelUpsample, UpSample
 from monai.networks.utils import icnr_init
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ConvStack", "DecoderHead", "GatewayBlock", "SubpixelHead", "recomputing"]
+__all__ = ["ConvStack", "GatewayBlock", "SubpixelHead", "recomputing"]
 
 
 class ConvStack(nn.Sequential):
@@ -130,40 +128,3 @@ class SubpixelHead(SubpixelUpsample):
         nn.init.zeros_(project.conv.bias)
         convs = nn.Sequential(ConvStack(spatial_dims, in_channels, hidden, num_convs, act, norm), project)
         super().__init__(spatial_dims, in_channels, out_channels, scale, conv_block=convs, apply_pad_pool=False)
-
-
-class DecoderHead(nn.Sequential):
-    """Head that answers on a finer grid by going on as the decoder does, without skips: up, convolutions, up, ….
-
-    The costlier alternative to :py:class:`SubpixelHead`, for comparison: its last convolutions work on the fine grid.
-
-    Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the features.
-        out_channels: classes, background included.
-        channels: channels after each doubling of the grid, as many as there are doublings.
-        num_convs: 3×3×3 convolutions after each.
-        act: as in :py:class:`ConvStack`.
-        norm: likewise.
-        upsample: as in :py:class:`rare_unet_networks.RAREUNet`.
-
-    Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(2^len(channels) · spatial_size)).
-    """
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        channels: Sequence[int],
-        num_convs: int = 1,
-        act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
-        norm: str | tuple = ("instance", {"affine": True}),
-        upsample: str = "deconv",
-    ) -> None:
-        stages: list[nn.Module] = []
-        for i, o in zip([in_channels, *channels[:-1]], channels):
-            stages.append(doubling(spatial_dims, i, o, upsample))
-            stages.append(ConvStack(spatial_dims, o, o, num_convs, act, norm))
-        project = Convolution(spatial_dims, channels[-1], out_channels, kernel_size=1, conv_only=True)
-        super().__init__(*stages, project)

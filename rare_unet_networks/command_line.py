@@ -134,7 +134,7 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
     if not files:
         return "."
     folder = Path(files[0]).resolve().parent
-    # Deltas such as configs/baselines/*.json lie one folder deeper.
+    # A config may lie deeper in configs/.
     return str(next((p.parent for p in (folder, *folder.parents) if p.name == "configs"), folder))
 
 

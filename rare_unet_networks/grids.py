@@ -16,7 +16,7 @@ from .geometry import by, rescaled_affine
 from .levels import Levels
 from .resampling import mean_of_blocks, plain
 
-__all__ = ["BothGridsd", "FirstOfBlockd", "answer_key"]
+__all__ = ["BothGridsd", "answer_key"]
 
 
 def answer_key(output: str) -> str:
@@ -97,31 +97,3 @@ class BothGridsd(MapTransform):
     def _probabilities(self, answer: torch.Tensor) -> torch.Tensor:
         answer = plain(answer).float()
         return answer.softmax(dim=0) if self.softmax else answer
-
-
-class FirstOfBlockd(MapTransform):
-    """An answer read by the paper's rule for labels: of each block the first voxel, half a block off its centre.
-
-    Args:
-        keys: class indices, shape (1, D, H, W), on the grid of ``like`` or one finer by an integer factor.
-        like: key of a label made by that rule, whose spatial size counts.
-        name: where the result is written.
-
-    Raises:
-        ValueError: when the sizes are not multiples.
-    """
-
-    def __init__(self, keys: KeysCollection, like: str, name: str) -> None:
-        super().__init__(keys)
-        self.like = like
-        self.name = name
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.keys:
-            fine, coarse = d[key].shape[1:], d[self.like].shape[1:]
-            steps = [n // m for n, m in zip(fine, coarse)]
-            if any(m * step != n for n, m, step in zip(fine, coarse, steps)):
-                raise ValueError(f"{key} must have a multiple of {by(coarse)} voxels, got {by(fine)}.")
-            d[self.name] = d[key][(..., *(slice(None, None, step) for step in steps))]
-        return d

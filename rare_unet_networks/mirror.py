@@ -1,7 +1,8 @@
 """Inference for a structure that comes in two mirror-image forms, of which the network knows one.
 
 All training crops of MSD Task04 show the hippocampus of one side. A network that learns both sides from mirrored crops
-learns slower (docs/experiment.md, "What was tried"); this one learns one, and finds out at inference which it sees.
+learns slower (docs/experiment/README.md, "What was tried"); this one learns one, and finds out at inference which it
+sees.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
-from .blocks import ConvStack, DecoderHead, GatewayBlock, SubpixelHead, doubling
+from .blocks import ConvStack, GatewayBlock, SubpixelHead, doubling
 
 __all__ = ["RAREUNet"]
 
@@ -44,9 +44,8 @@ class RAREUNet(nn.Module):
             ``"nontrainable"`` or ``"pixelshuffle"``.
         full_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
             (``output="full"``); 0, the paper's network, builds none.
-        full_head: ``"subpixel"`` (:py:class:`~rare_unet_networks.SubpixelHead`) or ``"decoder"``
-            (:py:class:`~rare_unet_networks.DecoderHead`).
-        full_channels: hidden channels of the sub-pixel head of each level above 0; by default those of the level.
+        full_channels: hidden channels of the head (:py:class:`~rare_unet_networks.SubpixelHead`) of each level above 0;
+            by default those of the level.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -81,7 +80,6 @@ class RAREUNet(nn.Module):
         dropout: float = 0.0,
         upsample: str = "deconv",
         full_convs: int = 0,
-        full_head: str = "subpixel",
         full_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -94,12 +92,9 @@ class RAREUNet(nn.Module):
             raise ValueError(
                 f"num_gateways must be 0 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
             )
-        if full_head not in ("subpixel", "decoder"):
-            raise ValueError(f"full_head must be 'subpixel' or 'decoder', got {full_head!r}.")
-        if full_convs and full_channels is not None and (full_head != "subpixel" or len(full_channels) != num_gateways):
+        if full_convs and full_channels is not None and len(full_channels) != num_gateways:
             raise ValueError(
-                f"full_channels must be {num_gateways} numbers, one per level above 0, and for sub-pixel heads only, "
-                f"got {full_channels} for full_head {full_head!r}."
+                f"full_channels must be {num_gateways} numbers, one per level above 0, got {full_channels}."
             )
         self.num_levels = num_gateways + 1
         self.num_stages = len(channels)
@@ -131,15 +126,10 @@ class RAREUNet(nn.Module):
             for c in channels[: self.num_levels]
         )
 
-        def head(level: int) -> nn.Module:
-            common = dict(num_convs=full_convs, act=act, norm=norm)
-            if full_head == "subpixel":
-                hidden = (full_channels or channels[1:])[level - 1]
-                return SubpixelHead(
-                    spatial_dims, channels[level], out_channels, 2**level, hidden_channels=hidden, **common
-                )
-            finer = channels[level - 1 :: -1]
-            return DecoderHead(spatial_dims, channels[level], out_channels, finer, upsample=upsample, **common)
+        def head(level: int) -> SubpixelHead:
+            hidden = (full_channels or channels[1:])[level - 1]
+            options = dict(num_convs=full_convs, act=act, norm=norm, hidden_channels=hidden)
+            return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **options)
 
         self.full_heads = nn.ModuleList(
             head(level) for level in range(1, self.num_levels if full_convs else 0)

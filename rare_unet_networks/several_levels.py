@@ -2,7 +2,7 @@
 
 Not in the paper. The gateways were trained to segment coarse scans, and a fine scan can be made coarse: each level from
 its own down can answer. What the mean of their answers brings, and to which cases: "Several levels together" in
-docs/experiment_brain_tumor.md.
+docs/experiment/brain_tumor.md.
 """
 
 from __future__ import annotations

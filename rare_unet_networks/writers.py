@@ -1,46 +1,16 @@
-"""NIfTI answers: with the very shape, codes and units of the scan's file; and those of an evaluation, by scale."""
+"""NIfTI answers with the very shape, codes and units of the scan's file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.data import ImageWriter, MetaTensor, NibabelWriter
-from monai.transforms import SaveImage
 
-from .levels import scale_name
-
-__all__ = ["AnswerSaver", "SameShapeWriter"]
-
-
-class AnswerSaver:
-    """Writes what an evaluation scores: ``native/<scale>/<case>.nii.gz`` and, at 1 mm, ``full/<scale>/<case>.nii.gz``.
-
-    :py:class:`rare_unet_networks.PredictionsInferer` reads the same folders.
-
-    Args:
-        output_dir: where the two folders go.
-    """
-
-    def __init__(self, output_dir: str) -> None:
-        self.output_dir = Path(output_dir)
-        options = dict(output_ext=".nii.gz", output_dtype=np.uint8, resample=False, print_log=False)
-        self.save = SaveImage(writer=SameShapeWriter, **options)
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-
-    def iteration_completed(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output or []):
-            for grid, key in (("native", "pred"), ("full", "pred_full")):
-                path = self.output_dir / grid / scale_name(int(batch["level"])) / batch["case"]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.save(output[key], filename=path)
+__all__ = ["SameShapeWriter"]
 
 
 class SameShapeWriter(NibabelWriter):

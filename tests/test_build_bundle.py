@@ -185,7 +185,8 @@ def test_the_zip_holds_one_folder_with_the_bundle_its_torchscript_and_the_packag
     assert {n.split("/")[0] for n in names} == {name}
     files = ["models/model.pt", "models/model.ts", "configs/inference.json", "rare_unet_networks/rare_unet.py"]
     assert {f"{name}/{file}" for file in files} <= set(names)
-    assert not [n for n in names if "/output/" in n or "__pycache__" in n]
+    # Neither outputs nor what only the paper's experiment needs (docs/experiment, rare_unet_networks/baselines).
+    assert not [n for n in names if any(word in n for word in ("/output/", "__pycache__", "baselines", "paper"))]
 
 
 def test_files_above_25_mb_are_listed_with_an_address(tmp_path, monkeypatch):
@@ -353,8 +354,8 @@ def test_wheel_and_source_hold_the_package(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     wheel, sdist = (next((tmp_path / "dist").glob(ending)) for ending in ("*.whl", "*.tar.gz"))
-    modules = {p.name for p in (REPOSITORY / "rare_unet_networks").glob("*.py")}
-    assert {Path(n).name for n in zipfile.ZipFile(wheel).namelist() if n.startswith("rare_unet_networks/")} == modules
+    modules = {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "rare_unet_networks").rglob("*.py")}
+    assert {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("rare_unet_networks/")} == modules
     for package in (wheel, sdist):
         target = tmp_path / package.suffix[1:]
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(package)]

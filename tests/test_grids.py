@@ -5,7 +5,7 @@ from monai.data import MetaTensor
 from monai.networks.utils import one_hot
 from monai.transforms import ResampleToMatch
 
-from rare_unet_networks import BothGridsd, Coarsend, FirstOfBlockd, Levels, answer_key
+from rare_unet_networks import BothGridsd, Coarsend, Levels, answer_key
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]], dtype=torch.float64)
@@ -117,13 +117,3 @@ def test_ill_answers_and_names_are_refused():
     with pytest.raises(ValueError, match="output must be one of"):
         answer_key("fine")
     assert (answer_key("native"), answer_key("full")) == ("pred", "pred_full")
-
-
-def test_first_of_block_takes_what_nearest_labels_take():
-    fine = cube((16, 16, 16))
-    label = Coarsend("image", "label", label_mode="nearest")({"image": fine, "label": fine, "level": 2})["label"]
-    out = FirstOfBlockd("pred", like="label", name="near")({"pred": fine, "label": label})
-    assert torch.equal(out["near"].as_tensor(), label.as_tensor())
-    assert torch.equal(FirstOfBlockd("pred", like="label", name="near")({"pred": label, "label": label})["near"], label)
-    with pytest.raises(ValueError, match="pred must have a multiple of 4×4×4 voxels, got 16×16×15"):
-        FirstOfBlockd("pred", like="label", name="near")({"pred": fine[..., 1:], "label": label})

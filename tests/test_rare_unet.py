@@ -28,12 +28,7 @@ ILL_CASES = [
     (dict(num_gateways=-1), "num_gateways must be 0 to 2"),
     (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
-    (dict(full_head="interpolation"), "full_head must be 'subpixel' or 'decoder'"),
     (dict(full_convs=1, full_channels=(4,)), "full_channels must be 2 numbers, one per level above 0"),
-    (
-        dict(full_convs=1, full_head="decoder", full_channels=(4, 8)),
-        "for sub-pixel heads only, got .* for full_head 'decoder'",
-    ),
 ]
 
 
@@ -141,10 +136,10 @@ def test_levels_chooses_the_active_levels(net):
         assert net(images[1:], levels=[1, 2])[1] == []
 
 
-@pytest.fixture(scope="module", params=["subpixel", "decoder"])
-def full_net(request):
+@pytest.fixture(scope="module")
+def full_net():
     torch.manual_seed(0)
-    return RAREUNet(spatial_dims=3, full_convs=1, full_head=request.param, **SMALL).eval()
+    return RAREUNet(spatial_dims=3, full_convs=1, **SMALL).eval()
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

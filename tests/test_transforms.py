@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Coarsend, CropOrPadd, MultiResolutionPyramidd, RandThickSlicesd
+from rare_unet_networks import Coarsend, MultiResolutionPyramidd, RandThickSlicesd
 from rare_unet_networks.transforms import coarsen_image, coarsen_label
 
 # 1 mm grid whose first voxel lies at (10, 20, 30) mm; a block of 8×8×8 voxels, from 8 to 15 on every axis, has its
@@ -108,26 +108,6 @@ def test_pyramid_has_every_level_on_one_grid():
         assert image.shape == label.shape == (1, 32 >> level, 24 >> level, 24 >> level)
         torch.testing.assert_close(image.affine, label.affine)
         assert centre_mm(image) == pytest.approx(CENTRE)
-
-
-@pytest.mark.parametrize(
-    "voxels, start, end",
-    [
-        (30, [0, 1, 2], [29, 30, 0]),  # two to add: one before, one after
-        (31, [0, 1, 2], [29, 30, 31]),  # one to add: before
-        (32, [1, 2, 3], [30, 31, 32]),
-        (33, [2, 3, 4], [31, 32, 33]),  # one to cut: before
-        (35, [3, 4, 5], [32, 33, 34]),  # three to cut: two before
-    ],
-)
-def test_crop_or_pad_puts_the_odd_voxel_first_and_keeps_the_affine_right(voxels, start, end):
-    image = MetaTensor(torch.arange(1.0, voxels + 1).reshape(1, voxels, 1, 1), affine=AFFINE)
-    out = CropOrPadd("image", (32, 1, 1))({"image": image})["image"]
-    assert out.shape == (1, 32, 1, 1)
-    values = out.flatten().tolist()
-    assert (values[:3], values[-3:]) == (start, end)
-    # Voxel i of the scan, whose value is i + 1, lies at 10 + i mm.
-    assert float(out.affine[0, 3]) + values.index(5.0) == 10 + 4
 
 
 def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():

@@ -82,7 +82,7 @@ def test_a_bundle_is_verified_by_the_command_of_the_documentation(command, skipp
 
 def copied(tmp_path):
     bundle = tmp_path / HIPPOCAMPUS.name
-    shutil.copytree(HIPPOCAMPUS, bundle, ignore=shutil.ignore_patterns("output", "data", "model_paper_split.pt"))
+    shutil.copytree(HIPPOCAMPUS, bundle, ignore=shutil.ignore_patterns("output", "data"))
     return bundle
 
 
@@ -180,7 +180,7 @@ BROKEN = {
         "properties", edited("inference.json", lambda c: c.update(input=c.pop("dataset_dir"))), "dataset_dir",
     ),
     "an entry that is not there": (
-        "expressions", entry("baselines/pad.json", "nearest_from", "$@no_such_entry"), "baselines/pad.json: .*no_such",
+        "expressions", entry("finetune.json", "max_epochs", "$@no_such_entry"), "finetune.json: .*no_such",
     ),
     "an expression that fails": (
         "expressions", entry("train.json", "log_dir", "$str(1 / 0)"), "train.json: .*log_dir.*ZeroDivisionError",
@@ -300,7 +300,7 @@ def test_an_override_that_no_config_has_is_an_error(tool, given, message):
     ("shapes", "configs/metadata.json"),
     ("version", "configs/metadata.json"),
     ("schema", "configs/metadata.json"),
-    ("expressions", "configs/baselines/pad.json"),
+    ("expressions", "configs/finetune.json"),
 ])  # fmt: skip
 def test_a_file_that_is_not_json_is_named(check, file, verified, tmp_path):
     bundle = copied(tmp_path)

@@ -33,6 +33,9 @@ from rare_unet_networks.runtimes import sha256
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "rare_unet_networks"
 LEFT_OUT = shutil.ignore_patterns("output", "data", "eval", "__pycache__", ".*", "*.ts")
+PACKAGE_LEFT_OUT = shutil.ignore_patterns(
+    "baselines", "__pycache__", ".*"
+)  # baselines: docs/experiment alone needs them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold
 PIPELINE = "image-segmentation"
 MEAN_DICE = re.compile(r"dice_native_scale_(?P<scale>[0-9.]+)_mean")
@@ -114,7 +117,7 @@ def write_model_card(bundle: Path, metadata: dict[str, Any]) -> None:
 def copy_with_package(bundle: Path, folder: Path) -> None:
     """What of a bundle is handed on, and the package that its configs name, which it is used without installing."""
     shutil.copytree(bundle, folder, ignore=LEFT_OUT)
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=PACKAGE_LEFT_OUT)
 
 
 def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:

@@ -6,7 +6,8 @@ Half of the training loss is soft Dice without background, which pays for struct
 coarser the scan, the larger the answers. One number per head, added to the background's logit and put into the bias of
 its last convolution, takes that back. It is the one of 0, 0.1, … 1.5 with the best class mean Dice on the validation
 volumes, native heads on the coarse grid, the others at 1 mm; a head that serves several scales gets the one with the
-best mean over them. Nothing else is trained. ``--delta baselines/unet.json`` does the same for a rival. ``--as_is``
+best mean over them. Nothing else is trained. ``--delta docs/experiment/overlays/hippocampus/unet.json`` does the same
+for a baseline. ``--as_is``
 stores float16 and leaves the heads alone.
 """
 
@@ -80,7 +81,7 @@ def shift(state: dict[str, torch.Tensor], name: str, num_classes: int, offset: f
 def calibrate(state: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
     """Shifts the background of every head of ``state`` by its best offset."""
     workflow = ConfigWorkflow(
-        [str(BUNDLE / "configs" / name) for name in ("evaluate.json", *args.delta)],
+        [str(BUNDLE / "configs/evaluate.json"), *args.delta],
         workflow_type="infer",
         logging_file=False,
         bundle_root=str(BUNDLE),
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--dataset_dir", help="needed but for --as_is")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--delta", action="append", default=[], help="file of configs/ over evaluate.json")
+    parser.add_argument("--delta", action="append", default=[], help="overlay over evaluate.json")
     parser.add_argument("--as_is", action="store_true", help="do not calibrate")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)

@@ -12,11 +12,12 @@ from .conftest import BUNDLES, REPOSITORY
 
 DOCUMENTS = [
     REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "docs/experiment").glob("*.md")),
     *(bundle / "docs" / "README.md" for bundle in BUNDLES.values()),
 ]  # fmt: skip
 BLOCK = re.compile(r"(?:<!-- command: (\S+) -->\n)?```bash\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python3?|pip|torchrun|bash|git|docker) [^`\n]+)`")
-# Tables are written by tools/make_experiment.py, the commands in them are those of models.json (tests/test_tools.py).
+# Tables are written by make_experiment.py, their commands are those of models.json (tests/experiment/test_scripts.py).
 TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 # How a command that is not run here begins, and why.
 NOT_RUN = {
@@ -31,15 +32,15 @@ NOT_RUN = {
     "S=$nnUNet_preprocessed": "needs what nnU-Net wrote",
     "python -m monai.bundle run training --splits_file $S": "on small data in test_nnunet.py",
     "python -m monai.bundle run evaluating --splits_file $S": "on small data in test_nnunet.py",
-    "python tools/nnunet.py collect": "needs nnU-Net's answers; on others in tests/test_tools.py",
-    "python tools/make_experiment.py": "writes into the documents; that they are up to date is tested in test_tools.py",
-    "python tools/benchmark.py": "measures for minutes; its parts are tested in test_tools.py",
+    "python docs/experiment/scripts/nnunet.py collect": "needs nnU-Net's answers; on others in test_scripts.py",
+    "python docs/experiment/scripts/make_experiment.py": "writes into the documents, see test_scripts.py",
+    "python docs/experiment/scripts/benchmark.py": "measures for minutes; its parts are tested in test_scripts.py",
     "python tools/verify_bundle.py my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
     "MONAI_LABEL_ENV=.monai_label python -m pytest tests/test_monai_label.py": "needs an environment of its own",
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
     "python -m build": "tests/test_build_bundle.py runs it on a copy",
-    "python tools/false_alarms.py": "needs the shipped task's real scans",
-    "python tools/skull_warnings.py": "needs the shipped task's real scans; its parts are tested in test_tools.py",
+    "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
+    "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
     "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "
     "\"['configs/train.json','configs/multi_gpu_train.json']\" …": "is cut short; the other bundle's is run",
 }
@@ -108,7 +109,13 @@ def small_copy(bundle, folder, splits, **changes):
     """A bundle whose trainings are short, and whose lists of cases are others."""
     copied = folder / bundle.name
     shutil.copytree(bundle, copied, ignore=shutil.ignore_patterns("output", "data"))
-    for path in copied.rglob("configs/**/*.json"):
+    shorten(copied.rglob("configs/**/*.json"), splits, **changes)
+    return copied
+
+
+def shorten(paths, splits, **changes):
+    """Makes the trainings of configs short, and the lists of cases others."""
+    for path in paths:
         content = json.loads(path.read_text())
         if path.name.startswith("splits"):
             content = splits
@@ -118,4 +125,3 @@ def small_copy(bundle, folder, splits, **changes):
             if where and last in where:
                 where[last] = value
         path.write_text(json.dumps(content))
-    return copied

@@ -10,7 +10,7 @@ import pytest
 
 from rare_unet_networks import summarise
 
-from .conftest import CONFIGS, DATA, SAMPLE, needs_data, read, run
+from .conftest import CONFIGS, DATA, REPOSITORY, SAMPLE, needs_data, read, run
 
 # Figures of the shipped weights with their tolerances: summary.csv of
 # python -m monai.bundle run evaluating --config_file …/evaluate.json --dataset_dir …/sample/Task04_Hippocampus
@@ -102,7 +102,9 @@ def test_validation_dice_is_that_of_the_documentation_and_above_the_thresholds(t
 
 @needs_data
 def test_the_network_beats_the_mean_shape_at_every_scale(tmp_path):
-    mean_shape = evaluate(tmp_path, "baselines/mean_shape.json", dataset_dir=str(DATA))
+    mean_shape = evaluate(
+        tmp_path, REPOSITORY / "docs/experiment/overlays/hippocampus/mean_shape.json", dataset_dir=str(DATA)
+    )
     network = json.loads((CONFIGS / "metadata.json").read_text())["eval_metrics"]  # held true by the test above
     for grid, scale in itertools.product(("native", "full"), (1, 0.5, 0.25, 0.125)):
         assert 0.5 < mean_shape[f"{grid}_{scale}_mean"] < network[f"dice_{grid}_scale_{scale}_mean"] - 0.1

@@ -112,5 +112,5 @@ def test_validation_dice_at_the_coarse_levels_is_that_of_the_documentation(tmp_p
         for r in read(tmp_path / "summary.csv")
         if r["measure"] == "dice" and r["scale"] != "average"
     }
-    assert len(found) == 3 * 2 * 7
+    assert len(found) == 2 * 2 * 7
     assert {key: documented[key] for key in found} == pytest.approx(found, abs=0.003)

@@ -13,7 +13,7 @@ from monai.bundle import download
 from rare_unet_networks import check_command_line, command_line
 
 from .conftest import BUNDLES, REPOSITORY, SAMPLE
-from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, programs, run_script, small_copy, why_not
+from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, programs, run_script, shorten, small_copy, why_not
 from .test_brain_tumor import heads  # noqa: F401
 
 NAMES = {path: str(path.relative_to(REPOSITORY)) for path in DOCUMENTS}
@@ -24,8 +24,17 @@ ELSEWHERE = [REPOSITORY / "docs" / f"{name}.md" for name in ("new_task", "verify
 READ = [REPOSITORY / "docs" / f"{name}.md" for name in ("many_machines", "downloads", "exports", "monai_label")]
 BLOCKS = [(path, line, text) for path in DOCUMENTS if path not in ELSEWHERE + READ for line, text in blocks(path)]
 READ_BLOCKS = [(path, line, text) for path in READ for line, text in blocks(path)]
-# What experiment.md and many_machines.md say their variables are.
+EXPERIMENT = REPOSITORY / "docs/experiment"
+# What the experiment's documents and many_machines.md say their variables are.
 VARIABLES = {"C": "bundles/hippocampus_mri_segmentation/configs", "D": "Task04_Hippocampus"}
+VARIABLES_OF = {
+    EXPERIMENT / "README.md": {**VARIABLES, "E": "docs/experiment/overlays"},
+    EXPERIMENT / "brain_tumor.md": {
+        "C": "bundles/brain_tumor_mri_segmentation/configs",
+        "D": "Task01_BrainTumour",
+        "E": "docs/experiment/overlays",
+    },
+}
 # Instead of being run, a command prints its words, one a line, and an empty line.
 PRINTED = "\n".join(
     f"{name}() {{ printf '%s\\n' {name} \"$@\" ''; }}" for name in ("python", "torchrun", "pip", "srun", "scontrol")
@@ -45,12 +54,16 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
     train, validation = cases(tiny)[:2], cases(tiny)[2:]
     shipped = cases(SAMPLE / "Task04_Hippocampus")
     splits = {"train": train, "validation": validation + shipped, "test": []}
-    splits |= {"paper_train": train, "paper_test": validation, "paper_compared": validation}
+    experiment = root / "docs/experiment"
+    shutil.copytree(EXPERIMENT, experiment, ignore=shutil.ignore_patterns("*.npz", "*.png", "__pycache__"))
+    paper_splits = {"paper_train": train, "paper_test": validation, "paper_compared": validation}
+    (experiment / "hippocampus/splits_paper.json").write_text(json.dumps(paper_splits))
+    shorten((experiment / "overlays").rglob("*.json"), splits)
     for bundle in BUNDLES.values():
         changes = {"patch_size": [64, 32, 32], "levels#spatial_size": [64, 32, 32]} if "brain" in bundle.name else {}
         small_copy(bundle, root / "bundles", splits, **changes)
     # The paper's network is large; what its configs do is the same with a small one.
-    paper = root / "bundles" / "brain_tumor_mri_segmentation" / "configs/baselines/paper_network.json"
+    paper = experiment / "overlays/brain_tumor/paper_network.json"
     content = json.loads(paper.read_text())
     assert content["network_def#channels"] == [32, 64, 128, 256, 320, 320]
     paper.write_text(json.dumps({**content, "network_def#channels": [2, 4, 4, 4, 4, 4]}))
@@ -77,7 +90,7 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
 
 def block(path, line, text):
     """Those of the experiments take longest; every command of a README is always run."""
-    marks = [] if path.name == "README.md" else [pytest.mark.slow]
+    marks = [] if path.name == "README.md" and path.parent != EXPERIMENT else [pytest.mark.slow]
     return pytest.param(path, line, text, id=f"{NAMES[path]}:{line}", marks=marks)
 
 
@@ -85,7 +98,7 @@ def block(path, line, text):
 def test_the_commands_of_a_block_run(repository, path, line, text):
     bundle = path.parents[1].name
     folder = repository / "bundles" / bundle if bundle in BUNDLES else repository
-    run_script(text, folder, **(VARIABLES if path.name == "experiment.md" else {}))
+    run_script(text, folder, **VARIABLES_OF.get(path, {}))
 
 
 def commands(script):

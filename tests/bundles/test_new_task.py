@@ -26,9 +26,7 @@ def task(tmp_path_factory):
     """The folder that the document has a reader make, and beside it a dataset of bright blobs in two channels."""
     root = tmp_path_factory.mktemp("task")
     bundle, data = root / "bundles" / "my_task", root / "my_dataset"
-    shutil.copytree(
-        SOURCE, bundle, ignore=shutil.ignore_patterns("models", "sample", "baselines", "splits_task01.json")
-    )
+    shutil.copytree(SOURCE, bundle, ignore=shutil.ignore_patterns("models", "sample", "splits_task01.json"))
     for name in ("train", "evaluate", "inference"):
         parser = ConfigParser()
         parser.read_config(str(bundle / "configs" / f"{name}.json"))

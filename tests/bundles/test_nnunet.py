@@ -1,4 +1,4 @@
-"""Datasets in nnU-Net's layout, as tools/nnunet.py writes them, are trained on and evaluated like the Decathlon's."""
+"""Datasets in nnU-Net's layout are trained on and evaluated like the Decathlon's."""
 
 import runpy
 import sys
@@ -15,8 +15,9 @@ from .test_brain_tumor import heads  # noqa: F401
 
 def converted(monkeypatch, name, dataset, target):
     """The dataset in nnU-Net's layout, and its splits_final.json."""
-    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "tools"), *sys.path])  # as when the tool is run
-    tool = runpy.run_path(str(REPOSITORY / "tools" / "nnunet.py"))
+    scripts = REPOSITORY / "docs/experiment/scripts"
+    monkeypatch.setattr(sys, "path", [str(scripts), *sys.path])  # as when the script is run
+    tool = runpy.run_path(str(scripts / "nnunet.py"))
     tool["convert"](replace(tool["TASKS"][name], splits=dataset / "splits.json"), dataset, target)
     return dict(dataset_dir=str(target), splits_file=str(target / "splits_final.json"))
 

@@ -15,7 +15,6 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 
 from rare_unet_networks import Coarsend, answer_key
 
-from ..test_rare_unet import leaves_run
 from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
@@ -50,7 +49,7 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
     _, output = trained
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
     run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
-    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
 
@@ -269,7 +268,7 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
         assert f"{name}.nii.gz: " in result.stdout and reason in result.stdout
     rows = read(output / "metrics" / "per_case.csv")
     assert list(rows[0]) == ["case", "scale", "grid", "class", "dice", "volume_error", "hd95"]
-    assert {r["case"] for r in rows} == {"good"} and len(rows) == 4 * 3 * 3
+    assert {r["case"] for r in rows} == {"good"} and len(rows) == 4 * 2 * 3
     assert {r["dice"] for r in rows if r["class"] == "absent"} == {"nan"}
     summary = {(r["scale"], r["grid"], r["class"]): r for r in read(output / "summary.csv") if r["measure"] == "dice"}
     assert {key[0] for key in summary} == {"1", "0.5", "0.25", "0.125", "average"}
@@ -339,114 +338,6 @@ def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_a
         rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == name]
         assert [float(r["mm3_full"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
         assert all(float(r["mm3"]) > 0 for r in rows)
-
-
-# deltas of configs/baselines, options of training, what is evaluated besides
-BASELINES = {
-    "unet_up": (["unet"], {}, ["unet"], {}),
-    "unet_pad": (["unet"], {}, ["unet", "pad"], {}),
-    "unet_aug": (["unet", "unet_aug"], {}, ["unet"], {}),
-    "unet_aug_pad": (["unet", "unet_aug", "pad"], {"augment_back": "pad"}, ["unet", "pad"], {}),
-    "unet_aug_full": (["unet", "unet_aug"], {"augment_labels": "full"}, ["unet"], {}),
-    "single_scale": (["single_scale"], {"scale_level": 2}, ["single_scale"], {"scale_level": 2}),
-    "rare_unet_paper": (["paper_network", "rare_unet_paper"], {}, ["paper_network"], {}),
-}
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_every_baseline_trains_and_is_evaluated_with_two_commands(tiny, tmp_path, name):
-    train, train_options, evaluate, options = BASELINES[name]
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path), **SMALL)
-    files = [f"baselines/{delta}.json" for delta in train]
-    run("train.json", *files, workflow_type="train", max_epochs=1, **paths, **train_options)
-    files = [f"baselines/{delta}.json" for delta in evaluate]
-    run("evaluate.json", *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
-    rows = read(tmp_path / "metrics" / "per_case.csv")
-    scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
-    assert {r["scale"] for r in rows} == scales
-    assert len(rows) == 2 * len(scales) * 3 * 2  # cases, scales, grids, classes
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_side(tiny, tmp_path, name):
-    train, train_options, evaluate, options = BASELINES[name]
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
-    files = [f"baselines/{d}.json" for d in train + [d for d in evaluate if d not in train]]
-    kwargs = {**paths, **train_options, **options}
-    training = run("train.json", *files, workflow_type="train", run=False, **kwargs).parser
-    inferers = [training.get_parsed_content("validate#evaluator").inferer]
-    files = [f"baselines/{d}.json" for d in evaluate]
-    inferers.append(run("evaluate.json", *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
-    described = [
-        (type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "as_is")) for i in inferers
-    ]
-    assert described[0] == described[1] and described[0][3] == "as_is"
-
-
-def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with(tiny, tmp_path):
-    files = ["baselines/paper_network.json", "baselines/rare_unet_paper.json"]
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
-    parser = run("train.json", *files, workflow_type="train", run=False, **paths).parser
-    train, validate = (parser.get_parsed_content(f"{key}#preprocessing") for key in ("train", "validate"))
-    item = parser.get_parsed_content("train_data")[0]
-    pyramid = train(item)
-    for level in range(4):
-        scan = validate({**item, "level": level})
-        for key in ("image", "label"):
-            size = scan[key].shape[1:]  # the pyramid's is padded at its end
-            seen = pyramid[f"{key}_{level}"][:, : size[0], : size[1], : size[2]]
-            torch.testing.assert_close(seen.as_tensor(), scan[key].as_tensor())
-
-
-def test_the_authors_recipe_stops_when_it_no_longer_improves(tiny, tmp_path):
-    files = ["baselines/paper_network.json", "baselines/rare_unet_paper.json"]
-    paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
-    still = {"early_stop#patience": 2, "learning_rate": 0.0, "max_epochs": 9}
-    workflow = run("train.json", *files, workflow_type="train", **still, **paths, **SMALL)
-    assert (
-        workflow.parser.get_parsed_content("train#trainer").state.epoch == 3
-    )  # the first, and two that were no better
-
-
-@pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
-def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, level):
-    def used(net, level):
-        modules = leaves_run(net.eval(), torch.rand(1, 1, 32, 32, 32), level)
-        return sum(p.numel() for m in modules for p in m.parameters())
-
-    ours, theirs = (
-        run("inference.json", *files, run=False).parser.get_parsed_content("network_def")
-        for files in ((), (f"baselines/{name}.json",))
-    )
-    assert used(theirs, level) == pytest.approx(used(ours, level), rel=0.1)
-
-
-def test_answers_kept_by_evaluating_are_scored_the_same_as_predictions(tmp_path):
-    paths = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "a"))
-    run("evaluate.json", **paths, save_answers=True)
-    expected = {tuple(list(r.values())[:4]): r for r in read(tmp_path / "a" / "metrics" / "per_case.csv")}
-    for grid in ("native", "full"):
-        files = ("evaluate.json", "baselines/predictions.json")
-        paths["output_dir"] = str(tmp_path / grid)
-        run(*files, **paths, predictions=str(tmp_path / "a" / "answers" / grid))
-        rows = [r for r in read(tmp_path / grid / "metrics" / "per_case.csv") if r["grid"] == grid]
-        assert len(rows) == 16 and rows == [expected[tuple(list(r.values())[:4])] for r in rows]
-
-
-def test_the_oracle_is_perfect_on_the_coarse_grid_and_loses_what_interpolation_loses(tmp_path):
-    workflow = run("evaluate.json", "baselines/oracle.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path))
-    rows = workflow.parser.get_parsed_content("key_metric#mean_dice").rows
-    assert {r["dice"] for r in rows if r["grid"] == "native"} == {1.0}
-    full = {s: [r["dice"] for r in rows if r["grid"] == "full" and r["scale"] == s] for s in (1, 0.5, 0.25, 0.125)}
-    means = [sum(d) / len(d) for d in full.values()]
-    assert means[0] == 1.0 and means == sorted(means, reverse=True) and means[3] < 0.5
-
-
-def test_the_papers_protocol_crops_or_pads_every_case_to_its_size(tmp_path):
-    options = dict(crop=[32, 64, 32], downsample="trilinear", save_answers=True)
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), **options)
-    for scale, size in (("1", (32, 64, 32)), ("0.125", (4, 8, 4))):
-        assert nib.load(tmp_path / "answers/native" / scale / CASE.name).shape == size
 
 
 def test_dataset_dir_names_the_scans_to_segment_as_well_as_input(tmp_path):

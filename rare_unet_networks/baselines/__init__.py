@@ -1,0 +1,14 @@
+"""What the paper's experiment needs beside the package (docs/experiment): baselines, its labels and crops, comparison.
+
+The package itself imports nothing from here, and a built bundle does not carry it.
+"""
+
+from .answer_saver import AnswerSaver
+from .coarse_training import FineAgaind, RandLeveld, coarsened_labels
+from .comparison import paired_differences, read_rows
+from .crop_or_pad import CropOrPadd
+from .decoder_head import DecoderHead, DecoderHeadRAREUNet
+from .first_of_block import FirstOfBlockd
+from .mean_shape import MeanShapeInferer
+from .pad import PadInferer
+from .predictions import PredictionsInferer

@@ -1,0 +1,67 @@
+"""A baseline that looks at no image: the mean of the training labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.networks.utils import one_hot
+from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
+
+from ..geometry import by, symmetric_core
+from ..levels import Levels
+from ..resampling import like_scan
+
+__all__ = ["MeanShapeInferer"]
+
+
+class MeanShapeInferer(Inferer):
+    """Answers every scan with the mean shape: the training labels averaged, centre on centre; no image is looked at.
+
+    A segmentation that scores near it has learned nothing but where crops are usually taken.
+
+    Args:
+        levels: the resolution levels of the task; the mean shape lives at level 0.
+        data: items with ``label`` (path), the training labels.
+        num_classes: classes, background included.
+        spatial_size: voxels of the mean shape, larger than any scan.
+    """
+
+    def __init__(
+        self, levels: Levels, data: Sequence[dict], num_classes: int, spatial_size: Sequence[int] = (96, 96, 96)
+    ) -> None:
+        super().__init__()
+        self.levels = levels
+        read = Compose(
+            [
+                LoadImage(ensure_channel_first=True),
+                Orientation("RAS", labels=None),
+                ResizeWithPadOrCrop(spatial_size),
+            ]
+        )
+        maps = (one_hot(read(item["label"]).as_tensor(), num_classes, dim=0) for item in data)
+        self.mean = sum(maps) / len(data)  # (classes, *spatial_size), shares of the training labels
+
+    def route(self, inputs: torch.Tensor) -> Any:
+        """As :py:meth:`rare_unet_networks.ResolutionRoutingInferer.route`."""
+        return self.levels.route(inputs)
+
+    def __call__(self, inputs: torch.Tensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """
+        Args:
+            inputs: shape (B, C, *spatial_size); only size and spacing count.
+            network: not used.
+            args: not used.
+            kwargs: not used.
+
+        Returns:
+            logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0.
+        """
+        route = self.route(inputs)
+        fine, size = route.full_size, self.mean.shape[1:]
+        if any(n > m for n, m in zip(fine, size)):
+            raise ValueError(f"spatial_size must be at least the scan's {by(fine)}, got {by(size)}.")
+        window = self.mean[(..., *symmetric_core(fine, size))].clamp(min=1e-6).log()
+        return like_scan(window.expand(len(inputs), *window.shape), inputs)

@@ -1,0 +1,56 @@
+"""The paper's *Pad*: how a plain U-Net takes a coarse scan without interpolating it.
+
+The paper's *Up* needs no class: it is :py:class:`rare_unet_networks.ResolutionRoutingInferer` with a single level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.transforms import SpatialPad
+
+from ..geometry import symmetric_core
+from ..levels import Levels
+from ..resampling import like_scan
+
+__all__ = ["PadInferer"]
+
+
+class PadInferer(Inferer):
+    """The paper's *Pad*: a coarse scan, as it is, in the middle of an empty scan of full size, for a plain U-Net.
+
+    Args:
+        levels: a single level with a ``spatial_size``, the full size; a larger scan is padded to fit the network.
+
+    Raises:
+        ValueError: when ``levels`` has no ``spatial_size``.
+    """
+
+    def __init__(self, levels: Levels) -> None:
+        super().__init__()
+        if levels.spatial_size is None:
+            raise ValueError("levels must have a spatial_size to pad to, got none.")
+        self.levels = levels
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Args:
+            inputs: shape (B, C, *spatial_size).
+            network: called as ``network(x, *args, **kwargs)``, must keep the grid of ``x``.
+            args: further positional arguments of the network.
+            kwargs: further keyword arguments of the network.
+
+        Returns:
+            logits, shape (B, classes, *spatial_size), on the inputs' grid.
+        """
+        size = tuple(inputs.shape[2:])
+        full = [max(n, m) for n, m in zip(size, self.levels.spatial_size)]
+        pad = SpatialPad(self.levels.padded_size(full, level=0), mode="constant", value=0)
+        x = torch.stack([pad(image).as_tensor() for image in inputs])
+        logits = network(x, *args, **kwargs)[(..., *symmetric_core(size, x.shape[2:]))]
+        return like_scan(logits, inputs)

@@ -1,0 +1,65 @@
+"""Label maps of any program, scored by the evaluation of this project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.networks.utils import one_hot
+from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
+
+from ..datalists import case_name
+from ..geometry import rescaled_affine
+from ..levels import Levels, scale_name
+
+__all__ = ["PredictionsInferer"]
+
+
+class PredictionsInferer(Inferer):
+    """Answers with label maps that lie in files, of whatever program: to score them as our own answers are scored.
+
+    Args:
+        levels: the resolution levels of the task, which tell the scale of a scan.
+        folder: holds ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, with the size of the coarse scan's grid or
+            of that of level 0 (see :py:class:`rare_unet_networks.BothGridsd`); a map of another size is put on the
+            latter by its affine.
+        num_classes: classes, background included.
+    """
+
+    def __init__(self, levels: Levels, folder: str, num_classes: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.folder = Path(folder)
+        self.num_classes = num_classes
+        self.read = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
+
+    def __call__(self, inputs: MetaTensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """
+        Args:
+            inputs: a batch of one scan with the name of its file.
+            network: not used.
+            args: not used.
+            kwargs: not used.
+
+        Returns:
+            logits as good as certain of the file's labels, shape (1, classes, *spatial_size), on the file's grid.
+
+        Raises:
+            ValueError: when the file is missing or holds other labels.
+        """
+        name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
+        case = case_name(name if isinstance(name, str) else name[0])
+        path = self.folder / scale_name(route.level) / f"{case}.nii.gz"
+        if not path.exists():
+            raise ValueError(f"there is no prediction {path}.")
+        labels = self.read(path)
+        if tuple(labels.shape[1:]) not in (route.spatial_size, route.full_size):
+            affine = rescaled_affine(inputs[0].affine, route.spatial_size, route.full_size)
+            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, route.full_size)
+        labels = labels.as_tensor()
+        if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
+            raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")
+        return 100 * one_hot(labels, self.num_classes, dim=0)[None]

@@ -1,0 +1,17 @@
+import pytest
+import torch
+
+from rare_unet_networks import Coarsend
+from rare_unet_networks.baselines import FirstOfBlockd
+
+from ..test_grids import cube
+
+
+def test_first_of_block_takes_what_nearest_labels_take():
+    fine = cube((16, 16, 16))
+    label = Coarsend("image", "label", label_mode="nearest")({"image": fine, "label": fine, "level": 2})["label"]
+    out = FirstOfBlockd("pred", like="label", name="near")({"pred": fine, "label": label})
+    assert torch.equal(out["near"].as_tensor(), label.as_tensor())
+    assert torch.equal(FirstOfBlockd("pred", like="label", name="near")({"pred": label, "label": label})["near"], label)
+    with pytest.raises(ValueError, match="pred must have a multiple of 4×4×4 voxels, got 16×16×15"):
+        FirstOfBlockd("pred", like="label", name="near")({"pred": fine[..., 1:], "label": label})
