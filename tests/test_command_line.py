@@ -103,7 +103,7 @@ def test_overrides_that_add_an_argument_pass(components, option):
         (("--train#trainr", "1"), r"--train#trainr is neither .* Did you mean --train#trainer\?"),
         (("--train#inferer#overlap", "1"), "--train#inferer#overlap is neither"),  # a reference
         (("--transforms#1", "1"), "--transforms#1 is neither"),
-        (("--mirror#_target_", "rare_unet_networks.PadInferer", "--mirror#side", "auto"), "--mirror#side is neither"),
+        (("--mirror#_target_", "rare_unet_networks.Levels", "--mirror#side", "auto"), "--mirror#side is neither"),
     ],
 )
 def test_what_no_component_takes_stops_the_program(components, options, match):
