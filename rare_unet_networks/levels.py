@@ -16,7 +16,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
-from .geometry import by, spacing_of
+from .utils.geometry import by, spacing_of
 
 __all__ = ["Levels", "Route", "scale_name"]
 
@@ -73,7 +73,7 @@ class Levels:
         spatial_size: reference size in voxels at level 0, needed to place inputs by size.
         spacing: reference voxel size in mm at level 0, needed to place inputs by spacing.
         num_stages: encoder stages of the network, the deepest included; ``num_levels + 1`` by default, as in
-            :py:class:`rare_unet_networks.RAREUNet`.
+            :py:class:`rare_unet_networks.networks.RAREUNet`.
         tolerance: an axis whose spacing is off its level's by more than this fraction has to be resampled.
         routing: what places an input. ``"spacing"``: its voxel size, axes off the level's spacing are resampled;
             ``"size"``: its voxels alone (the paper's rule), nothing is resampled; ``"auto"``: "spacing" for a

@@ -10,7 +10,7 @@ from monai.networks import one_hot
 from torch import nn
 from torch.nn import functional as F
 
-from .processes import world_size
+from .utils.distributed import world_size
 
 __all__ = ["RAREUNetLoss"]
 
@@ -102,9 +102,9 @@ class RAREUNetLoss(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            outputs: what :py:class:`~rare_unet_networks.RAREUNet` returns for a pyramid: the logits of each active
-                level, (B, classes, *spatial_size), the pairs (gateway feature, encoder feature), and the logits on the
-                level 0 grid of each active level above 0 (or none).
+            outputs: what ``RAREUNet`` returns for a pyramid: the logits of each active level,
+                (B, classes, *spatial_size), the pairs (gateway feature, encoder feature), and the logits on the level 0
+                grid of each active level above 0 (or none).
             labels: class indices of each active level, (B, 1, *spatial_size), and, if level 0 is not among them, its
                 label as the last, which logits on its grid are held against.
 

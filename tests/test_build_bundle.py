@@ -183,7 +183,7 @@ def test_the_zip_holds_one_folder_with_the_bundle_its_torchscript_and_the_packag
     version = json.loads((BUNDLES[name] / "configs" / "metadata.json").read_text())["version"]
     names = zipfile.ZipFile(dist / f"{name}_v{version}.zip").namelist()
     assert {n.split("/")[0] for n in names} == {name}
-    files = ["models/model.pt", "models/model.ts", "configs/inference.json", "rare_unet_networks/rare_unet.py"]
+    files = ["models/model.pt", "models/model.ts", "configs/inference.json", "rare_unet_networks/networks/rare_unet.py"]
     assert {f"{name}/{file}" for file in files} <= set(names)
     # Neither outputs nor what only the paper's experiment needs (docs/experiment, rare_unet_networks/baselines).
     assert not [n for n in names if any(word in n for word in ("/output/", "__pycache__", "baselines", "paper"))]

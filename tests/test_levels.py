@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Levels
-from rare_unet_networks.geometry import symmetric_margins
+from rare_unet_networks.levels import Levels
+from rare_unet_networks.utils.geometry import symmetric_margins
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rare_unet_networks import RAREUNetLoss
+from rare_unet_networks.losses import RAREUNetLoss
 
 # One voxel pair, two classes, logits (0, 0): probabilities one half each.
 # Cross-entropy = ln 2. Soft Dice of class 1 for labels (0, 1): 2 · 0.5 / (0.5 + 0.5 + 1) = 0.5, loss 0.5.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rare_unet_networks import RAREUNet
+from rare_unet_networks.networks import RAREUNet
 
 from .bundles.conftest import BUNDLES, DATA, needs_data, tiny  # noqa: F401
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from monai.networks.nets import UNet
 
-from rare_unet_networks import RAREUNet
+from rare_unet_networks.networks import RAREUNet
 
 from .bundles.conftest import BUNDLES, REPOSITORY
 from .bundles.documents import blocks, run_script

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.transforms import LoadImage, SaveImage
 
-from rare_unet_networks import SameShapeWriter
+from rare_unet_networks.data import SameShapeWriter
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from typing import Any
 import yaml
 from verify_files import LARGE
 
-from rare_unet_networks.datalists import read_json
-from rare_unet_networks.runtimes import sha256
+from rare_unet_networks.data.datalists import read_json
+from rare_unet_networks.runtimes.load import sha256
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "rare_unet_networks"

@@ -24,7 +24,8 @@ from monai.bundle import ConfigWorkflow
 from monai.transforms import ResampleToMatch
 from nibabel.orientations import aff2axcodes
 
-from rare_unet_networks import RAREUNet, dice_per_class
+from rare_unet_networks.metrics.multi_scale import dice_per_class
+from rare_unet_networks.networks import RAREUNet
 
 BUNDLE = Path(__file__).parents[1] / "bundles/hippocampus_mri_segmentation"
 OFFSETS = [round(0.1 * i, 1) for i in range(16)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from rare_unet_networks.datalists import list_niftis
+from rare_unet_networks.data.datalists import list_niftis
 
 PERCENTILE = 90
 

@@ -8,8 +8,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.transforms import SaveImage
 
+from ..data.writers import SameShapeWriter
 from ..levels import scale_name
-from ..writers import SameShapeWriter
 
 __all__ = ["AnswerSaver"]
 

@@ -12,8 +12,8 @@ from monai.transforms import MapTransform, RandomizableTransform, ResizeWithPadO
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
-from ..geometry import LINEAR, symmetric_core
-from ..resampling import plain
+from ..utils.geometry import LINEAR, symmetric_core
+from ..utils.resampling import plain
 
 __all__ = ["FineAgaind", "RandLeveld", "coarsened_labels"]
 
@@ -41,7 +41,7 @@ class RandLeveld(RandomizableTransform):
     Args:
         levels: the coarse levels, equally likely.
         prob: probability of a coarse one.
-        level_key: where the level is written, for :py:class:`rare_unet_networks.Coarsend`.
+        level_key: where the level is written, for :py:class:`rare_unet_networks.transforms.Coarsend`.
     """
 
     def __init__(self, levels: Sequence[int] = (1, 2, 3), prob: float = 0.5, level_key: str = "level") -> None:

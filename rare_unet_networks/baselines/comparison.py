@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..summaries import KEY
+from ..metrics.summary import KEY
 
 __all__ = ["paired_differences", "read_rows"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from ..blocks import ConvStack, doubling
-from ..rare_unet import RAREUNet
+from ..networks.blocks import ConvStack, doubling
+from ..networks.rare_unet import RAREUNet
 
 __all__ = ["DecoderHead", "DecoderHeadRAREUNet"]
 
@@ -27,7 +27,7 @@ class DecoderHead(nn.Sequential):
         num_convs: 3×3×3 convolutions after each.
         act: as in :py:class:`ConvStack`.
         norm: likewise.
-        upsample: as in :py:class:`rare_unet_networks.RAREUNet`.
+        upsample: as in :py:class:`rare_unet_networks.networks.RAREUNet`.
 
     Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(2^len(channels) · spatial_size)).
     """
@@ -52,10 +52,10 @@ class DecoderHead(nn.Sequential):
 
 
 class DecoderHeadRAREUNet(RAREUNet):
-    """:py:class:`rare_unet_networks.RAREUNet` whose levels above 0 answer at level 0 through a :py:class:`DecoderHead`.
+    """``RAREUNet`` whose levels above 0 predict on the grid of level 0 through a :py:class:`DecoderHead`.
 
     Args:
-        spatial_dims: as in :py:class:`rare_unet_networks.RAREUNet`.
+        spatial_dims: as in :py:class:`rare_unet_networks.networks.RAREUNet`.
         in_channels: likewise.
         out_channels: likewise.
         channels: likewise; the head of level d has those of the stages d - 1 to 0.
@@ -64,7 +64,7 @@ class DecoderHeadRAREUNet(RAREUNet):
         norm: likewise.
         upsample: likewise.
         full_channels: an argument of sub-pixel heads; must be None.
-        kwargs: further arguments of :py:class:`rare_unet_networks.RAREUNet`.
+        kwargs: further arguments of :py:class:`rare_unet_networks.networks.RAREUNet`.
 
     Raises:
         ValueError: when ``full_channels`` is given or ``full_convs`` is below 1.

@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..geometry import by
+from ..utils.geometry import by
 
 __all__ = ["FirstOfBlockd"]
 

@@ -10,9 +10,9 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
 
-from ..geometry import by, symmetric_core
 from ..levels import Levels
-from ..resampling import like_scan
+from ..utils.geometry import by, symmetric_core
+from ..utils.resampling import like_scan
 
 __all__ = ["MeanShapeInferer"]
 
@@ -45,7 +45,7 @@ class MeanShapeInferer(Inferer):
         self.mean = sum(maps) / len(data)  # (classes, *spatial_size), shares of the training labels
 
     def route(self, inputs: torch.Tensor) -> Any:
-        """As :py:meth:`rare_unet_networks.ResolutionRoutingInferer.route`."""
+        """As :py:meth:`rare_unet_networks.inferers.ResolutionRoutingInferer.route`."""
         return self.levels.route(inputs)
 
     def __call__(self, inputs: torch.Tensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:

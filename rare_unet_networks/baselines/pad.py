@@ -1,6 +1,6 @@
 """The paper's *Pad*: how a plain U-Net takes a coarse scan without interpolating it.
 
-The paper's *Up* needs no class: it is :py:class:`rare_unet_networks.ResolutionRoutingInferer` with a single level.
+The paper's *Up* needs no class: it is ``ResolutionRoutingInferer`` with a single level.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from monai.inferers import Inferer
 from monai.transforms import SpatialPad
 
-from ..geometry import symmetric_core
 from ..levels import Levels
-from ..resampling import like_scan
+from ..utils.geometry import symmetric_core
+from ..utils.resampling import like_scan
 
 __all__ = ["PadInferer"]
 

@@ -11,9 +11,9 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
 
-from ..datalists import case_name
-from ..geometry import rescaled_affine
+from ..data.datalists import case_name
 from ..levels import Levels, scale_name
+from ..utils.geometry import rescaled_affine
 
 __all__ = ["PredictionsInferer"]
 
@@ -24,8 +24,8 @@ class PredictionsInferer(Inferer):
     Args:
         levels: the resolution levels of the task, which tell the scale of a scan.
         folder: holds ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, with the size of the coarse scan's grid or
-            of that of level 0 (see :py:class:`rare_unet_networks.BothGridsd`); a map of another size is put on the
-            latter by its affine.
+            of that of level 0 (see :py:class:`BothGridsd`); a map of another size is put on
+            the latter by its affine.
         num_classes: classes, background included.
     """
 

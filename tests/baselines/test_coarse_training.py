@@ -2,8 +2,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Coarsend
 from rare_unet_networks.baselines import FineAgaind, RandLeveld, coarsened_labels
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 
 def test_levels_are_drawn_as_often_as_the_paper_says():

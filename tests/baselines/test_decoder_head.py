@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rare_unet_networks import RAREUNet
 from rare_unet_networks.baselines import DecoderHead, DecoderHeadRAREUNet
+from rare_unet_networks.networks import RAREUNet
 
 SMALL = dict(spatial_dims=3, in_channels=1, out_channels=3, channels=(4, 6, 8, 8))
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from rare_unet_networks import Coarsend
 from rare_unet_networks.baselines import FirstOfBlockd
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
-from ..test_grids import cube
+from ..transforms.test_grids import cube
 
 
 def test_first_of_block_takes_what_nearest_labels_take():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks import Levels
 from rare_unet_networks.baselines import MeanShapeInferer, PadInferer, PredictionsInferer
+from rare_unet_networks.levels import Levels
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 ONE = Levels(num_levels=1, num_stages=5, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rare_unet_networks import summarise
+from rare_unet_networks.metrics.summary import summarise
 
 from .conftest import CONFIGS, DATA, REPOSITORY, SAMPLE, needs_data, read, run
 

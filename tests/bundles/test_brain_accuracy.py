@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged, SaveImage
 
-from rare_unet_networks import Coarsend
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 from .conftest import BRAIN_DATA, BUNDLES, needs_brain_data, read
 from .conftest import run as run_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.transforms import Compose, CropForeground
 
-from rare_unet_networks import ConvStack
+from rare_unet_networks.networks import ConvStack
 
 from .conftest import BUNDLES, command, config, read
 from .conftest import run as run_of

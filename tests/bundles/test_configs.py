@@ -22,7 +22,7 @@ SHARED_INFERENCE = [
     "inferer",
     "finalize",
 ]
-LOADING = ("LoadImaged", "rare_unet_networks.LoadModalitiesd")
+LOADING = ("LoadImaged", "rare_unet_networks.transforms.LoadModalitiesd")
 SCALING = ("ScaleIntensityRangePercentilesd", "NormalizeIntensityd")
 
 
@@ -34,7 +34,7 @@ def bundle(request):
 def transforms(items, config):
     """What is done to images, without the keys, which differ where a file has labels beside them."""
     items = [config[t[1:]] if isinstance(t, str) else t for t in items]
-    names = (*LOADING, "rare_unet_networks.CheckScand", "Orientationd", *SCALING)
+    names = (*LOADING, "rare_unet_networks.transforms.CheckScand", "Orientationd", *SCALING)
     of_images = [t for t in items if t["_target_"] in names and t["keys"] != "label"]
     return [{k: v for k, v in t.items() if k != "keys"} for t in of_images]
 
@@ -55,7 +55,7 @@ def test_training_loads_checks_and_turns_scans_as_inference_does_and_scales_them
     # The pyramid of a training step is scaled level by level, as scans of these resolutions are; a patch by the whole
     # scan's statistics, which gives an uncut scan the same (tests/test_standardization.py).
     *_, last = train["train"]["random_transforms"]
-    if last["_target_"] == "rare_unet_networks.StandardizeForegroundd":
+    if last["_target_"] == "rare_unet_networks.transforms.StandardizeForegroundd":
         assert expected[-1] == {"_target_": "NormalizeIntensityd", "nonzero": True, "channel_wise": True}
         assert last["levels"] == "@train_levels"
     else:

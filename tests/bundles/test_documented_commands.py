@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from monai.bundle import download
 
-from rare_unet_networks import check_command_line, command_line
+from rare_unet_networks.bundle import check_command_line, command_line
 
 from .conftest import BUNDLES, REPOSITORY, SAMPLE
 from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, programs, run_script, shorten, small_copy, why_not

@@ -9,8 +9,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from rare_unet_networks import dice_per_class
-from rare_unet_networks.runtimes import network_digest, sha256
+from rare_unet_networks.metrics.multi_scale import dice_per_class
+from rare_unet_networks.runtimes.load import network_digest, sha256
 
 from ..test_exports import engine_or_skip
 from .conftest import BUNDLES, CONFIGS, REPOSITORY, SAMPLE, command, config, read, run

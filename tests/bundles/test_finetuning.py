@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.transforms import LoadImage, ScaleIntensityRangePercentiles
 
-from rare_unet_networks import Coarsend
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 from .conftest import SMALL, run
 

@@ -13,7 +13,8 @@ import torch
 from ignite.engine import Events
 from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
-from rare_unet_networks import Coarsend, answer_key
+from rare_unet_networks.transforms.grids import answer_key
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
 

@@ -7,11 +7,11 @@ import nibabel as nib
 import pytest
 import torch
 
-from rare_unet_networks import summarise
 from rare_unet_networks.baselines import DecoderHeadRAREUNet
+from rare_unet_networks.metrics.summary import summarise
 
 from ..bundles.conftest import CONFIGS, SAMPLE, SMALL, command, read, run
-from ..test_rare_unet import leaves_run
+from ..networks.test_rare_unet import leaves_run
 from .conftest import EXPERIMENT, OVERLAYS, PROTOCOL, overlays
 
 TASK = "hippocampus"

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from rare_unet_networks import export_engines
+from rare_unet_networks.runtimes.export import export_engines
 
 from ..bundles.conftest import BUNDLES
 from ..bundles.conftest import REPOSITORY as ROOT

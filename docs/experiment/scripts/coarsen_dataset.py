@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from monai.transforms import Compose, LoadImaged, SaveImage
 
-from rare_unet_networks import Coarsend
-from rare_unet_networks.datalists import case_name, list_niftis
+from rare_unet_networks.data.datalists import case_name, list_niftis
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 
 def coarsen_case(image: Path, label: Path, level: int, output_dir: Path) -> None:

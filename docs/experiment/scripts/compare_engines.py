@@ -28,7 +28,9 @@ from make_experiment import EXPORTS, with_tables
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from rare_unet_networks import ENGINES, dice_per_class, scale_name, with_engine
+from rare_unet_networks.levels import scale_name
+from rare_unet_networks.metrics.multi_scale import dice_per_class
+from rare_unet_networks.runtimes.load import ENGINES, with_engine
 
 COLUMNS = ("engine", "version", "scale", "scans", "difference", "dice", "threads", "seconds_eager", "seconds")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # the others come with torch

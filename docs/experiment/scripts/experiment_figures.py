@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from monai.transforms import Compose, LoadImaged
 
-from rare_unet_networks import Coarsend
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 
 def show_labels(

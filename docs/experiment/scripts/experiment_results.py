@@ -14,8 +14,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rare_unet_networks import summarise
 from rare_unet_networks.baselines import read_rows
+from rare_unet_networks.metrics.summary import summarise
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"

@@ -10,8 +10,8 @@ from typing import Any
 
 from experiment_results import HEADS, HIPPOCAMPUS, PAPER_SPLIT, Task, benchmark, lines_of, listed, models, rows, summary
 
-from rare_unet_networks import summarise
 from rare_unet_networks.baselines import paired_differences, read_rows
+from rare_unet_networks.metrics.summary import summarise
 
 # Below scale 1 only a coarse map of these was published: detail was lost before it could be scored at 1 mm.
 COARSE_ONLY = ("UNet-Up", "UNet+Aug-Up", "nnUNet-spacing")

@@ -19,7 +19,10 @@ from experiment_results import BRAIN_TUMOR
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 
-from rare_unet_networks import Coarsend, Levels, msd_datalist, scale_name, without_tumour
+from rare_unet_networks.data import msd_datalist
+from rare_unet_networks.levels import Levels, scale_name
+from rare_unet_networks.transforms.hemisphere import without_tumour
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 BUNDLE = BRAIN_TUMOR.bundle
 

@@ -29,9 +29,10 @@ from experiment_results import TASKS, Task
 from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 
-from rare_unet_networks import Coarsend, msd_datalist
-from rare_unet_networks.geometry import rescaled_affine, symmetric_core
+from rare_unet_networks.data import msd_datalist
 from rare_unet_networks.levels import scale_name
+from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.utils.geometry import rescaled_affine, symmetric_core
 
 MODES = ("up", "pad", "spacing")
 

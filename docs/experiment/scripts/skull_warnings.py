@@ -23,8 +23,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from torch.nn import functional as F
 
-from rare_unet_networks import CheckScand, Coarsend
-from rare_unet_networks.datalists import list_niftis
+from rare_unet_networks.data.datalists import list_niftis
+from rare_unet_networks.transforms.checks import CheckScand
+from rare_unet_networks.transforms.low_resolution import Coarsend
 
 SKULL, SCALP = 7, 6  # mm, and voxels of 1 mm
 DARK, BRIGHT = 0.1, 0.8  # of the mean of the brain

@@ -1,0 +1,154 @@
+"""Labelled datasets: a folder in the Medical Segmentation Decathlon's layout or in nnU-Net's, and its splits."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .datalists import SUFFIXES, case_name, list_niftis, read_json
+from .modalities import modality_of
+
+__all__ = ["msd_datalist"]
+
+logger = logging.getLogger(__name__)
+FEW = 5  # absent cases that are warned of, with their names
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+def msd_datalist(
+    dataset_dir: str,
+    splits_file: str,
+    split: str,
+    modalities: Mapping[str, str] | None = None,
+    class_names: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Labelled cases of one split, from ``imagesTr/`` and ``labelsTr/``.
+
+    nnU-Net's datasets are known by the ``channel_names`` in their ``dataset.json``: a file ``CASE_0000.nii.gz`` for
+    each channel, told by its name there.
+
+    Args:
+        dataset_dir: folder in the Decathlon's layout or in nnU-Net's (version 2).
+        splits_file: JSON file that maps names of splits to lists of cases. A labelled case in none of its lists counts
+            as ``test``. Or nnU-Net's ``splits_final.json``: fold 0 is ``train`` and ``validation``, fold N
+            ``fold_N_train`` and ``fold_N``.
+        split: name of the split.
+        modalities: pattern by modality, as of :py:func:`~rare_unet_networks.data.modality_datalist`; without, a dataset
+            of nnU-Net must have a single channel. For datasets of nnU-Net only, like the next.
+        class_names: names of the classes above background, in order: held against the names in ``dataset.json``.
+
+    Returns:
+        items with ``image`` (a path, or with modalities the paths by modality of a dataset of nnU-Net), ``label``
+        (path) and ``case``, of the cases that are present. A few absent ones are warned of.
+
+    Raises:
+        ValueError: when a folder is missing, the split is unknown, or none of its cases is present; of a dataset of
+            nnU-Net when its channels or classes are not those asked for.
+    """
+    root = Path(str(dataset_dir))
+    for folder in (root, root / "imagesTr", root / "labelsTr"):
+        if not folder.is_dir():
+            raise ValueError(f"dataset_dir must be a folder with imagesTr/ and labelsTr/, {folder} is missing.")
+    splits = _splits(Path(splits_file))
+    if split not in splits:
+        raise ValueError(f"split must be one of {list(splits)}, got {split!r}.")
+    listed = {case for cases in splits.values() for case in cases}
+    description = _description(root / "dataset.json")
+    if description is None:
+        images = {case_name(p): str(p) for p in list_niftis(root / "imagesTr")}
+    else:
+        _check_classes(description, root / "dataset.json", class_names)
+        images = _nnunet_images(root / "imagesTr", _channels(description, root / "dataset.json", modalities))
+    labels = {case_name(p): p for p in list_niftis(root / "labelsTr")}
+    wanted = set(splits[split])
+    if split == "test":
+        wanted |= labels.keys() - listed
+    cases = sorted(wanted & images.keys() & labels.keys())
+    if not cases:
+        why = _why_none(wanted, images, description)
+        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}{why}.")
+    logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
+    absent = sorted(wanted - set(cases))
+    if absent:
+        # A few are a slip in the list or a file gone astray; many mean that this is a part of the dataset.
+        logger.log(
+            logging.WARNING if len(absent) <= FEW else logging.INFO,
+            f"split {split}: no image or no label of {', '.join(absent[:FEW])}{', …' if len(absent) > FEW else ''}",
+        )
+    return [{"image": images[c], "label": str(labels[c]), "case": c} for c in cases]
+
+
+def _why_none(wanted: Collection[str], images: Mapping[str, Any], description: Mapping | None) -> str:
+    """What is known of the reason that a split has no case."""
+    if description is None and any(CHANNEL.fullmatch(case) for case in images):
+        return ": images are named as nnU-Net's, whose dataset.json must have channel_names (version 2)"
+    if there := sorted(case for case in wanted if case in images):
+        return f": there is no label of {there[0]}"
+    if suffixed := sorted(case for case in wanted if case.lower().endswith(SUFFIXES)):
+        return f": cases must be named without suffix, got {suffixed[0]}"
+    return ""
+
+
+def _splits(path: Path) -> dict[str, list[str]]:
+    """Cases by name of the split."""
+    content = read_json(path)
+    if not isinstance(content, list):
+        return content
+    if not content or any("train" not in fold or "val" not in fold for fold in content):
+        raise ValueError(f"splits_file must map names to cases or be nnU-Net's list of folds, {path} is neither.")
+    splits = {"train": content[0]["train"], "validation": content[0]["val"], "test": []}
+    for i, fold in enumerate(content):
+        splits |= {f"fold_{i}_train": fold["train"], f"fold_{i}": fold["val"]}
+    return splits
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    """nnU-Net's ``dataset.json``; None where there is none, or the Decathlon's."""
+    description = read_json(path) if path.exists() else {}
+    if "channel_names" not in description:
+        return None
+    ending = description.get("file_ending")
+    if ending not in SUFFIXES:
+        raise ValueError(f"{path}: file_ending must be one of {', '.join(SUFFIXES)}, got {ending!r}.")
+    return description
+
+
+def _channels(description: Mapping, path: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None]:
+    """Modality by number of a channel, ``"0000"`` …; None for the one channel of a task without modalities."""
+    names = {f"{int(number):04d}": str(name) for number, name in description["channel_names"].items()}
+    if modalities is None:
+        if len(names) != 1:
+            raise ValueError(f"{path}: channel_names must be one channel, got {', '.join(names.values())}.")
+        return dict.fromkeys(names)
+    told = {number: modality_of(name, modalities) for number, name in names.items()}
+    if sorted(told.values(), key=str) != sorted(modalities):
+        pairs = ", ".join(f"{names[number]} is {modality or 'unknown'}" for number, modality in told.items())
+        raise ValueError(f"{path}: channel_names must be {', '.join(modalities)}, one each; {pairs}.")
+    return told
+
+
+def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str, Any]:
+    """Path, or paths by modality, of each case that has all channels."""
+    cases: dict[str, dict[str | None, str]] = {}
+    for path in list_niftis(folder):
+        found = CHANNEL.fullmatch(case_name(path))
+        if found and found[2] in channels:
+            cases.setdefault(found[1], {})[channels[found[2]]] = str(path)
+    whole = {case: paths for case, paths in cases.items() if len(paths) == len(channels)}
+    return {case: paths.get(None, paths) for case, paths in whole.items()}
+
+
+def _check_classes(description: Mapping, path: Path, class_names: Sequence[str]) -> None:
+    """Names may differ, as long as none of ours stands for another number there."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", name.lower())
+
+    theirs = {plain(name): value for name, value in description.get("labels", {}).items()}
+    for value, name in enumerate(class_names, start=1):
+        there = theirs.get(plain(name), value)
+        if there != value and not isinstance(there, list):  # a list is a region of nnU-Net's
+            raise ValueError(f"{path}: labels must have {name} as {value}, got {there}.")

@@ -1,0 +1,4 @@
+"""What MONAI's engines lack."""
+
+from .evaluator import GuardedEvaluator, exit_status
+from .prepare_batch import PreparePyramidBatch

@@ -1,0 +1,78 @@
+"""Evaluation that survives a case that fails."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator
+
+from ..data.datalists import FAILURE
+from ..utils.distributed import gathered, rank
+from ..utils.errors import innermost_reason
+
+__all__ = ["GuardedEvaluator", "exit_status"]
+
+logger = logging.getLogger(__name__)
+
+
+class GuardedEvaluator(SupervisedEvaluator):
+    """``monai.engines.SupervisedEvaluator`` that goes on after a case failed, for batches of one case.
+
+    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``GuardedDataset``. With
+    an empty loader, which MONAI's runs pass over, its handlers are called all the same: where several processes share
+    the cases out, those that got some wait in their handlers for what the others found.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.failures: list[tuple[str, str]] = []
+        super().__init__(*args, **kwargs)
+
+    def run(self, global_epoch: int = 1) -> None:
+        if self.state.epoch_length == 0:
+            for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+                self.fire_event(event)
+        else:
+            super().run(global_epoch)
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+        engine.state.output = []
+        name = self._name(batchdata)
+        if FAILURE in batchdata:
+            self._fail(name, batchdata[FAILURE][0])
+            return []
+        try:
+            return super()._iteration(engine, batchdata)
+        except Exception as error:  # as above
+            self._fail(name, innermost_reason(error))
+            return []
+
+    def _fail(self, name: str, reason: str) -> None:
+        reason = reason.removeprefix(f"{name}: ")  # checks name the file themselves
+        self.failures.append((name, reason))
+        logger.error(f"{name}: {reason}")
+
+    @staticmethod
+    def _name(batchdata: dict[str, Any]) -> str:
+        image = batchdata["image"]
+        return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
+
+
+def exit_status(evaluator: GuardedEvaluator) -> None:
+    """Logs how many cases went through, and ends the program with status 1 if any did not: for a config's ``finalize``.
+
+    Cases of all processes count, and all of them end alike.
+
+    Raises:
+        SystemExit: when a case failed.
+    """
+    parts = gathered((evaluator.state.epoch_length or 0, evaluator.failures))
+    total, failures = sum(n for n, _ in parts), [failure for _, part in parts for failure in part]
+    if failures:
+        if rank() == 0:
+            logger.error(f"{len(failures)} of {total} failed: {', '.join(dict.fromkeys(name for name, _ in failures))}")
+        sys.exit(1)
+    logger.info(f"{total} of {total} done" if total else "nothing was left to do")

@@ -1,0 +1,64 @@
+"""Batches of a training step: a pyramid of resolutions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+
+from ..utils.resampling import plain
+
+__all__ = ["PreparePyramidBatch"]
+
+logger = logging.getLogger(__name__)
+
+
+class PreparePyramidBatch(PrepareBatch):
+    """Gathers ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` into the two lists a step takes.
+
+    A step of all levels costs most of its time at level 0, whose decoder's deep stages the coarse levels train as well:
+    leaving the finest levels out of some steps trains the coarse ones more for the same time.
+
+    Args:
+        levels: levels of the pyramid, ascending.
+        start_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all always by
+            default.
+        seed: of that draw; the processes of a distributed training must share it, so that they run the same levels.
+
+    Raises:
+        ValueError: when there are more probabilities than levels, or they do not add up to 1.
+    """
+
+    def __init__(self, levels: Sequence[int], start_probs: Sequence[float] = (1.0,), seed: int = 0) -> None:
+        if len(start_probs) > len(levels) or any(p < 0 for p in start_probs) or abs(sum(start_probs) - 1) > 1e-6:
+            raise ValueError(
+                f"start_probs must be at most {len(levels)} probabilities that add up to 1, got {tuple(start_probs)}."
+            )
+        self.levels = list(levels)
+        self.start_probs = torch.tensor(start_probs, dtype=torch.float64)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self,
+        batchdata: dict[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple, dict[str, Any]]:
+        """
+        Returns:
+            images and labels, one of each per level, as plain tensors: a training step needs no metadata; where level 0
+            is not active, its label comes last. And what else the network is called with: its active ``levels``.
+        """
+
+        def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
+            tensors = [plain(batchdata[f"{name}_{level}"]) for level in levels]
+            return [t.to(device, non_blocking=non_blocking, **kwargs) for t in tensors]
+
+        start = torch.multinomial(self.start_probs, 1, generator=self.generator)
+        active = self.levels[int(start) :]
+        labelled = active if 0 in active else [*active, 0]
+        return gather("image", active), gather("label", labelled), (), {"levels": active}

@@ -1,0 +1,4 @@
+"""Networks and their blocks."""
+
+from .blocks import ConvStack, GatewayBlock, SubpixelHead, recomputing
+from .rare_unet import RAREUNet

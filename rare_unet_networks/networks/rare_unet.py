@@ -1,0 +1,245 @@
+"""RARE-UNet: one U-Net with an entrance (gateway) and an exit (head) at several resolutions.
+
+Paper: S. W. Albertsen, H. S. Bjørnstrup, M. M. Ghazi, "RARE-UNet: Resolution-Aligned Routing Entry for Adaptive
+Medical Image Segmentation", 2025. The defaults are the blocks of the authors' published implementation.
+
+What differs: built from MONAI's blocks, 2-D and 3-D, any number of levels; the pyramid of inputs is an argument instead
+of being made inside ``forward``; sizes are never resized, the inferer pads instead; and, beyond the paper, a coarse
+level can also answer on the level 0 grid (``full_convs``), at the cost of a coarse level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import List, Optional, Tuple, Union  # TorchScript reads these
+
+import torch
+from monai.networks.blocks import Convolution
+from monai.networks.layers.factories import Dropout, Pool
+from torch import nn
+
+from .blocks import ConvStack, GatewayBlock, SubpixelHead, doubling
+
+__all__ = ["RAREUNet"]
+
+
+class RAREUNet(nn.Module):
+    """U-Net that a scan enters at the encoder level of its own resolution.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        channels: features of each encoder stage; every stage but the first works on a grid half as fine as the one
+            before. The last is the bottleneck. At least 2.
+        num_gateways: entrances besides the full-resolution one, at levels 1 to ``num_gateways``; every stage between
+            the first and the bottleneck by default. 0 makes a plain U-Net.
+        stage_convs: convolutions of an encoder stage and of the bottleneck.
+        decoder_convs: convolutions of a decoder stage.
+        gate_convs: convolutions of a gateway.
+        act: activation type and arguments.
+        norm: normalisation type and arguments.
+        dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
+        upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
+            ``"nontrainable"`` or ``"pixelshuffle"``.
+        full_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
+            (``output="full"``); 0, the paper's network, builds none.
+        full_channels: hidden channels of the head (``SubpixelHead``) of each level above
+            0; by default those of the level.
+
+    Raises:
+        ValueError: when an argument is out of its range.
+
+    Example::
+
+        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3)  # 5 stages, levels 0 to 3
+        x = torch.rand(2, 1, 32, 64, 32)
+        net(x).shape  # (2, 3, 32, 64, 32), the path of level 0
+        net(torch.rand(2, 1, 8, 16, 8), level=2).shape  # (2, 3, 8, 16, 8), the path of level 2
+
+        # training: one call takes the pyramid, inputs of 1, 1/2, 1/4 and 1/8
+        pyramid = [torch.nn.functional.avg_pool3d(x, 2**d) for d in range(4)]
+        logits, features, full = net(pyramid)
+        [tuple(y.shape[2:]) for y in logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
+        [g.shape == e.shape for g, e in features]  # three pairs (gateway feature, encoder feature)
+        full  # [], or with full_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        num_gateways: int | None = None,
+        stage_convs: int = 2,
+        decoder_convs: int = 1,
+        gate_convs: int = 2,
+        act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
+        norm: str | tuple = ("instance", {"affine": True}),
+        dropout: float = 0.0,
+        upsample: str = "deconv",
+        full_convs: int = 0,
+        full_channels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
+        if len(channels) < 2:
+            raise ValueError(f"channels must have at least 2 entries (a stage and the bottleneck), got {channels}.")
+        num_gateways = len(channels) - 2 if num_gateways is None else num_gateways
+        if not 0 <= num_gateways <= len(channels) - 2:
+            raise ValueError(
+                f"num_gateways must be 0 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
+            )
+        if full_convs and full_channels is not None and len(full_channels) != num_gateways:
+            raise ValueError(
+                f"full_channels must be {num_gateways} numbers, one per level above 0, got {full_channels}."
+            )
+        self.num_levels = num_gateways + 1
+        self.num_stages = len(channels)
+
+        def stack(block: type[ConvStack], inputs: int, outputs: int, num_convs: int) -> ConvStack:
+            return block(spatial_dims, inputs, outputs, num_convs, act=act, norm=norm)
+
+        def drop() -> nn.Module:
+            return Dropout[Dropout.DROPOUT, spatial_dims](dropout) if dropout else nn.Identity()
+
+        inputs = [in_channels, *channels[:-1]]
+        self.encoder = nn.ModuleList(
+            stack(ConvStack, i, o, stage_convs) for i, o in zip(inputs, channels)
+        )  # entry d: stage d
+        self.gateways = nn.ModuleList(
+            stack(GatewayBlock, in_channels, c, gate_convs) for c in channels[1 : self.num_levels]
+        )  # entry d - 1: gateway d
+        self.down = nn.Sequential(Pool[Pool.MAX, spatial_dims](kernel_size=2), drop())
+        # Deepest first, the order in which they run: the path of level d is the first of them, down to stage d.
+        deepest_first = list(channels[::-1])
+        self.upsamples = nn.ModuleList(
+            doubling(spatial_dims, i, o, upsample) for i, o in zip(deepest_first[:-1], deepest_first[1:])
+        )
+        self.decoder = nn.ModuleList(
+            nn.Sequential(stack(ConvStack, 2 * c, c, decoder_convs), drop()) for c in deepest_first[1:]
+        )
+        self.heads = nn.ModuleList(
+            Convolution(spatial_dims, c, out_channels, kernel_size=1, conv_only=True)
+            for c in channels[: self.num_levels]
+        )
+
+        def head(level: int) -> SubpixelHead:
+            hidden = (full_channels or channels[1:])[level - 1]
+            options = dict(num_convs=full_convs, act=act, norm=norm, hidden_channels=hidden)
+            return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **options)
+
+        self.full_heads = nn.ModuleList(
+            head(level) for level in range(1, self.num_levels if full_convs else 0)
+        )  # entry d - 1: level d
+
+    def forward(
+        self,
+        x: Union[torch.Tensor, List[torch.Tensor]],
+        level: int = 0,
+        levels: Optional[List[int]] = None,
+        output: str = "native",
+    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]], List[torch.Tensor]]]:
+        """Runs one path, or, for a list of inputs, all paths of a training step.
+
+        Args:
+            x: image of shape (B, C, *spatial_size), every axis divisible by ``2 ** (len(channels) - 1 - level)``;
+                or the pyramid, a list with one such image per active level, each half as large as the one before
+                it for each level between them.
+            level: where a single image enters.
+            levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
+            output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0, ``"both"`` gives
+                what a pyramid of this one image gives, with the native answer for the full one at level 0.
+
+        Returns:
+            For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
+            ``spatial_size`` ``2 ** level`` times as large. For a pyramid: the list of native logits, one per active
+            level; the list of pairs (gateway feature, encoder feature), one per active level above 0, empty if level 0
+            is not active; and the list of full logits, one per active level above 0, empty without ``full_convs``.
+
+        Raises:
+            ValueError: when ``level`` or ``levels`` name a level that does not exist, a size does not divide, or
+                ``output`` asks for what the network does not have.
+        """
+        if isinstance(x, torch.Tensor):
+            y = self.run_path(x, level)[0]
+            if output == "native" or (output == "full" and level == 0):
+                return self._native(y, level)
+            if output == "full":
+                return self._full(y, level)
+            if output != "both":
+                raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
+            pairs: List[Tuple[torch.Tensor, torch.Tensor]] = []
+            native = self._native(y, level)
+            return [native], pairs, [self._full(y, level) if level > 0 else native]
+        if torch.jit.is_scripting():
+            raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
+        active = list(range(len(x))) if levels is None else list(levels)
+        if len(active) != len(x) or active != sorted(set(active)):
+            raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")
+        logits: List[torch.Tensor] = []
+        features: List[Tuple[torch.Tensor, torch.Tensor]] = []
+        full: List[torch.Tensor] = []
+        encoded: List[torch.Tensor] = []
+        for d, image in zip(active, x):
+            y, encodings = self.run_path(image, d)
+            logits.append(self._native(y, d))
+            if d > 0 and len(self.full_heads):
+                full.append(self._full(y, d))
+            if d == 0:
+                encoded = encodings
+            elif encoded:
+                if encodings[0].shape != encoded[d].shape:
+                    raise ValueError(
+                        f"the image of level {d} must be 1/{2**d} as large as that of level 0, got "
+                        f"{tuple(image.shape[2:])} and {tuple(x[0].shape[2:])}."
+                    )
+                features.append((encodings[0], encoded[d]))
+        return logits, features, full
+
+    def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        """One path: enters at ``level``, runs the deeper stages only, and comes back up to ``level``.
+
+        Returns:
+            the decoder's features on the grid of ``x``, which the level's heads take, and the encoder's of the stages
+            ``level`` (the gateway's, above level 0) to the bottleneck.
+        """
+        if level < 0 or level >= self.num_levels:
+            raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
+        divisor = 2 ** (self.num_stages - 1 - level)
+        for n in x.shape[2:]:
+            if n % divisor != 0:
+                raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {x.shape[2:]}.")
+        # Module lists are walked, never indexed: TorchScript unrolls loops but cannot index by a variable.
+        features: List[torch.Tensor] = []
+        for d, gateway in enumerate(self.gateways):
+            if d + 1 == level:
+                features.append(gateway(x))  # (B, channels[level], *spatial_size)
+        for d, stage in enumerate(self.encoder):
+            if d == 0:
+                if level == 0:
+                    features.append(stage(x))
+            elif d > level:
+                features.append(stage(self.down(features[-1])))
+        y = features[-1]
+        for i, (upsample, block) in enumerate(zip(self.upsamples, self.decoder)):
+            d = self.num_stages - 2 - i
+            if d >= level:
+                y = block(torch.cat((features[d - level], upsample(y)), dim=1))
+        return y, features
+
+    def _native(self, y: torch.Tensor, level: int) -> torch.Tensor:
+        for d, head in enumerate(self.heads):
+            if d == level:
+                y = head(y)
+        return y
+
+    def _full(self, y: torch.Tensor, level: int) -> torch.Tensor:
+        if len(self.full_heads) == 0:
+            raise ValueError("output must be 'native' for a network without full_convs, got 'full'.")
+        for d, head in enumerate(self.full_heads):
+            if d + 1 == level:
+                y = head(y)
+        return y

@@ -1,0 +1,48 @@
+"""Augmentation for scans that are coarse along one axis only, which enter level 0 resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandomizableTransform
+from torch.nn import functional as F
+
+from ..utils.geometry import LINEAR
+from ..utils.resampling import plain
+
+__all__ = ["RandThickSlicesd"]
+
+
+class RandThickSlicesd(RandomizableTransform, MapTransform):
+    """Simulates a scan with thick slices along a random axis that was resampled to its old grid.
+
+    It is what the inferer makes of a 1×1×4 mm scan: each slice the mean over its thickness, linear between slices.
+
+    Args:
+        keys: images, shape (C, D, H, W); labels keep their grid and need no change.
+        prob: probability of a change.
+        thickness: range of the slices' thickness, voxels.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float = 0.2, thickness: tuple[float, float] = (2.0, 5.0)) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.thickness = thickness
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return d
+        position, thickness = self.R.random(), self.R.uniform(*self.thickness)
+        for key in self.keys:
+            size = list(d[key].shape[1:])
+            axis = int(position * len(size))
+            thick = [max(1, round(n / thickness)) if i == axis else n for i, n in enumerate(size)]
+            slices = F.interpolate(plain(d[key])[None], thick, mode="area")
+            smooth = F.interpolate(slices, size, mode=LINEAR[len(size)])[0]
+            d[key] = MetaTensor(smooth).copy_meta_from(d[key])
+        return d

@@ -1,0 +1,170 @@
+"""What a scan and a label have to be before anything is computed from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+
+from ..utils.geometry import by, spacing_of
+
+__all__ = ["CheckLabeld", "CheckScand"]
+
+logger = logging.getLogger(__name__)
+
+
+def _name(tensor: MetaTensor) -> str:
+    return str(tensor.meta.get("filename_or_obj", "scan"))
+
+
+@contextmanager
+def _naming(tensor: MetaTensor) -> Iterator[None]:
+    """Puts the file before what is wrong with it: a training that stops has nobody else to say which it was."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{_name(tensor)}: {error}") from None
+
+
+class CheckScand(MapTransform):
+    """Refuses what the network cannot segment, with one clear reason, before anything is computed from it.
+
+    Args:
+        keys: scans, shape (C, D, H, W), as loaded.
+        channels: number of channels expected.
+        spatial_dims: number of spatial axes expected.
+        max_extent: warn if the field of view is longer than this on an axis, mm.
+        max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels, or all that is not 0, has
+            more volume than this, litres: a head with its skull where a brain without was expected, or a background
+            that is not 0.
+        empty_channels: let channels without contrast pass as long as one has some: modalities that are missing.
+
+    Raises:
+        ValueError: on a wrong number of channels or axes, voxels that are not finite, no contrast, or an affine whose
+            spacing is 0, NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        channels: int = 1,
+        spatial_dims: int = 3,
+        max_extent: float | None = None,
+        max_foreground: float | None = None,
+        empty_channels: bool = False,
+    ) -> None:
+        super().__init__(keys)
+        self.channels = channels
+        self.spatial_dims = spatial_dims
+        self.max_extent = max_extent
+        self.max_foreground = max_foreground
+        self.empty_channels = empty_channels
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        for key in self.keys:
+            with _naming(data[key]):
+                self._check(data[key])
+        return dict(data)
+
+    def _check(self, scan: MetaTensor) -> None:
+        if scan.ndim != self.spatial_dims + 1:
+            raise ValueError(f"expected {self.spatial_dims} spatial axes, got a scan of shape {by(scan.shape[1:])}")
+        if scan.shape[0] != self.channels:
+            raise ValueError(f"expected {self.channels} channel(s), got {scan.shape[0]}")
+        if not torch.isfinite(scan).all():
+            raise ValueError("the scan has voxels that are NaN or infinite")
+        ranges = [[float(p) for p in percentile(channel.as_tensor(), [0.5, 99.5])] for channel in scan]
+        flat = [low for low, high in ranges if low == high]
+        if flat and (not self.empty_channels or len(flat) == len(ranges)):
+            raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {flat[0]:g})")
+        spacing = spacing_of(scan.affine, self.spatial_dims)
+        if not all(math.isfinite(s) and s > 0 for s in spacing):
+            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
+        if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
+            logger.warning(f"{_name(scan)}: the file does not say how it is oriented, left and right may be swapped")
+        self._warn_of_skull(scan, ranges, math.prod(spacing))
+        extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
+        if self.max_extent is not None and max(extent) > self.max_extent:
+            logger.warning(
+                f"{_name(scan)}: field of view {by(extent)} mm, the network was trained on "
+                f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
+            )
+
+    def _warn_of_skull(self, scan: MetaTensor, ranges: list[list[float]], voxel: float) -> None:
+        if self.max_foreground is None:
+            return
+        lowest = [float(channel.min()) for channel in scan]
+        bright = [c > m + (high - m) / 20 for c, m, (_, high) in zip(scan.as_tensor(), lowest, ranges)]
+        litres = float(torch.stack(bright).any(dim=0).sum()) * voxel / 1e6
+        nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * voxel / 1e6
+        if litres <= self.max_foreground < nonzero:
+            logger.warning(
+                f"{_name(scan)}: {nonzero:.1f} l of the scan are not 0, what is outside the brain has to be."
+            )
+        if litres > self.max_foreground:
+            logger.warning(
+                f"{_name(scan)}: {litres:.1f} l of the scan are not background, a brain has at most "
+                f"{self.max_foreground:g}: the network was trained on brains whose skull was removed, remove it first."
+            )
+
+
+class CheckLabeld(MapTransform):
+    """Refuses a label that does not belong to its image, instead of scoring it wrongly.
+
+    Args:
+        keys: labels, shape (1, D, H, W), as loaded.
+        image_key: the image on whose grid they have to lie.
+        num_classes: classes, background included.
+        spacing: voxel size a labelled scan must have, mm, in the order of its axes; coarser scans are made from it.
+        tolerance: fraction by which an axis may be off.
+
+    Raises:
+        ValueError: when shape or affine differ from the image's, a value is none of 0 to ``num_classes - 1``, or the
+            voxels have another size.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        image_key: str,
+        num_classes: int,
+        spacing: Sequence[float] | None = None,
+        tolerance: float = 0.1,
+    ) -> None:
+        super().__init__(keys)
+        self.image_key = image_key
+        self.num_classes = num_classes
+        self.spacing = spacing
+        self.tolerance = tolerance
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        for key in self.keys:
+            with _naming(data[key]):
+                self._check(data[key], data[self.image_key])
+        return dict(data)
+
+    def _check(self, label: MetaTensor, image: MetaTensor) -> None:
+        if label.shape[1:] != image.shape[1:]:
+            raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
+        if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
+            raise ValueError("the label's affine is not its image's: they do not lie on one grid")
+        if self.spacing is not None:
+            self._check_spacing(spacing_of(label.affine, label.ndim - 1))
+        found = set(torch.unique(label.as_tensor()).tolist())
+        if not found <= set(range(self.num_classes)):
+            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")
+
+    def _check_spacing(self, spacing: Sequence[float]) -> None:
+        # A little slack, as affines are often stored in float32; NaN is not within it.
+        if not all(abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(spacing, self.spacing)):
+            raise ValueError(
+                f"a labelled scan must have voxels of {by(self.spacing)} mm (to {self.tolerance:.0%}), from which "
+                f"coarse scans are made, got {by(spacing)}: resample it and its label first"
+            )

@@ -1,0 +1,198 @@
+"""MONAI dictionary transforms for scans and labels at several resolutions.
+
+Coarse scans follow the paper's idea (Albertsen et al. 2025, sections 3.2 and 4.2), with two differences by default:
+an image voxel is the mean of the block it replaces (a scanner averages; the paper interpolates), and a label voxel the
+majority of its block. The paper's nearest-neighbour labels take the first voxel of each block, which moves the label by
+half a block against the image; they are kept as an option for comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.utils import one_hot
+from monai.transforms import DivisiblePad, MapTransform, Randomizable, Resize
+from monai.utils import ensure_tuple, ensure_tuple_rep
+
+from ..utils.geometry import by
+
+__all__ = ["Coarsend", "MultiResolutionPyramidd", "coarsen_image", "coarsen_label"]
+
+IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
+LABEL_MODES = ("majority", "nearest")
+
+
+def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
+    if any(n % factor for n in shape):
+        raise ValueError(f"spatial_size must be divisible by {factor} to be coarsened so far, got {by(shape)}.")
+    return tuple(n // factor for n in shape)
+
+
+def _check_modes(image_mode: str = "mean", label_mode: str = "majority") -> None:
+    if not isinstance(image_mode, str) or image_mode not in IMAGE_MODES:
+        raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {image_mode!r}.")
+    if label_mode not in LABEL_MODES:
+        raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {label_mode!r}.")
+
+
+def coarsen_image(image: MetaTensor, level: int, mode: str = "mean") -> MetaTensor:
+    """Image at 1/2^level of its resolution, on the grid of the blocks' centres.
+
+    Args:
+        image: shape (C, D, H, W), every axis divisible by ``2 ** level``.
+        level: 0 returns the image as it is.
+        mode: ``"mean"`` of each block, or ``"trilinear"`` (interpolated at the block's centre, the paper's).
+
+    Returns:
+        shape (C, D / 2^level, …) with the affine of the coarse grid: voxel 0 lies at (2^level - 1) / 2 of the fine one.
+
+    Raises:
+        ValueError: on an unknown mode or a size that does not divide.
+    """
+    _check_modes(image_mode=mode)
+    size = _check_divisible(image.shape[1:], 2**level)
+    return image if level == 0 else Resize(size, mode=IMAGE_MODES[mode])(image)
+
+
+def coarsen_label(label: MetaTensor, level: int, mode: str = "majority") -> MetaTensor:
+    """Label at 1/2^level of its resolution, on the same grid as :py:func:`coarsen_image`.
+
+    Args:
+        label: class indices, shape (1, D, H, W), every axis divisible by ``2 ** level``.
+        level: 0 returns the label as it is.
+        mode: ``"majority"``, the most frequent class of each block, a tie to the lowest index; or ``"nearest"``, the
+            block's first voxel (``F.interpolate``'s, the paper's), half a block off the image.
+
+    Raises:
+        ValueError: on an unknown mode or a size that does not divide.
+    """
+    _check_modes(label_mode=mode)
+    size = _check_divisible(label.shape[1:], 2**level)
+    if level == 0:
+        return label
+    if mode == "nearest":
+        return Resize(size, mode="nearest")(label)
+    # Shares of whole voxels in a block of 8^level are exact in float32, so a tie is a tie.
+    shares = Resize(size, mode="area")(one_hot(label, int(label.max()) + 1, dim=0))
+    return shares.argmax(dim=0, keepdim=True).to(label.dtype)
+
+
+class _Coarsening(MapTransform):
+    """What the two transforms below share: padding images and labels, then making coarse ones of them."""
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection,
+        divisor: int,
+        image_mode: str,
+        label_mode: str | Sequence[str],
+    ) -> None:
+        super().__init__(image_keys)
+        self.label_keys = ensure_tuple(label_keys)
+        self.label_modes = ensure_tuple_rep(label_mode, max(1, len(self.label_keys)))
+        for mode in self.label_modes:
+            _check_modes(image_mode, mode)
+        self.divisor = divisor
+        self.image_mode = image_mode
+
+    def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
+        """Every image and label, padded and coarsened to each of ``levels``, by key."""
+        made = {}
+        for key in self.keys:
+            image = self._padded(data[key], float(data[key].min()))
+            made[key] = [coarsen_image(image, level, self.image_mode) for level in levels]
+        for key, mode in zip(self.label_keys, self.label_modes):
+            label = self._padded(data[key], 0)
+            made[key] = [coarsen_label(label, level, mode) for level in levels]
+        return made
+
+    def _padded(self, tensor: MetaTensor, value: float) -> MetaTensor:
+        return DivisiblePad(self.divisor, mode="constant", value=value)(tensor)
+
+
+class Coarsend(_Coarsening):
+    """One coarse scan, simulated from a fine one: padded symmetrically to a multiple of ``divisor``, then coarsened.
+
+    The level is read from the data (``level_key``), so that one dataset holds a case at several scales. Images are
+    padded with their minimum, labels with background. At level 0 nothing is changed.
+
+    Args:
+        image_keys: images, shape (C, D, H, W).
+        label_keys: labels, shape (1, D, H, W).
+        level_key: where the level is written in the data.
+        divisor: multiple to pad to, voxels.
+        image_mode: see :py:func:`coarsen_image`.
+        label_mode: see :py:func:`coarsen_label`; one for all labels, or one for each.
+    """
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection = (),
+        level_key: str = "level",
+        divisor: int = 8,
+        image_mode: str = "mean",
+        label_mode: str | Sequence[str] = "majority",
+    ) -> None:
+        super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
+        self.level_key = level_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d, level = dict(data), int(data[self.level_key])
+        if level == 0:
+            return d
+        for key, (scan,) in self.coarse(d, [level]).items():
+            # From here on it is a scan of its own, as if read from a coarse file: nothing is left to invert.
+            scan.applied_operations = []
+            d[key] = scan
+        return d
+
+
+class MultiResolutionPyramidd(Randomizable, _Coarsening):
+    """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
+
+    Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
+    background). Image and label of a level share one grid and carry its affine. Scale the intensities of each level
+    next, and pad to what the network can process last: the inferer, too, pads a scan after it was scaled.
+
+    Args:
+        image_keys: images, shape (C, D, H, W).
+        label_keys: labels, shape (1, D, H, W).
+        levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
+        divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
+        image_mode: see :py:func:`coarsen_image`; of several, one is drawn for each case.
+        label_mode: see :py:func:`coarsen_label`.
+    """
+
+    def __init__(
+        self,
+        image_keys: KeysCollection,
+        label_keys: KeysCollection,
+        levels: Sequence[int] = (0, 1, 2, 3),
+        divisor: int = 8,
+        image_mode: str | Sequence[str] = "mean",
+        label_mode: str = "majority",
+    ) -> None:
+        self.image_modes = ensure_tuple(image_mode)
+        for mode in self.image_modes:
+            _check_modes(image_mode=mode)
+        _Coarsening.__init__(self, image_keys, label_keys, divisor, self.image_modes[0], label_mode)
+        self.levels = levels
+
+    def randomize(self, data: None = None) -> None:
+        """Draws how the images are made coarse."""
+        self.image_mode = self.image_modes[self.R.randint(len(self.image_modes))]
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        self.randomize()
+        levels = sorted({0, *self.levels})
+        for key, scans in self.coarse(d, levels).items():
+            del d[key]
+            wanted = levels if key in self.label_keys else self.levels
+            d.update({f"{key}_{level}": scan for level, scan in zip(levels, scans) if level in wanted})
+        return d

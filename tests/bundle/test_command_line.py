@@ -1,0 +1,218 @@
+import json
+
+import pytest
+
+from rare_unet_networks.bundle import as_bool, as_path, bundle_root, check_command_line, command_line
+from rare_unet_networks.utils.errors import innermost_reason
+
+MODULE = "/site-packages/monai/bundle/__main__.py"
+
+
+@pytest.fixture
+def config(tmp_path):
+    folder = tmp_path / "bundle" / "configs"
+    (folder / "baselines").mkdir(parents=True)
+    for path in (folder / "train.json", folder / "baselines" / "delta.json"):
+        path.write_text(json.dumps({"dataset_dir": "", "output_dir": "", "trainer": {"max_epochs": 1}}))
+    return folder / "train.json"
+
+
+def command(config, *options):
+    return [MODULE, "run", "training", "--config_file", str(config), *options]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--output_dir", "new"),
+        ("--output_dir=new",),
+        ("--output-dir", "new"),
+        ("--trainer#max_epochs", "3"),
+        ("--trainer::max_epochs", "3"),
+        ("--meta_file", "metadata.json", "--logging_file", "logging.conf"),
+        ("--tracking", "None"),  # as MONAI Label starts a training by several processes
+    ],
+)
+def test_known_overrides_pass(config, options):
+    check_command_line(command(config, *options))
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (("--dataset_dri", "x"), r"--dataset_dri is neither .* Did you mean --dataset_dir\?"),
+        (("--datasetdir=x",), "--datasetdir is neither"),
+        (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
+        (("--amp",), "--amp is neither"),
+        (("-inputt", "x"), "--inputt is neither"),  # fire takes one dash as well
+        (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
+    ],
+)
+def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, match):
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(config, *options))
+
+
+COMPONENTS = {
+    "inferer": {"_target_": "rare_unet_networks.inferers.ResolutionRoutingInferer", "levels": "@levels"},
+    "mirror": {"_target_": "rare_unet_networks.inferers.MirrorRoutingInferer", "levels": "@levels"},  # has **kwargs
+    "train": {"trainer": {"_target_": "SupervisedTrainer", "max_epochs": 1, "amp_kwargs": {}}, "inferer": "@inferer"},
+    "transforms": [{"_target_": "LoadImaged", "keys": "image"}],
+    "elsewhere": {"_target_": "not_installed.Network"},
+    "expression": {"_target_": "$print"},
+    "norm": {"name": "instance"},
+    "head": "@norm",
+}
+
+
+@pytest.fixture
+def components(tmp_path):
+    path = tmp_path / "inference.json"
+    path.write_text(json.dumps(COMPONENTS))
+    return path
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--inferer#overlap",
+        "--inferer::overlap",
+        "--inferer#_disabled_",
+        "--mirror#overlap",
+        "--train#trainer#amp",
+        "--train#trainer#amp_kwargs#enabled",  # a value of a component
+        "--transforms#0#image_only",
+        "--elsewhere#channels",  # building it says what is wrong
+        "--expression#sep",
+        "--norm#affine",  # goes somewhere as a whole
+    ],
+)
+def test_overrides_that_add_an_argument_pass(components, option):
+    check_command_line(command(components, option, "1"))
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (("--inferer#overlp", "1"), r"--inferer#overlp is neither .* Did you mean --inferer#overlap\?"),
+        (("--inferer::overlp", "1"), r"--inferer::overlp is neither .* Did you mean --inferer#overlap\?"),
+        (("--inferrer#overlap", "1"), r"--inferrer#overlap is neither"),
+        (("--inferer#window#overlap", "1"), "--inferer#window#overlap is neither"),
+        (("--train#trainer#max_epoch", "1"), r"max_epoch is neither .* Did you mean --train#trainer#max_epochs\?"),
+        (("--train#trainr", "1"), r"--train#trainr is neither .* Did you mean --train#trainer\?"),
+        (("--train#inferer#overlap", "1"), "--train#inferer#overlap is neither"),  # a reference
+        (("--transforms#1", "1"), "--transforms#1 is neither"),
+        (
+            ("--mirror#_target_", "rare_unet_networks.levels.Levels", "--mirror#side", "auto"),
+            "--mirror#side is neither",
+        ),
+    ],
+)
+def test_what_no_component_takes_stops_the_program(components, options, match):
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(components, *options))
+
+
+def test_an_args_file_counts_as_options(config, tmp_path):
+    args = tmp_path / "args.json"
+    args.write_text(json.dumps({"config_file": str(config), "output_dir": "x"}))
+    argv = [MODULE, "run", "training", "--args_file", str(args)]
+    check_command_line(argv)
+    assert bundle_root(argv) == str(config.parents[1])
+    with pytest.raises(SystemExit, match="--nonsense is neither"):
+        check_command_line([*argv, "--nonsense", "1"])
+
+
+@pytest.mark.parametrize(
+    "options, value, expected",
+    [
+        (("--output_dir", "2024.10"), 2024.1, "2024.10"),
+        (("--output_dir=1e3",), 1000.0, "1e3"),
+        (("--output_dir", "a,b"), ("a", "b"), "a,b"),
+        (("--output_dir", "$'x' + 'y'"), "xy", "xy"),  # an expression counts by its value
+        ((), 7, "7"),
+    ],
+)
+def test_a_path_is_taken_as_it_was_written(config, monkeypatch, options, value, expected):
+    monkeypatch.setattr("sys.argv", command(config, *options))
+    assert as_path("output_dir", value) == expected
+
+
+def test_other_programs_are_left_alone(config):
+    check_command_line(["/usr/bin/pytest", "--dataset_dri", "x"])
+    assert bundle_root(["/usr/bin/pytest", "--config_file", str(config)]) == "."
+
+
+def test_bundle_root_is_found_from_any_folder(config, monkeypatch):
+    bundle = config.parents[1]
+    assert bundle_root(command(config)) == str(bundle)
+    assert bundle_root(command(f"['{config}','other.json']")) == str(bundle)
+    assert bundle_root(command(config.parent / "baselines" / "delta.json")) == str(bundle)
+    monkeypatch.chdir(bundle)
+    assert bundle_root(command("configs/train.json")) == str(bundle)
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [("false", False), ("False", False), (False, False), ("true", True), (True, True), (1, True), ("0", False)],
+)
+def test_as_bool_reads_what_the_command_line_makes_of_it(value, expected):
+    assert as_bool(value) is expected
+
+
+def test_as_bool_refuses_anything_else():
+    with pytest.raises(ValueError, match="expected true or false, got 'maybe'"):
+        as_bool("maybe")
+
+
+def test_innermost_reason_is_one_line():
+    try:
+        try:
+            raise ValueError("spacing must be\nabove 0")
+        except ValueError as inner:
+            raise RuntimeError("applying transform <...>") from inner
+    except RuntimeError as error:
+        assert innermost_reason(error) == "spacing must be above 0"
+    assert innermost_reason(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_extra_that_brings_it(config, monkeypatch):
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"--tracking mlflow needs the package mlflow: pip install '.\[mlflow\]'"):
+        check_command_line(command(config, "--tracking", "mlflow"))
+
+
+def test_an_error_of_many_lines_is_cut_short():
+    reason = innermost_reason(RuntimeError("size mismatch " * 100))
+    assert reason.startswith("RuntimeError: size mismatch") and reason.endswith(" …") and len(reason) == 1002
+
+
+ALONE, JOINED = '["$check()"]', '["$check()", "$rare_unet_networks.utils.join_processes(@device)"]'
+
+
+@pytest.mark.parametrize(
+    "initialize, environment, match",
+    [
+        (ALONE, {"RANK": "0", "WORLD_SIZE": "2"}, "one of 2 processes, .* --config_file must name multi_gpu_inference"),
+        (JOINED, {}, "a config_file for several processes must be run with torchrun"),
+    ],
+)
+def test_processes_that_are_not_joined_stop_and_so_does_one_that_would_wait(
+    tmp_path, monkeypatch, initialize, environment, match
+):
+    path = tmp_path / "inference.json"
+    path.write_text(f'{{"initialize": {initialize}}}')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(path))
+
+
+@pytest.mark.parametrize("initialize, size", [(ALONE, "1"), (JOINED, "1"), (JOINED, "2")])
+def test_processes_that_are_joined_and_one_that_torchrun_started_go_on(tmp_path, monkeypatch, initialize, size):
+    path = tmp_path / "inference.json"
+    path.write_text(f'{{"initialize": {initialize}}}')
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    check_command_line(command(path))

@@ -1,0 +1,61 @@
+import pytest
+
+from rare_unet_networks.data import answer_postfix, at_levels, case_name, input_datalist
+
+
+def test_at_levels_repeats_every_item():
+    assert at_levels([{"case": "a"}, {"case": "b"}], [0, 2]) == [
+        {"case": "a", "level": 0},
+        {"case": "a", "level": 2},
+        {"case": "b", "level": 0},
+        {"case": "b", "level": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    "path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d.mgz"), ("E.NII.GZ", "E")]
+)
+def test_case_name_is_the_file_name_without_suffix(path, name):
+    assert case_name(path) == name
+
+
+def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):
+    for name in ("b.nii", "a.nii.gz", "a_seg.nii.gz", "notes.txt", ".hidden.nii"):
+        (tmp_path / name).touch()
+    assert [item["case"] for item in input_datalist(str(tmp_path))] == ["a", "b"]
+    assert [item["case"] for item in input_datalist(str(tmp_path / "a_seg.nii.gz"))] == ["a_seg"]
+
+
+@pytest.mark.parametrize("output, expected", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
+def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path, output, expected):
+    for name in ("a.nii", "a.nii.gz", "b.nii"):
+        (tmp_path / name).touch()
+    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path), output)}
+    clash = f"another scan would write {expected} as well"
+    assert reasons == {"a.nii": clash, "a.nii.gz": clash, "b.nii": None}
+
+
+def test_an_unknown_grid_has_no_postfix():
+    with pytest.raises(ValueError, match=r"output must be one of \('native', 'full'\), got 'fine'"):
+        answer_postfix("fine")
+
+
+def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "2024" / "a.nii").touch()
+    monkeypatch.chdir(tmp_path)
+    assert [item["case"] for item in input_datalist(2024)] == ["a"]  # the command line makes it a number
+
+
+@pytest.mark.parametrize(
+    "files, match",
+    [([], "has none"), (["a_seg.nii.gz", "notes.txt"], "has none"), (None, "does not exist")],
+)
+def test_ill_input_is_an_error(tmp_path, files, match):
+    folder = tmp_path / "in"
+    if files is not None:
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+    with pytest.raises(ValueError, match=match):
+        input_datalist(str(folder))

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from rare_unet_networks.transforms.anisotropy import RandThickSlicesd
+from rare_unet_networks.transforms.low_resolution import Coarsend, MultiResolutionPyramidd, coarsen_image, coarsen_label
+
+# 1 mm grid whose first voxel lies at (10, 20, 30) mm; a block of 8×8×8 voxels, from 8 to 15 on every axis, has its
+# centre at voxel 11.5, that is at (21.5, 31.5, 41.5) mm.
+AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]], dtype=torch.float64)
+CENTRE = (21.5, 31.5, 41.5)
+
+
+def cube(size=(32, 32, 32)):
+    mask = torch.zeros(1, *size)
+    mask[:, 8:16, 8:16, 8:16] = 1
+    return MetaTensor(mask, affine=AFFINE)
+
+
+def centre_mm(image):
+    weights = image[0].as_tensor().double()
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in weights.shape), indexing="ij")).double()
+    voxel = (grid * weights).flatten(1).sum(dim=1) / weights.sum()
+    return (image.affine.double() @ torch.cat([voxel, torch.ones(1, dtype=torch.float64)]))[:3].tolist()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+@pytest.mark.parametrize("mode", ["mean", "trilinear"])
+def test_coarse_image_keeps_the_shape_in_place(level, mode):
+    coarse = coarsen_image(cube(), level, mode)
+    assert coarse.shape == (1, *(32 >> level,) * 3)
+    assert coarse.pixdim.tolist() == [2.0**level] * 3
+    assert centre_mm(coarse) == pytest.approx(CENTRE)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_coarse_label_by_majority_keeps_the_shape_in_place_and_shares_the_images_grid(level):
+    coarse = coarsen_label(cube(), level)
+    assert centre_mm(coarse) == pytest.approx(CENTRE)
+    torch.testing.assert_close(coarse.affine, coarsen_image(cube(), level).affine)
+    assert int(coarse.sum()) == (8 >> level) ** 3
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_nearest_labels_are_the_first_voxel_of_each_block(level):
+    label = MetaTensor(torch.arange(512.0).reshape(1, 8, 8, 8) % 3, affine=AFFINE)
+    step = 2**level
+    assert torch.equal(coarsen_label(label, level, "nearest").as_tensor(), label.as_tensor()[:, ::step, ::step, ::step])
+
+
+def test_image_mean_and_label_majority_of_a_block_by_hand():
+    image = MetaTensor(torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 12]).reshape(1, 2, 2, 2))
+    assert float(coarsen_image(image, 1)) == 5.0
+    # Three of class 2, three of class 0, two of class 1: a tie of 0 and 2 goes to 0.
+    tie = MetaTensor(torch.tensor([2.0, 2, 2, 0, 0, 0, 1, 1]).reshape(1, 2, 2, 2))
+    assert float(coarsen_label(tie, 1)) == 0
+    # Background is not the majority just because it is less than half structure: 3 of 1, 3 of 2, 2 of 0.
+    assert float(coarsen_label(MetaTensor(torch.tensor([1.0, 1, 1, 2, 2, 2, 0, 0]).reshape(1, 2, 2, 2)), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    "function, kwargs, match",
+    [
+        (coarsen_image, dict(level=1, mode="nearest"), "mode of images"),
+        (coarsen_label, dict(level=1, mode="mean"), "mode of labels"),
+        (coarsen_image, dict(level=2), "divisible by 4"),
+        (coarsen_label, dict(level=2), "divisible by 4"),
+    ],
+)
+def test_ill_arguments_are_refused(function, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        function(MetaTensor(torch.zeros(1, 6, 8, 8)), **kwargs)
+
+
+@pytest.mark.parametrize("transform", [Coarsend, MultiResolutionPyramidd])
+@pytest.mark.parametrize("kwargs", [dict(image_mode="nearest"), dict(label_mode="mean")])
+def test_unknown_modes_are_refused_before_the_first_case(transform, kwargs):
+    with pytest.raises(ValueError, match=r"mode of (images|labels) must be one of"):
+        transform("image", "label", **kwargs)
+
+
+def test_coarsend_pads_with_the_minimum_and_background_then_averages():
+    image = MetaTensor(torch.full((1, 6, 8, 8), 5.0), affine=AFFINE)
+    image[0, 0, 0, 0] = 3.0
+    label = MetaTensor(torch.ones(1, 6, 8, 8), affine=AFFINE)
+    out = Coarsend("image", "label")({"image": image, "label": label, "level": 1})
+    assert out["image"].shape == out["label"].shape == (1, 4, 4, 4)
+    # One layer of 3 before and after the six of 5: the first block holds four of 3 and three of 5 and one more of 3.
+    assert float(out["image"][0, 0, 0, 0]) == (4 * 3 + 3 + 3 * 5) / 8
+    assert float(out["image"][0, 1, 1, 1]) == 5 and float(out["label"][0, 1, 1, 1]) == 1
+    assert float(out["label"][0, 0, 0, 0]) == 0  # four to four, to the lower index
+    # Voxel 0 of the coarse grid is the centre of padded voxels 0 and 1, which are -1 and 0 of the scan.
+    assert out["image"].affine[:3, 3].tolist() == [10 - 0.5, 20 + 0.5, 30 + 0.5]
+    assert not out["image"].applied_operations
+
+
+def test_coarsend_leaves_level_0_as_it_is():
+    image = MetaTensor(torch.rand(1, 5, 6, 7))
+    assert torch.equal(Coarsend("image")({"image": image, "level": 0})["image"], image)
+
+
+def test_pyramid_has_every_level_on_one_grid():
+    data = {"image": cube((30, 20, 24)), "label": cube((30, 20, 24))}
+    out = MultiResolutionPyramidd("image", "label")(data)
+    assert set(out) == {f"{key}_{level}" for key in ("image", "label") for level in range(4)}
+    for level in range(4):
+        image, label = out[f"image_{level}"], out[f"label_{level}"]
+        assert image.shape == label.shape == (1, 32 >> level, 24 >> level, 24 >> level)
+        torch.testing.assert_close(image.affine, label.affine)
+        assert centre_mm(image) == pytest.approx(CENTRE)
+
+
+def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():
+    data = {"image": cube(), "a": cube(), "b": cube(), "level": 1}
+    data["b"][0, 8, 8, 8] = 0  # the first voxel of a block: only the nearest rule sees it
+    out = Coarsend("image", ["a", "b"], label_mode=["majority", "nearest"])(data)
+    assert (int(out["a"].sum()), int(out["b"].sum())) == (64, 63)
+    assert set(MultiResolutionPyramidd("image", "a", levels=[0, 2])({"image": cube(), "a": cube()})) == {
+        "image_0", "image_2", "a_0", "a_2"
+    }  # fmt: skip
+    # The label of level 0 is always there: answers at 1 mm are held against it.
+    assert set(MultiResolutionPyramidd("image", "a", levels=[2])({"image": cube(), "a": cube()})) == {
+        "image_2", "a_0", "a_2"
+    }  # fmt: skip
+
+
+def test_of_several_ways_to_make_images_coarse_one_is_drawn_for_each_case():
+    image = MetaTensor(torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(0)))
+    data = {"image": image, "a": cube()[:, :8, :8, :8]}
+    mean, trilinear = (
+        MultiResolutionPyramidd("image", "a", levels=[3], image_mode=m)(data)["image_3"] for m in ("mean", "trilinear")
+    )
+    assert not torch.equal(mean, trilinear)
+    transform = MultiResolutionPyramidd("image", "a", levels=[3], image_mode=["mean", "trilinear"])
+    transform.set_random_state(seed=0)
+    drawn = [transform(data)["image_3"] for _ in range(20)]
+    found = {"mean" if torch.equal(x, mean) else "trilinear" if torch.equal(x, trilinear) else "?" for x in drawn}
+    assert found == {"mean", "trilinear"}
+
+
+def test_thick_slices_change_the_image_along_one_axis_and_keep_its_mean():
+    torch.manual_seed(0)
+    image = MetaTensor(torch.rand(1, 16, 16, 16), affine=AFFINE)
+    transform = RandThickSlicesd("image", prob=1.0, thickness=(4.0, 4.0)).set_random_state(0)
+    out = transform({"image": image})["image"]
+    variation = [float(out.as_tensor()[0].diff(dim=axis).abs().mean()) for axis in range(3)]
+    assert sorted(variation)[0] < 0.5 * sorted(variation)[1]  # smooth along one axis only
+    assert float(out.mean()) == pytest.approx(float(image.mean()), abs=1e-3)
+    assert torch.equal(out.affine, image.affine) and out.shape == image.shape
+    assert torch.equal(RandThickSlicesd("image", prob=0.0)({"image": image})["image"], image)
