@@ -3,7 +3,7 @@
 from .blocks import ConvStack, GatewayBlock, SubpixelHead, recomputing
 from .checks import CheckLabeld, CheckScand
 from .command_line import as_bool, as_path, bundle_root, check_command_line
-from .datalists import at_levels, case_name, input_datalist
+from .datalists import answer_postfix, at_levels, case_name, input_datalist
 from .datasets import msd_datalist
 from .engines import (
     GuardedDataset,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from types import TracebackType
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
@@ -137,6 +138,71 @@ def bundle_root(argv: Sequence[str] | None = None) -> str:
     return str(next((p.parent for p in (folder, *folder.parents) if p.name == "configs"), folder))
 
 
+def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
+    """What an override may add to an entry of the config.
+
+    Args:
+        parser: the config.
+        parent: id of the entry, such as ``inferer``.
+        target: another ``_target_`` than the config's, where the command line gives one.
+
+    Returns:
+        names of the arguments that the component takes, or None where any name has to be let pass: the component takes
+        ``**kwargs``, cannot be located (building it says so), or is a dictionary that is a value of something.
+    """
+    node = parser[parent]
+    if not isinstance(node, dict):
+        return set()  # of a list the entries can be replaced, not added to; a reference has no arguments
+    if not ConfigComponent.is_instantiable(node):
+        # Nothing would read a new entry of a mere section, unlike one of a value that goes somewhere as a whole.
+        is_value = re.search(rf"[@%]{re.escape(parent)}(?![\w#:])", str(parser.get()).replace("::", "#")) is not None
+        outer = parent
+        while "#" in outer:
+            outer = outer.rpartition("#")[0]
+            is_value |= ConfigComponent.is_instantiable(parser[outer])
+        return None if is_value else set()
+    component = ConfigComponent({**node, **({"_target_": target} if target else {})}, locator=parser.locator)
+    name = component.resolve_module_name()
+    if not isinstance(name, str) or name.startswith(("$", "@", "%")):
+        return None
+    try:
+        parameters = inspect.signature(locate(name)).parameters.values()
+    except (ErrorDuringImport, TypeError, ValueError):  # not importable, not there, or without a signature
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named | ConfigComponent.non_arg_keys
+
+
+def _check_override(parser: ConfigParser, key: str, options: dict[str, str], known: Sequence[str]) -> None:
+    """Stops on an override that has no place in the config.
+
+    Args:
+        parser: the config.
+        key: an override that is no entry of it.
+        options: all that the command line gives.
+        known: names that might be meant, at the top level.
+
+    Raises:
+        SystemExit: with a message that names the override, and what was meant if that can be guessed.
+    """
+    key_written, key = key, key.replace("::", "#")
+    parent, _, last = key.rpartition("#")
+    candidates = list(known)
+    if parent and parent in parser:
+        names = _new_arguments(parser, parent, options.get(f"{parent}#_target_"))
+        if names is None or last in names:
+            return
+        node = parser[parent]
+        candidates = [f"{parent}#{name}" for name in sorted(names | set(node if isinstance(node, dict) else ()))]
+    guess = get_close_matches(key, candidates, n=1)
+    hint = f" Did you mean --{guess[0]}?" if guess else ""
+    raise SystemExit(
+        f"error: --{key_written} is neither an option of the bundle runner nor an entry of the config.{hint}"
+    )
+
+
 def _check_processes(config: dict[str, Any]) -> None:
     """Without being joined, several processes would each do all of the work, and write the same files."""
     joining = any(name in str(config.get("initialize")) for name in JOINING)
@@ -154,6 +220,8 @@ def _check_processes(config: dict[str, Any]) -> None:
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on an override that the configs do not know, on a path that does not exist, and on processes not joined.
+
+    An override may add an argument to a component: ``--inferer#overlap 0.5``.
 
     Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
     level DEBUG only.
@@ -176,10 +244,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     config |= {key: None for key in _tracking_keys(options)}
     for key, value in options.items():
         if key not in runner and key not in parser and key not in config:
-            guess = get_close_matches(key, [*config, *runner], n=1)
-            hint = f" Did you mean --{guess[0]}?" if guess else ""
-            raise SystemExit(
-                f"error: --{key} is neither an option of the bundle runner nor an entry of the config.{hint}"
-            )
+            _check_override(parser, key, options, [*config, *runner])
         if key in EXISTING and not Path(value).exists():
             raise SystemExit(f"error: --{key} must exist, {value} does not.")

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["at_levels", "case_name", "input_datalist"]
+__all__ = ["answer_postfix", "at_levels", "case_name", "input_datalist"]
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
-POSTFIX = "_seg"
-LABEL_ENDS = (POSTFIX, "-seg")  # of earlier answers, and of BraTS 2023's labels
+POSTFIXES = {"native": "seg", "full": "full_seg"}
+LABEL_ENDS = ("_seg", "-seg")  # of earlier answers, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
 
@@ -22,6 +22,25 @@ def case_name(path: str | Path) -> str:
     """File name without folder and NIfTI suffix."""
     name = Path(path).name
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
+
+
+def answer_postfix(output: str) -> str:
+    """What the names of the answers' files on the grid asked for end with: ``<case>_<postfix>.nii.gz``.
+
+    Args:
+        output: ``"native"`` or ``"full"``.
+
+    Raises:
+        ValueError: on another name.
+    """
+    if output not in POSTFIXES:
+        raise ValueError(f"output must be one of {tuple(POSTFIXES)}, got {output!r}.")
+    return POSTFIXES[output]
+
+
+def answer_name(case: str, output: str) -> str:
+    """File name of a case's answer, as ``SaveImaged`` writes it with :py:func:`answer_postfix`."""
+    return f"{case}_{answer_postfix(output)}.nii.gz"
 
 
 def read_json(path: Path) -> Any:
@@ -63,31 +82,33 @@ def at_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     return [{**item, "level": level} for item in named for level in levels]
 
 
-def refuse_same_answers(items: Sequence[dict]) -> None:
+def refuse_same_answers(items: Sequence[dict], output: str) -> None:
     """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other."""
     usable = [item for item in items if FAILURE not in item]
-    cases = Counter(item["case"] for item in usable)
-    for item in usable:
-        if cases[item["case"]] > 1:
-            item[FAILURE] = f"another scan would write {item['case']}{POSTFIX}.nii.gz as well"
+    names = [answer_name(item["case"], output) for item in usable]
+    counts = Counter(names)
+    for item, name in zip(usable, names):
+        if counts[name] > 1:
+            item[FAILURE] = f"another scan would write {name} as well"
 
 
-def input_datalist(path: str) -> list[dict[str, str]]:
+def input_datalist(path: str, output: str = "native") -> list[dict[str, str]]:
     """Scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier answers (``*_seg``).
 
     Args:
         path: a file or a folder. A file of another kind is taken as well: it fails by itself, with its reason.
+        output: grid of the answers, ``"native"`` or ``"full"``, which their names tell.
 
     Returns:
         items with ``image`` (path) and ``case``; of files that would write the same answer, with the reason under
         ``FAILURE``, see :py:class:`rare_unet_networks.GuardedDataset`.
 
     Raises:
-        ValueError: when the path does not exist or holds no NIfTI file.
+        ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
     """
     source = Path(str(path))
     files = find_niftis(source)
     items = [{"image": str(p), "case": case_name(p)} for p in files]
-    refuse_same_answers(items)
+    refuse_same_answers(items, output)
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

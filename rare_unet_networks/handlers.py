@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
 from monai.engines import IterationEvents
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.utils import optional_import
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 __all__ = [
+    "AtomicDiskSaver",
     "BestCheckpointSaver",
     "ClipGradients",
     "LossAlone",
@@ -104,15 +107,46 @@ class LossAlone:
         engine.state.output = [{"loss": engine.state.output["loss"].detach()}]
 
 
+class AtomicDiskSaver(DiskSaver):
+    """Ignite's ``DiskSaver`` that never leaves a file cut short, nor a moment without the file.
+
+    A checkpoint is written to a temporary name and then renamed. Ignite's own ``atomic`` makes files that their owner
+    alone may read, and with a fixed name MONAI's saver removes the old file before it writes the new one.
+
+    Args:
+        dirname: folder of the checkpoints, made if it does not exist.
+        filename: fixed name of the file, which each checkpoint replaces; by default the name that ignite gives.
+    """
+
+    def __init__(self, dirname: str, filename: str | None = None) -> None:
+        super().__init__(dirname, atomic=False, require_empty=False)
+        self.filename = filename
+
+    def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
+        path = Path(self.dirname) / (self.filename or filename)
+        temporary = path.with_name(f"{path.name}.tmp")
+        super().__call__(checkpoint, temporary.name, metadata)
+        if temporary.exists():  # only one process writes
+            os.replace(temporary, path)
+
+    def remove(self, filename: str) -> None:
+        # The file of a fixed name is replaced, so there is nothing to remove; another may be gone already.
+        if self.filename is None:
+            (Path(self.dirname) / filename).unlink(missing_ok=True)
+
+
 class BestCheckpointSaver(CheckpointSaver):
     """MONAI's ``CheckpointSaver`` for the best metric, whose memory of the best so far can be saved and restored.
 
-    Without it, the first validation after a resume would overwrite the best model, however good that was. Arguments
-    as in MONAI, ``save_key_metric`` is always on.
+    Without it, the first validation after a resume would overwrite the best model, however good that was. The file is
+    replaced as a whole: a kill at any moment leaves the old or the new one. Arguments as in MONAI, ``save_key_metric``
+    is always on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, save_key_metric=True, **kwargs)
+        saver = self._key_metric_checkpoint
+        saver.save_handler = AtomicDiskSaver(self.save_dir, saver.save_handler.filename)
 
     def state_dict(self) -> dict:
         return self._key_metric_checkpoint.state_dict()
@@ -129,16 +163,32 @@ def last_epoch(folder: str) -> int:
     return next(iter(_checkpoints(folder)), 0)
 
 
+def _is_readable(path: Path) -> bool:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever the unpickler stumbles over
+        logger.warning(f"{path} cannot be read ({type(error).__name__})")
+        return False
+    return True
+
+
 def latest_checkpoint(folder: str) -> str | None:
-    """The newest whole checkpoint in a folder; one cut short by a kill is passed over with a warning."""
-    for path in _checkpoints(folder).values():
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            logger.warning(f"{path} cannot be read ({type(error).__name__}), trying the one before it")
-        else:
+    """Path of the newest checkpoint in a folder that can be read, None in a folder without checkpoints.
+
+    Raises:
+        ValueError: when there are checkpoints and none can be read: a training that started over would replace the
+            best weights of the one before.
+    """
+    paths = list(_checkpoints(folder).values())
+    for path in paths:
+        if _is_readable(path):
             logger.info(f"resuming from {path}")
             return str(path)
+    if paths:
+        raise ValueError(
+            f"{folder}: none of the {len(paths)} checkpoints can be read, so the training cannot go on; "
+            "to start over, choose another output_dir or remove them."
+        )
     return None
 
 
@@ -170,7 +220,9 @@ class ResumableCheckpoint:
         if newest is not None:
             CheckpointLoader(newest, objects, map_location=self.map_location).attach(engine)
             engine.add_event_handler(Events.STARTED, self._tell_if_done)
-        CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2).attach(engine)
+        saver = CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2)
+        saver._interval_checkpoint.save_handler = AtomicDiskSaver(self.save_dir)
+        saver.attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._prune)
 
     def _tell_if_done(self, engine: Engine) -> None:
@@ -178,10 +230,14 @@ class ResumableCheckpoint:
             logger.info(f"all {engine.state.max_epochs} epochs are trained already, nothing is left to do")
 
     def _prune(self, engine: Engine) -> None:
-        """Removes what a run before this one left: each run's saver knows its own files only."""
+        """Removes what a run before this one left: each run's saver knows its own files only.
+
+        Files of later epochs are those that could not be read when this run started. They do not count.
+        """
         if engine.state.rank == 0:
-            for path in list(_checkpoints(self.save_dir).values())[2:]:
-                path.unlink(missing_ok=True)
+            epochs = [epoch for epoch in _checkpoints(self.save_dir) if epoch <= engine.state.epoch]
+            for epoch in epochs[2:]:
+                _checkpoints(self.save_dir)[epoch].unlink(missing_ok=True)
 
 
 @cache

@@ -53,7 +53,6 @@ class ResolutionRoutingInferer(Inferer):
 
     Args:
         levels: the resolution levels of the task.
-        routing: ``"auto"``, ``"spacing"`` or ``"size"``, see :py:meth:`rare_unet_networks.Levels.route`.
         roi_size: largest grid, in voxels of the level entered, that goes through the network at once; a larger one
             goes through MONAI's sliding window within its level. A size that level 0 can process.
         sw_batch_size: windows computed together.
@@ -84,7 +83,6 @@ class ResolutionRoutingInferer(Inferer):
     def __init__(
         self,
         levels: Levels,
-        routing: str = "auto",
         roi_size: Sequence[int] | None = None,
         sw_batch_size: int = 1,
         overlap: float = 0.25,
@@ -100,7 +98,6 @@ class ResolutionRoutingInferer(Inferer):
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
         self.levels = levels
-        self.routing = routing
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
@@ -110,7 +107,7 @@ class ResolutionRoutingInferer(Inferer):
 
     def route(self, inputs: torch.Tensor) -> Route:
         """The way the inferer sends ``inputs``, shape (B, C, *spatial_size), without running anything."""
-        return self.levels.route(inputs, self.routing)
+        return self.levels.route(inputs)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any

@@ -75,6 +75,9 @@ class Levels:
         num_stages: encoder stages of the network, the deepest included; ``num_levels + 1`` by default, as in
             :py:class:`rare_unet_networks.RAREUNet`.
         tolerance: an axis whose spacing is off its level's by more than this fraction has to be resampled.
+        routing: what places an input. ``"spacing"``: its voxel size, axes off the level's spacing are resampled;
+            ``"size"``: its voxels alone (the paper's rule), nothing is resampled; ``"auto"``: "spacing" for a
+            ``MetaTensor`` and "size" for a plain tensor.
 
     Raises:
         ValueError: when an argument is absurd, or neither or unequally long ``spatial_size`` and ``spacing`` are given.
@@ -95,6 +98,7 @@ class Levels:
         spacing: Sequence[float] | None = None,
         num_stages: int | None = None,
         tolerance: float = 0.1,
+        routing: str = "auto",
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -108,7 +112,10 @@ class Levels:
             raise ValueError(f"num_stages must be at least num_levels ({num_levels}), got {num_stages}.")
         if not tolerance >= 0:
             raise ValueError(f"tolerance must be 0 or more, got {tolerance}.")
+        if routing not in ROUTINGS:
+            raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         self.tolerance = tolerance
+        self.routing = routing
         self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
         self.spatial_size = None if spatial_size is None else self._checked_size(spatial_size)
         self.spacing = None if spacing is None else self._checked_spacing(spacing)
@@ -195,28 +202,22 @@ class Levels:
             )
         )
 
-    def route(self, image: torch.Tensor, routing: str = "auto") -> Route:
-        """Decides the way of a batch through the network.
+    def route(self, image: torch.Tensor) -> Route:
+        """Decides the way of a batch through the network, by ``routing``.
 
         Args:
-            image: shape (B, C, spatial axes).
-            routing: ``"spacing"`` places the input by its voxel size and resamples axes off the level's spacing;
-                ``"size"`` by its voxels alone (the paper's rule), nothing is resampled; ``"auto"`` is "spacing" for a
-                ``MetaTensor`` and "size" for a plain tensor. A ``MetaTensor`` that was never given an affine counts
-                as 1 mm.
+            image: shape (B, C, spatial axes). A ``MetaTensor`` that was never given an affine counts as 1 mm.
 
         Raises:
-            ValueError: on an unknown ``routing``, a wrong number of axes, an absurd size or spacing, or a batch whose
-                members belong to two levels or need different resampling.
+            ValueError: on a wrong number of axes, an absurd size or spacing, or a batch whose members belong to two
+                levels or need different resampling.
         """
-        if routing not in ROUTINGS:
-            raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if image.ndim != self.spatial_dims + 2:
             raise ValueError(
                 f"image must have shape (batch, channel, {self.spatial_dims} spatial axes), got {by(image.shape)}."
             )
         size = self._checked_size(image.shape[2:])
-        if routing == "size" or (routing == "auto" and not isinstance(image, MetaTensor)):
+        if self.routing == "size" or (self.routing == "auto" and not isinstance(image, MetaTensor)):
             level = self.level_of_size(size)
             reason = f"size {by(size)} is nearest to {by(n / 2**level for n in self.spatial_size)} voxels"
             return Route(level, None, size, size, self.padded_size(size, level), reason)

@@ -24,27 +24,39 @@ SIDES = ("auto", "as_is", "mirrored")
 class MirrorRoutingInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` that mirrors a scan of the other side first, and its answer back.
 
-    With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level, go through that level, the
-    cheapest; the one the network is surer of is taken. Sure is: the least entropy per expected voxel of structure, in
-    the answer on the level 0 grid where the network gives one (any ``output`` but ``"native"``). A scan of the coarsest
-    level is not run again after that.
+    With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level and scaled anew as the scan
+    was, go through that level, the cheapest; the one the network is surer of is taken. Sure is: the least entropy per
+    expected voxel of structure, in the answer on the level 0 grid where the network gives one (any ``output`` but
+    ``"native"``). A scan of the coarsest level is not run again after that.
 
     Args:
         args: as :py:class:`ResolutionRoutingInferer`.
         side: ``"auto"``, ``"as_is"`` (never mirror) or ``"mirrored"`` (always).
         axis: spatial axis to mirror; 0 is left-right in RAS.
+        scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
+            scan what it is: an average of scaled intensities is not on that scale. Needed for ``side="auto"``.
         kwargs: as :py:class:`ResolutionRoutingInferer`.
 
     Raises:
-        ValueError: on an unknown ``side``.
+        ValueError: on an unknown ``side``, or ``"auto"`` without ``scaling``.
     """
 
-    def __init__(self, *args: Any, side: str = "auto", axis: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        side: str = "auto",
+        axis: int = 0,
+        scaling: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if side not in SIDES:
             raise ValueError(f"side must be one of {SIDES}, got {side!r}.")
+        if side == "auto" and scaling is None:
+            raise ValueError("side 'auto' needs scaling, the transform that scaled the scan's intensities, got None.")
         self.side = side
         self.axis = axis
+        self.scaling = scaling
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -111,15 +123,14 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
         return mirrored < as_is
 
     def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled to [0, 1]."""
+        """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled anew."""
         route, last = self.route(inputs), self.levels.num_levels - 1
         x = resample(plain(inputs).float(), route.resampled_size)
         block = 2 ** (last - route.level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
         x = torch.cat([symmetric_pad(member[None], fitting, float(member.min())) for member in x])
         x = mean_of_blocks(x, [n // block for n in fitting])
-        low, high = (x.flatten(1).quantile(q, dim=1).reshape(-1, *[1] * (x.ndim - 1)) for q in (0.005, 0.995))
-        return ((x - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
+        return torch.stack([plain(self.scaling({"image": member})["image"]) for member in x])
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         if not mirrored.any():

@@ -104,7 +104,9 @@ def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing
     return _item([(t[1], str(base / p)) for t, p in zip(told, image)], case, modalities, allow_missing)
 
 
-def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: bool = False) -> list[dict[str, Any]]:
+def modality_datalist(
+    path: str, modalities: Mapping[str, str], allow_missing: bool = False, output: str = "native"
+) -> list[dict[str, Any]]:
     """Scans to segment: a 4-D file, a folder (with its subfolders) of 4-D files or of one file per modality, or a list.
 
     Args:
@@ -115,13 +117,14 @@ def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: b
             (without BIDS entities such as ``run-1``; where nothing does, the folder). Endings such as ``_bet`` or
             ``_brain`` are passed over.
         allow_missing: segment a case without a modality, with an empty channel, instead of refusing it.
+        output: grid of the answers, ``"native"`` or ``"full"``, which their names tell.
 
     Returns:
         items with ``image``, a path or paths by modality, and ``case``; a case that cannot be used has the reason under
         ``FAILURE``, see :py:class:`rare_unet_networks.GuardedDataset`.
 
     Raises:
-        ValueError: when the path does not exist or holds no NIfTI file.
+        ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
     """
     source = Path(str(path))
     if source.suffix.lower() == ".json" and source.is_file():
@@ -138,7 +141,7 @@ def modality_datalist(path: str, modalities: Mapping[str, str], allow_missing: b
                 cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
         items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
         items += [{"image": str(p), "case": case_name(p)} for p in files if not told.get(p)]
-    refuse_same_answers(items)
+    refuse_same_answers(items, output)
     logger.info(f"{len(items)} case(s) in {source}")
     return items
 

@@ -12,7 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from .command_line import as_bool, command_options, config_files
-from .datalists import FAILURE, POSTFIX
+from .datalists import FAILURE, answer_name
 from .grids import answer_key
 from .processes import decided_by_first, gathered, rank
 from .reports import VolumeReport
@@ -59,7 +59,7 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
     for item in (item for item in items if FAILURE not in item and item["case"] in reported):
         image = item["image"]
         scans = list(image.values()) if isinstance(image, Mapping) else [image]
-        answer = folder / f"{item['case']}{'_full' if output == 'full' else ''}{POSTFIX}.nii.gz"
+        answer = folder / answer_name(item["case"], output)
         there = answer.exists() and all(map(os.path.exists, scans))
         if there and answer.stat().st_mtime > max(since, _changed(scans)):
             answered.add(item["case"])

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.config import PathLike
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import ImageWriter, MetaTensor, NibabelWriter
 
 __all__ = ["SameShapeWriter"]
 
@@ -36,12 +36,15 @@ class SameShapeWriter(NibabelWriter):
                 self.data_obj = self.data_obj.reshape(shape)
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        super().write(filename, verbose, **obj_kwargs)
         if not {"sform_code", "qform_code", "xyzt_units"} <= set(self._header):
+            super().write(filename, verbose, **obj_kwargs)
             return
+        # MONAI's write would save the file with codes of its own; of the base class only the log line is wanted.
+        ImageWriter.write(self, filename, verbose)
         sform, qform, units = (int(self._header[k]) for k in ("sform_code", "qform_code", "xyzt_units"))
-        affine = self.data_obj.affine
-        self.data_obj.set_sform(affine, code=sform or qform or 1)  # the scan's affine may have come from either
-        self.data_obj.set_qform(affine, code=qform)
-        self.data_obj.header["xyzt_units"] = units
-        nib.save(self.data_obj, filename)
+        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
+        image.set_sform(image.affine, code=sform or qform or 1)  # the scan's affine may have come from either
+        image.set_qform(image.affine, code=qform)
+        image.header["xyzt_units"] = units
+        nib.save(image, filename)
+        self.data_obj = image

@@ -54,6 +54,63 @@ def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, 
         check_command_line(command(config, *options))
 
 
+COMPONENTS = {
+    "inferer": {"_target_": "rare_unet_networks.ResolutionRoutingInferer", "levels": "@levels"},
+    "mirror": {"_target_": "rare_unet_networks.MirrorRoutingInferer", "levels": "@levels"},  # has **kwargs
+    "train": {"trainer": {"_target_": "SupervisedTrainer", "max_epochs": 1, "amp_kwargs": {}}, "inferer": "@inferer"},
+    "transforms": [{"_target_": "LoadImaged", "keys": "image"}],
+    "elsewhere": {"_target_": "not_installed.Network"},
+    "expression": {"_target_": "$print"},
+    "norm": {"name": "instance"},
+    "head": "@norm",
+}
+
+
+@pytest.fixture
+def components(tmp_path):
+    path = tmp_path / "inference.json"
+    path.write_text(json.dumps(COMPONENTS))
+    return path
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--inferer#overlap",
+        "--inferer::overlap",
+        "--inferer#_disabled_",
+        "--mirror#overlap",
+        "--train#trainer#amp",
+        "--train#trainer#amp_kwargs#enabled",  # a value of a component
+        "--transforms#0#image_only",
+        "--elsewhere#channels",  # building it says what is wrong
+        "--expression#sep",
+        "--norm#affine",  # goes somewhere as a whole
+    ],
+)
+def test_overrides_that_add_an_argument_pass(components, option):
+    check_command_line(command(components, option, "1"))
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (("--inferer#overlp", "1"), r"--inferer#overlp is neither .* Did you mean --inferer#overlap\?"),
+        (("--inferer::overlp", "1"), r"--inferer::overlp is neither .* Did you mean --inferer#overlap\?"),
+        (("--inferrer#overlap", "1"), r"--inferrer#overlap is neither"),
+        (("--inferer#window#overlap", "1"), "--inferer#window#overlap is neither"),
+        (("--train#trainer#max_epoch", "1"), r"max_epoch is neither .* Did you mean --train#trainer#max_epochs\?"),
+        (("--train#trainr", "1"), r"--train#trainr is neither .* Did you mean --train#trainer\?"),
+        (("--train#inferer#overlap", "1"), "--train#inferer#overlap is neither"),  # a reference
+        (("--transforms#1", "1"), "--transforms#1 is neither"),
+        (("--mirror#_target_", "rare_unet_networks.Levels", "--mirror#side", "auto"), "--mirror#side is neither"),
+    ],
+)
+def test_what_no_component_takes_stops_the_program(components, options, match):
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(components, *options))
+
+
 def test_an_args_file_counts_as_options(config, tmp_path):
     args = tmp_path / "args.json"
     args.write_text(json.dumps({"config_file": str(config), "output_dir": "x"}))

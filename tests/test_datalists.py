@@ -1,6 +1,6 @@
 import pytest
 
-from rare_unet_networks import at_levels, case_name, input_datalist
+from rare_unet_networks import answer_postfix, at_levels, case_name, input_datalist
 
 
 def test_at_levels_repeats_every_item():
@@ -26,12 +26,18 @@ def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):
     assert [item["case"] for item in input_datalist(str(tmp_path / "a_seg.nii.gz"))] == ["a_seg"]
 
 
-def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path):
+@pytest.mark.parametrize("output, expected", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
+def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path, output, expected):
     for name in ("a.nii", "a.nii.gz", "b.nii"):
         (tmp_path / name).touch()
-    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path))}
-    clash = "another scan would write a_seg.nii.gz as well"
+    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path), output)}
+    clash = f"another scan would write {expected} as well"
     assert reasons == {"a.nii": clash, "a.nii.gz": clash, "b.nii": None}
+
+
+def test_an_unknown_grid_has_no_postfix():
+    with pytest.raises(ValueError, match=r"output must be one of \('native', 'full'\), got 'fine'"):
+        answer_postfix("fine")
 
 
 def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):

@@ -70,6 +70,7 @@ def test_every_engine_answers_as_eager_at_every_level_and_size(exported, engine,
     assert pairs == [] and full.shape[2:] == torch.Size(n * 2**level for n in x.shape[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_a_flat_network_without_full_heads_is_compiled_and_answers_as_eager(tmp_path):
     network, checkpoint = weights_of(tmp_path, kwargs=FLAT)

@@ -48,6 +48,14 @@ def test_repeated_it_is_the_coarse_voxel_again():
     assert torch.equal(full[1].as_tensor(), expected)
 
 
+def test_a_scan_placed_by_its_size_has_its_full_answer_on_the_finer_grid_of_that_level():
+    by_size = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
+    image = MetaTensor(torch.rand(1, 16, 32, 16), affine=AFFINE)  # 1 mm, but the size of level 1
+    out = BothGridsd("pred", by_size, softmax=False)({"pred": torch.rand(2, 32, 64, 32), "image": image})
+    assert out["pred"].shape == (2, 16, 32, 16) and out["pred_full"].shape == (2, 32, 64, 32)
+    assert out["pred_full"].pixdim.tolist() == [0.5, 0.5, 0.5]
+
+
 def test_a_full_answer_is_averaged_to_the_native_grid():
     image = Coarsend("image")({"image": cube((16, 16, 16)), "level": 1})["image"]
     pred = torch.zeros(2, 16, 16, 16)

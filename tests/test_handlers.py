@@ -1,10 +1,18 @@
 import logging
+import os
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
-from rare_unet_networks import ResumableCheckpoint, UpdateAverage, averaged_model, cosine_decay, last_epoch
+from rare_unet_networks import (
+    BestCheckpointSaver,
+    ResumableCheckpoint,
+    UpdateAverage,
+    averaged_model,
+    cosine_decay,
+    last_epoch,
+)
 from rare_unet_networks.handlers import latest_checkpoint
 
 
@@ -54,6 +62,89 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint_and_two_are_kept(tmp_pat
         assert float(trainer(5, tmp_path).weight) == 10  # two iterations an epoch, none lost and none repeated
     assert "checkpoint_epoch=4.pt cannot be read" in caplog.text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"]
+
+
+def test_a_training_whose_checkpoints_cannot_be_read_stops_and_leaves_them(tmp_path):
+    for epoch in (4, 5):
+        (tmp_path / f"checkpoint_epoch={epoch}.pt").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match=r"none of the 2 checkpoints can be read.*choose another output_dir"):
+        trainer(6, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_unreadable_checkpoints_of_later_epochs_do_not_count_among_the_two_that_are_kept(tmp_path):
+    trainer(2, tmp_path)
+    for epoch in (8, 9):
+        (tmp_path / f"checkpoint_epoch={epoch}.pt").write_bytes(b"cut short")
+    trainer(4, tmp_path)
+    names = [f"checkpoint_epoch={epoch}.pt" for epoch in (3, 4, 8, 9)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def validator(folder, module, scores):
+    """Validates once per score and keeps the best weights of ``module``."""
+    engine = Engine(lambda engine, batch: 0)
+    saver = BestCheckpointSaver(str(folder), {"model": module}, key_metric_filename="model.pt")
+    saver.attach(engine)
+
+    @engine.on(Events.EPOCH_STARTED)
+    def validate(engine):
+        engine.state.key_metric_name = "dice"
+        engine.state.metrics["dice"] = scores[engine.state.epoch - 1]
+        torch.nn.init.constant_(module.weight, engine.state.epoch)
+
+    engine.run([0], max_epochs=len(scores))
+
+
+def best(folder):
+    return float(torch.load(folder / "model.pt", weights_only=True)["weight"])
+
+
+def test_the_best_weights_survive_a_kill_while_better_ones_are_written(tmp_path, monkeypatch):
+    module = torch.nn.Linear(1, 1, bias=False)
+    validator(tmp_path, module, [0.5, 0.4])
+    assert best(tmp_path) == 1
+    save = torch.save
+
+    def killed(obj, path, **kwargs):
+        if float(obj["weight"]) < 2:
+            return save(obj, path, **kwargs)
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", killed)
+        with pytest.raises(SystemExit):
+            validator(tmp_path, module, [0.5, 0.6])
+    assert best(tmp_path) == 1
+    validator(tmp_path, module, [0.1, 0.7])
+    assert best(tmp_path) == 2
+
+
+def test_a_missing_best_file_is_written_again(tmp_path):
+    module = torch.nn.Linear(1, 1, bias=False)
+    engine = Engine(lambda engine, batch: 0)
+    BestCheckpointSaver(str(tmp_path), {"model": module}, key_metric_filename="model.pt").attach(engine)
+
+    @engine.on(Events.EPOCH_STARTED)
+    def validate(engine):
+        (tmp_path / "model.pt").unlink(missing_ok=True)
+        engine.state.key_metric_name = "dice"
+        engine.state.metrics["dice"] = engine.state.epoch
+        torch.nn.init.constant_(module.weight, engine.state.epoch)
+
+    engine.run([0], max_epochs=3)
+    assert best(tmp_path) == 3
+
+
+def test_the_best_weights_can_be_read_by_others(tmp_path):
+    previous = os.umask(0o022)
+    try:
+        validator(tmp_path, torch.nn.Linear(1, 1, bias=False), [0.5])
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "model.pt").stat().st_mode & 0o777 == 0o644
 
 
 def test_average_of_the_weights_by_hand():

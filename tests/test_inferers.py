@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 from rare_unet_networks import Levels, RAREUNet, ResolutionRoutingInferer
 
 LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+BY_SIZE = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
 
 
 class Recorder(torch.nn.Module):
@@ -94,7 +95,7 @@ def test_plain_tensor_is_placed_by_size():
 
 def test_size_routing_follows_the_papers_rule_for_meta_tensors_too():
     net = Recorder()
-    ResolutionRoutingInferer(LEVELS, routing="size")(scan((8, 16, 8), (1.0, 1.0, 1.0)), net)
+    ResolutionRoutingInferer(BY_SIZE)(scan((8, 16, 8), (1.0, 1.0, 1.0)), net)
     assert net.calls == [((8, 16, 8), 2, torch.Tensor)]
 
 

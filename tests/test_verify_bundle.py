@@ -173,7 +173,7 @@ BROKEN = {
         "train.json, training: Orientationd with axcodes LAS where inference.json has RAS",
     ),
     "another scaling": (
-        "preprocessing", entry("evaluate.json", "prepare#2#upper", 100),
+        "preprocessing", entry("evaluate.json", "scaling#upper", 100),
         "evaluate.json: ScaleIntensityRangePercentilesd with upper 100 where inference.json has 99.5",
     ),
     "a property gone": (

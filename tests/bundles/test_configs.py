@@ -9,7 +9,7 @@ from .conftest import BUNDLES, config, run
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 COMPLETE = ("train.json", "inference.json", "evaluate.json")
 # What stands in several files, because each of them has to work alone.
-SHARED = ["bundle_root", "device", "class_names", "levels", "network_def"]
+SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def"]
 SHARED_IF_THERE = ["modalities", "allow_missing"]
 SHARED_INFERENCE = [
     "checkpoint",
@@ -82,6 +82,16 @@ def test_answers_are_made_the_same_way_everywhere(bundle):
     assert train["inferer"] == inference["inferer"] and train["validate"]["inferer"] == "@inferer"
     validation, evaluation = train["validate"]["key_metric"]["val_mean_dice"], evaluate["key_metric"]["mean_dice"]
     assert {**validation, "distances": evaluation["distances"]} == evaluation
+
+
+@pytest.mark.parametrize("output, name", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
+def test_a_clash_of_two_scans_names_the_file_that_both_would_write(bundle, tmp_path, output, name):
+    for suffix in (".nii", ".nii.gz"):
+        (tmp_path / f"a{suffix}").touch()
+    parser = run("inference.json", run=False, bundle=bundle, input=str(tmp_path), output=output).parser
+    scans = parser.get_parsed_content("scans")
+    assert [scan["failure"] for scan in scans] == [f"another scan would write {name} as well"] * 2
+    assert name == f"a_{parser.get_parsed_content('postprocessing').transforms[-1].saver.folder_layout.postfix}.nii.gz"
 
 
 def test_metadata_says_what_the_configs_do(bundle):

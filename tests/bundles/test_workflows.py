@@ -54,6 +54,19 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
 
 
+def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_that_level(tiny, trained, tmp_path):
+    """Scans of 1 mm and 20 to 29 voxels: by spacing they enter level 0 of 32×64×32, by size level 1."""
+    options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
+    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
+    run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
+    assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
+    for path in (tiny / "imagesTr").iterdir():
+        full = nib.load(tmp_path / path.name.replace(".nii", "_full_seg.nii"))
+        assert full.shape == tuple(2 * n for n in nib.load(path).shape)
+        assert full.header.get_zooms() == (0.5, 0.5, 0.5)
+
+
 def test_a_killed_training_goes_on_where_it_was(tiny, tmp_path):
     options = small_options(tiny, tmp_path)
     process = command("training", CONFIGS / "train.json", start=True, max_epochs=1000, **options)
@@ -273,6 +286,11 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "error: --inputt is neither an option of the bundle runner nor an entry of the config. "
             "Did you mean --input?",
         ),
+        (
+            {"levels#tolerence": 0.2},
+            "error: --levels#tolerence is neither an option of the bundle runner nor an entry of the config. "
+            "Did you mean --levels#tolerance?",
+        ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
         (dict(output="fine"), "error: output must be one of ('native', 'full'), got 'fine'."),
@@ -283,6 +301,15 @@ def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides
     assert result.returncode != 0 and result.stdout.splitlines()[-1] == message
     assert "Traceback" not in result.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_an_override_may_add_an_argument_to_a_component(tmp_path):
+    scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
+    options = {"levels#routing": "size", "inferer#overlap": 0.5, "inferer#roi_size": "[16,32,16]"}
+    result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
+    assert result.returncode == 0, result.stdout
+    assert "overlap 0.5" in result.stdout and ": size " in result.stdout
+    assert (tmp_path / "icbm152_left_2mm_seg.nii.gz").exists()
 
 
 def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path):
