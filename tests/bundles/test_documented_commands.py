@@ -57,6 +57,7 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
     experiment = root / "docs/experiment"
     shutil.copytree(EXPERIMENT, experiment, ignore=shutil.ignore_patterns("*.npz", "*.png", "__pycache__"))
     paper_splits = {"paper_train": train, "paper_test": validation, "paper_compared": validation}
+    paper_splits["validation"] = validation
     (experiment / "hippocampus/splits_paper.json").write_text(json.dumps(paper_splits))
     shorten((experiment / "overlays").rglob("*.json"), splits)
     for bundle in BUNDLES.values():

@@ -31,6 +31,7 @@ def test_the_authors_tumour_recipe_is_theirs():
 
 def test_the_papers_splits_share_no_subject_and_leave_our_test_volumes_alone():
     splits = json.loads((EXPERIMENT / "hippocampus/splits_paper.json").read_text())
+    assert splits.pop("validation") == config("splits.json")["validation"]  # what a training validates on
     assert {k: len(v) for k, v in splits.items()} == {"paper_train": 148, "paper_test": 52, "paper_compared": 43}
     train, test = (
         {(int(case.split("_")[1]) + 1) // 2 for case in splits[f"paper_{name}"]} for name in ("train", "test")
