@@ -1,8 +1,8 @@
 """RARE-UNet for MONAI: segmentation of 2-D and 3-D medical images at any input resolution."""
 
 from . import bundle, data, engines, handlers, inferers, levels, losses, metrics, networks, runtimes, transforms, utils
-from .inferers import MirrorRoutingInferer, ResolutionRoutingInferer, SeveralLevelsInferer
-from .levels import Levels, Route
+from .inferers import MirrorInferer, MultiLevelInferer, ResolutionRoutingInferer
+from .levels import ResolutionLevels, Route
 from .losses import RAREUNetLoss
 from .networks import RAREUNet
 

@@ -16,9 +16,9 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
-from .utils.geometry import by, spacing_of
+from .utils.geometry import format_size, spacing_of
 
-__all__ = ["Levels", "Route", "scale_name"]
+__all__ = ["ResolutionLevels", "Route", "scale_name"]
 
 ROUTINGS = ("auto", "spacing", "size")
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
@@ -51,7 +51,7 @@ class Route:
     reason: str
 
     @property
-    def full_size(self) -> tuple[int, ...]:
+    def fine_size(self) -> tuple[int, ...]:
         """Voxels of the level 0 grid over the extent of the input."""
         return tuple(n * 2**self.level for n in self.resampled_size)
 
@@ -59,13 +59,15 @@ class Route:
         scale = f"1/{2**self.level}" if self.level else "1"
         steps = [f"level {self.level} (scale {scale}): {self.reason}"]
         if self.resampled_size != self.spatial_size:
-            steps.append(f"resampled from {by(self.spatial_size)} to {by(self.resampled_size)} voxels")
+            steps.append(
+                f"resampled from {format_size(self.spatial_size)} to {format_size(self.resampled_size)} voxels"
+            )
         if self.padded_size != self.resampled_size:
-            steps.append(f"padded from {by(self.resampled_size)} to {by(self.padded_size)} voxels")
+            steps.append(f"padded from {format_size(self.resampled_size)} to {format_size(self.padded_size)} voxels")
         return ", ".join(steps)
 
 
-class Levels:
+class ResolutionLevels:
     """The resolution levels of a task.
 
     Args:
@@ -84,7 +86,7 @@ class Levels:
 
     Example::
 
-        levels = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+        levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
         levels.level_of_spacing((1.0, 1.0, 4.0))  # 0: the finest axis decides
         levels.level_of_spacing((1.5, 1.5, 1.5))  # 1: log2(1.5) = 0.58 is nearer to 1 than to 0
         levels.level_of_size((8, 16, 8))  # 2
@@ -123,17 +125,17 @@ class Levels:
     def _checked_size(self, size: Sequence[int]) -> tuple[int, ...]:
         size = tuple(int(n) for n in size)
         if len(size) != self.spatial_dims:
-            raise ValueError(f"spatial_size must have {self.spatial_dims} axes, got {len(size)}: {by(size)}.")
+            raise ValueError(f"spatial_size must have {self.spatial_dims} axes, got {len(size)}: {format_size(size)}.")
         if any(n < 1 for n in size):
-            raise ValueError(f"spatial_size must be 1 voxel or more on every axis, got {by(size)}.")
+            raise ValueError(f"spatial_size must be 1 voxel or more on every axis, got {format_size(size)}.")
         return size
 
     def _checked_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
         spacing = tuple(float(s) for s in spacing)
         if len(spacing) != self.spatial_dims:
-            raise ValueError(f"spacing must have {self.spatial_dims} axes, got {len(spacing)}: {by(spacing)}.")
+            raise ValueError(f"spacing must have {self.spatial_dims} axes, got {len(spacing)}: {format_size(spacing)}.")
         if not all(math.isfinite(s) and s > 0 for s in spacing):
-            raise ValueError(f"spacing must be finite and above 0 mm on every axis, got {by(spacing)}.")
+            raise ValueError(f"spacing must be finite and above 0 mm on every axis, got {format_size(spacing)}.")
         return spacing
 
     def _checked_level(self, level: int) -> int:
@@ -148,7 +150,7 @@ class Levels:
     def level_spacing(self, level: int) -> tuple[float, ...]:
         """Voxel size of a level in mm."""
         if self.spacing is None:
-            raise ValueError("spacing of level 0 is unknown: construct Levels with spacing.")
+            raise ValueError("spacing of level 0 is unknown: construct ResolutionLevels with spacing.")
         return tuple(s * 2 ** self._checked_level(level) for s in self.spacing)
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
@@ -173,7 +175,7 @@ class Levels:
             ValueError: on a wrong number of axes or 0 voxels.
         """
         if self.spatial_size is None:
-            raise ValueError("spatial_size of level 0 is unknown: construct Levels with spatial_size.")
+            raise ValueError("spatial_size of level 0 is unknown: construct ResolutionLevels with spatial_size.")
         size = self._checked_size(spatial_size)
         # The level that minimises the summed squares of per-axis log2 ratios is the nearest to their mean.
         return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
@@ -214,12 +216,15 @@ class Levels:
         """
         if image.ndim != self.spatial_dims + 2:
             raise ValueError(
-                f"image must have shape (batch, channel, {self.spatial_dims} spatial axes), got {by(image.shape)}."
+                f"image must have shape (batch, channel, {self.spatial_dims} spatial axes), "
+                f"got {format_size(image.shape)}."
             )
         size = self._checked_size(image.shape[2:])
         if self.routing == "size" or (self.routing == "auto" and not isinstance(image, MetaTensor)):
             level = self.level_of_size(size)
-            reason = f"size {by(size)} is nearest to {by(n / 2**level for n in self.spatial_size)} voxels"
+            reason = (
+                f"size {format_size(size)} is nearest to {format_size(n / 2**level for n in self.spatial_size)} voxels"
+            )
             return Route(level, None, size, size, self.padded_size(size, level), reason)
         if not isinstance(image, MetaTensor):
             raise ValueError(f'routing="spacing" needs a MetaTensor with an affine, got {type(image).__name__}.')
@@ -234,5 +239,5 @@ class Levels:
         if len(sizes) > 1:
             raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")
         resampled = sizes.pop()
-        reason = f"spacing {by(spacing)} mm is nearest to {by(self.level_spacing(level))} mm"
+        reason = f"spacing {format_size(spacing)} mm is nearest to {format_size(self.level_spacing(level))} mm"
         return Route(level, spacing, size, resampled, self.padded_size(resampled, level), reason)

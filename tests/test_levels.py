@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.levels import Levels
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.utils.geometry import symmetric_margins
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 
 SPACING_CASES = [
     ((1.0, 1.0, 1.0), 0),
@@ -62,7 +62,7 @@ ILL_LEVELS = [
 
 
 def levels_by(routing):
-    return Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing=routing)
+    return ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing=routing)
 
 
 def scan(size=(32, 64, 32), spacing=(1.0, 1.0, 1.0)):
@@ -99,7 +99,7 @@ def test_padded_size_is_the_smallest_a_level_can_process(size, level, expected):
 @pytest.mark.parametrize("kwargs, match", ILL_LEVELS)
 def test_ill_arguments_are_refused(kwargs, match):
     with pytest.raises(ValueError, match=match):
-        Levels(**kwargs)
+        ResolutionLevels(**kwargs)
 
 
 def test_a_level_that_does_not_exist_is_refused():
@@ -108,7 +108,7 @@ def test_a_level_that_does_not_exist_is_refused():
 
 
 def test_anisotropic_reference_compares_each_axis_with_its_own():
-    levels = Levels(num_levels=3, spacing=(1.0, 1.0, 3.0))
+    levels = ResolutionLevels(num_levels=3, spacing=(1.0, 1.0, 3.0))
     assert levels.level_of_spacing((2.0, 2.0, 6.0)) == 1
     assert levels.level_spacing(2) == (4.0, 4.0, 12.0)
 
@@ -127,8 +127,8 @@ def test_meta_tensor_is_placed_by_spacing_and_plain_tensor_by_size():
 
 
 def test_size_routing_needs_no_spacing_and_spacing_routing_no_size():
-    assert Levels(num_levels=2, spatial_size=(8, 8)).route(torch.zeros(1, 1, 4, 4)).level == 1
-    assert Levels(num_levels=2, spacing=(1.0, 1.0)).route(MetaTensor(torch.zeros(1, 1, 4, 4))).level == 0
+    assert ResolutionLevels(num_levels=2, spatial_size=(8, 8)).route(torch.zeros(1, 1, 4, 4)).level == 1
+    assert ResolutionLevels(num_levels=2, spacing=(1.0, 1.0)).route(MetaTensor(torch.zeros(1, 1, 4, 4))).level == 0
 
 
 def test_route_tells_what_happens_in_words():

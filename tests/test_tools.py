@@ -34,7 +34,7 @@ def tool(name):
 def test_calibration_shifts_the_background_alone(level):
     calibrate = tool("calibrate")
     torch.manual_seed(0)
-    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
     state = net.state_dict()
     x = torch.rand(1, 1, *(32 >> level for _ in range(3)))
     with torch.no_grad():

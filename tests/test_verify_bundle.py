@@ -119,7 +119,7 @@ def weights(make):
 
 
 def another_network(state):
-    return RAREUNet(3, 1, 3, channels=(4, 8, 8, 8, 8), full_convs=1).state_dict()
+    return RAREUNet(3, 1, 3, channels=(4, 8, 8, 8, 8), fine_convs=1).state_dict()
 
 
 def twice_the_same_key(bundle):

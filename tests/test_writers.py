@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.transforms import LoadImage, SaveImage
 
-from rare_unet_networks.data import SameShapeWriter
+from rare_unet_networks.data import HeaderPreservingNibabelWriter
 
 
 @pytest.fixture
@@ -28,6 +28,8 @@ def test_a_prediction_is_saved_once_with_all_its_codes(image, tmp_path, monkeypa
     monkeypatch.setattr(nib, "save", count)
     if not in_header:
         del image.meta["qform_code"]
-    SaveImage(tmp_path, output_dtype=torch.uint8, writer=SameShapeWriter, resample=False, print_log=False)(image)
+    SaveImage(
+        tmp_path, output_dtype=torch.uint8, writer=HeaderPreservingNibabelWriter, resample=False, print_log=False
+    )(image)
     # Without the scan's codes the file has those of MONAI's writer.
     assert saved == [(2, 2, ("mm", "sec")) if in_header else (1, 1, ("unknown", "unknown"))]

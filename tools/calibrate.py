@@ -53,8 +53,8 @@ def scores(workflow: ConfigWorkflow, network: RAREUNet) -> dict[str, dict[float,
         with torch.no_grad():
             logits = inferer(item["image"][None], network)
         level = int(item["level"])
-        answers = logits if isinstance(logits, Mapping) else {"pred_full": logits}
-        pairs = {"full": (ResampleToMatch(mode="nearest")(answers["pred_full"][0], item["label_full"]), "label_full")}
+        answers = logits if isinstance(logits, Mapping) else {"pred_fine": logits}
+        pairs = {"full": (ResampleToMatch(mode="nearest")(answers["pred_fine"][0], item["label_fine"]), "label_fine")}
         if "pred" in answers:
             pairs["native"] = (answers["pred"][0], "label")
         for grid, (answer, label) in pairs.items():

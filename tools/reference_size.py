@@ -1,4 +1,4 @@
-"""Finds a new task's reference size, the ``spatial_size`` of its ``Levels``, from the headers of its training scans.
+"""Finds a new task's reference size, its ``spatial_size``, from the headers of its training scans.
 
     python tools/reference_size.py my_dataset --spacing 1 1 1
 

@@ -50,18 +50,18 @@ class Made:
         with mock.patch.object(config_item, "instantiate", instantiate):
             yield
 
-    def plain(self, value: Any) -> Any:
+    def as_plain_tensor(self, value: Any) -> Any:
         """A value as something that can be compared and printed."""
         if isinstance(value, Mapping):
-            return {str(key): self.plain(v) for key, v in value.items()}
+            return {str(key): self.as_plain_tensor(v) for key, v in value.items()}
         if isinstance(value, (list, tuple, set, range)):
-            return [self.plain(v) for v in value]
+            return [self.as_plain_tensor(v) for v in value]
         if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
             return value.tolist()
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if id(value) in self.arguments:
-            return {type(value).__qualname__: self.plain(self.arguments[id(value)])}
+            return {type(value).__qualname__: self.as_plain_tensor(self.arguments[id(value)])}
         return getattr(value, "__qualname__", None) or type(value).__qualname__
 
     def transforms(self, transform: Any) -> list[tuple[Any, dict[str, Any]]]:
@@ -69,7 +69,7 @@ class Made:
         if isinstance(transform, Compose):
             return [pair for part in transform.transforms for pair in self.transforms(part)]
         known = self.arguments.get(id(transform), {"keys": getattr(transform, "keys", ())})
-        return [(transform, self.plain(known))]
+        return [(transform, self.as_plain_tensor(known))]
 
 
 def of_image(made: Made, transform: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -117,7 +117,7 @@ def check_network_def(bundle: Bundle) -> str:
     for name in bundle.complete:
         made, network = parsed(bundle, name, ("network_def",))
         state = {key: list(value.shape) for key, value in network.state_dict().items()}
-        found[name] = type(network).__qualname__, made.plain(made.arguments.get(id(network), {})), state
+        found[name] = type(network).__qualname__, made.as_plain_tensor(made.arguments.get(id(network), {})), state
     if "inference.json" not in found or len(found) < 2:
         raise NotChecked("there is no config beside inference.json that stands alone")
     expected = found.pop("inference.json")

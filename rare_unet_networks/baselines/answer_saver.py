@@ -8,13 +8,13 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.transforms import SaveImage
 
-from ..data.writers import SameShapeWriter
+from ..data.writers import HeaderPreservingNibabelWriter
 from ..levels import scale_name
 
-__all__ = ["AnswerSaver"]
+__all__ = ["SegmentationSaver"]
 
 
-class AnswerSaver:
+class SegmentationSaver:
     """Writes what an evaluation scores: ``native/<scale>/<case>.nii.gz`` and, at 1 mm, ``full/<scale>/<case>.nii.gz``.
 
     :py:class:`rare_unet_networks.baselines.PredictionsInferer` reads the same folders.
@@ -26,14 +26,14 @@ class AnswerSaver:
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
         options = dict(output_ext=".nii.gz", output_dtype=np.uint8, resample=False, print_log=False)
-        self.save = SaveImage(writer=SameShapeWriter, **options)
+        self.save = SaveImage(writer=HeaderPreservingNibabelWriter, **options)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
 
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
-            for grid, key in (("native", "pred"), ("full", "pred_full")):
+            for grid, key in (("native", "pred"), ("full", "pred_fine")):
                 path = self.output_dir / grid / scale_name(int(batch["level"])) / batch["case"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.save(output[key], filename=path)

@@ -13,9 +13,9 @@ from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
 from ..utils.geometry import LINEAR, symmetric_core
-from ..utils.resampling import plain
+from ..utils.resampling import as_plain_tensor
 
-__all__ = ["FineAgaind", "RandLeveld", "coarsened_labels"]
+__all__ = ["RandResolutionLeveld", "RestoreResolutiond", "coarsened_labels"]
 
 
 def coarsened_labels(labels: str, back: str) -> list[str]:
@@ -23,7 +23,7 @@ def coarsened_labels(labels: str, back: str) -> list[str]:
 
     Args:
         labels: ``"coarse"`` (the paper's) or ``"full"``, the untouched 1 mm label.
-        back: how scans come back to full size, see :py:class:`FineAgaind`.
+        back: how scans come back to full size, see :py:class:`RestoreResolutiond`.
 
     Raises:
         ValueError: on another name, or a full label for a padded scan, which would not lie where the scan is.
@@ -35,13 +35,13 @@ def coarsened_labels(labels: str, back: str) -> list[str]:
     return ["label"] if labels == "coarse" else []
 
 
-class RandLeveld(RandomizableTransform):
+class RandResolutionLeveld(RandomizableTransform):
     """Draws the resolution of a training case (paper, section 4.2): level 0 with 1 - ``prob``, else one of ``levels``.
 
     Args:
         levels: the coarse levels, equally likely.
         prob: probability of a coarse one.
-        level_key: where the level is written, for :py:class:`rare_unet_networks.transforms.Coarsend`.
+        level_key: where the level is written, for :py:class:`rare_unet_networks.transforms.SimulateLowResolutiond`.
     """
 
     def __init__(self, levels: Sequence[int] = (1, 2, 3), prob: float = 0.5, level_key: str = "level") -> None:
@@ -55,7 +55,7 @@ class RandLeveld(RandomizableTransform):
         return {**data, self.level_key: level}
 
 
-class FineAgaind(MapTransform):
+class RestoreResolutiond(MapTransform):
     """Brings a coarsened training case back to the size it had, for a plain U-Net (paper, section 4.2).
 
     ``how="up"`` interpolates images linearly and repeats labels; ``how="pad"`` puts both, as they are, in the middle of
@@ -92,7 +92,7 @@ class FineAgaind(MapTransform):
         d = dict(data)
         size, scale = tuple(d[self.like].shape[1:]), 2 ** int(d[self.level_key])
         for key in (*self.keys, *self.label_keys):
-            x = plain(d[key])
+            x = as_plain_tensor(d[key])
             if tuple(x.shape[1:]) == size:
                 continue
             if self.how == "up":

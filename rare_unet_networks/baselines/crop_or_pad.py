@@ -8,10 +8,10 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Pad, SpatialCrop
 
-__all__ = ["CropOrPadd"]
+__all__ = ["CenterCropOrPadd"]
 
 
-class CropOrPadd(MapTransform):
+class CenterCropOrPadd(MapTransform):
     """Crops or pads with zeros to a fixed size about the centre, an odd voxel first: the paper's standard size.
 
     Args:

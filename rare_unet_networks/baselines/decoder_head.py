@@ -8,7 +8,7 @@ from typing import Any
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from ..networks.blocks import ConvStack, doubling
+from ..networks.blocks import StackedConvBlocks, doubling
 from ..networks.rare_unet import RAREUNet
 
 __all__ = ["DecoderHead", "DecoderHeadRAREUNet"]
@@ -25,7 +25,7 @@ class DecoderHead(nn.Sequential):
         out_channels: classes, background included.
         channels: channels after each doubling of the grid, as many as there are doublings.
         num_convs: 3×3×3 convolutions after each.
-        act: as in :py:class:`ConvStack`.
+        act: as in :py:class:`StackedConvBlocks`.
         norm: likewise.
         upsample: as in :py:class:`rare_unet_networks.networks.RAREUNet`.
 
@@ -46,7 +46,7 @@ class DecoderHead(nn.Sequential):
         stages: list[nn.Module] = []
         for i, o in zip([in_channels, *channels[:-1]], channels):
             stages.append(doubling(spatial_dims, i, o, upsample))
-            stages.append(ConvStack(spatial_dims, o, o, num_convs, act, norm))
+            stages.append(StackedConvBlocks(spatial_dims, o, o, num_convs, act, norm))
         project = Convolution(spatial_dims, channels[-1], out_channels, kernel_size=1, conv_only=True)
         super().__init__(*stages, project)
 
@@ -59,15 +59,15 @@ class DecoderHeadRAREUNet(RAREUNet):
         in_channels: likewise.
         out_channels: likewise.
         channels: likewise; the head of level d has those of the stages d - 1 to 0.
-        full_convs: convolutions after each doubling of the grid, at least 1.
+        fine_convs: convolutions after each doubling of the grid, at least 1.
         act: likewise.
         norm: likewise.
         upsample: likewise.
-        full_channels: an argument of sub-pixel heads; must be None.
+        fine_channels: an argument of sub-pixel heads; must be None.
         kwargs: further arguments of :py:class:`rare_unet_networks.networks.RAREUNet`.
 
     Raises:
-        ValueError: when ``full_channels`` is given or ``full_convs`` is below 1.
+        ValueError: when ``fine_channels`` is given or ``fine_convs`` is below 1.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ class DecoderHeadRAREUNet(RAREUNet):
         in_channels: int,
         out_channels: int,
         channels: Sequence[int] = (16, 32, 64, 128, 256),
-        full_convs: int = 1,
+        fine_convs: int = 1,
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.01}),
         norm: str | tuple = ("instance", {"affine": True}),
         upsample: str = "deconv",
-        full_channels: Sequence[int] | None = None,
+        fine_channels: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        if full_channels is not None:
-            raise ValueError(f"full_channels must be None for decoder heads, got {full_channels}.")
-        if full_convs < 1:
-            raise ValueError(f"full_convs must be at least 1, got {full_convs}.")
+        if fine_channels is not None:
+            raise ValueError(f"fine_channels must be None for decoder heads, got {fine_channels}.")
+        if fine_convs < 1:
+            raise ValueError(f"fine_convs must be at least 1, got {fine_convs}.")
         common = dict(act=act, norm=norm, upsample=upsample)
         super().__init__(spatial_dims, in_channels, out_channels, channels, **common, **kwargs)
         # As the sub-pixel heads: entry d - 1 is that of level d.
         self.full_heads = nn.ModuleList(
             DecoderHead(
-                spatial_dims, channels[level], out_channels, channels[level - 1 :: -1], num_convs=full_convs, **common
+                spatial_dims, channels[level], out_channels, channels[level - 1 :: -1], num_convs=fine_convs, **common
             )
             for level in range(1, self.num_levels)
         )

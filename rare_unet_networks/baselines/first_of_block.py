@@ -8,12 +8,12 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..utils.geometry import by
+from ..utils.geometry import format_size
 
-__all__ = ["FirstOfBlockd"]
+__all__ = ["NearestDownsampled"]
 
 
-class FirstOfBlockd(MapTransform):
+class NearestDownsampled(MapTransform):
     """An answer read by the paper's rule for labels: of each block the first voxel, half a block off its centre.
 
     Args:
@@ -36,6 +36,8 @@ class FirstOfBlockd(MapTransform):
             fine, coarse = d[key].shape[1:], d[self.like].shape[1:]
             steps = [n // m for n, m in zip(fine, coarse)]
             if any(m * step != n for n, m, step in zip(fine, coarse, steps)):
-                raise ValueError(f"{key} must have a multiple of {by(coarse)} voxels, got {by(fine)}.")
+                raise ValueError(
+                    f"{key} must have a multiple of {format_size(coarse)} voxels, got {format_size(fine)}."
+                )
             d[self.name] = d[key][(..., *(slice(None, None, step) for step in steps))]
         return d

@@ -10,9 +10,9 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
 
-from ..levels import Levels
-from ..utils.geometry import by, symmetric_core
-from ..utils.resampling import like_scan
+from ..levels import ResolutionLevels
+from ..utils.geometry import format_size, symmetric_core
+from ..utils.resampling import copy_meta_like
 
 __all__ = ["MeanShapeInferer"]
 
@@ -30,7 +30,11 @@ class MeanShapeInferer(Inferer):
     """
 
     def __init__(
-        self, levels: Levels, data: Sequence[dict], num_classes: int, spatial_size: Sequence[int] = (96, 96, 96)
+        self,
+        levels: ResolutionLevels,
+        data: Sequence[dict],
+        num_classes: int,
+        spatial_size: Sequence[int] = (96, 96, 96),
     ) -> None:
         super().__init__()
         self.levels = levels
@@ -60,8 +64,8 @@ class MeanShapeInferer(Inferer):
             logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0.
         """
         route = self.route(inputs)
-        fine, size = route.full_size, self.mean.shape[1:]
+        fine, size = route.fine_size, self.mean.shape[1:]
         if any(n > m for n, m in zip(fine, size)):
-            raise ValueError(f"spatial_size must be at least the scan's {by(fine)}, got {by(size)}.")
+            raise ValueError(f"spatial_size must be at least the scan's {format_size(fine)}, got {format_size(size)}.")
         window = self.mean[(..., *symmetric_core(fine, size))].clamp(min=1e-6).log()
-        return like_scan(window.expand(len(inputs), *window.shape), inputs)
+        return copy_meta_like(window.expand(len(inputs), *window.shape), inputs)

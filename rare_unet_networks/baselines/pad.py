@@ -12,9 +12,9 @@ import torch
 from monai.inferers import Inferer
 from monai.transforms import SpatialPad
 
-from ..levels import Levels
+from ..levels import ResolutionLevels
 from ..utils.geometry import symmetric_core
-from ..utils.resampling import like_scan
+from ..utils.resampling import copy_meta_like
 
 __all__ = ["PadInferer"]
 
@@ -29,7 +29,7 @@ class PadInferer(Inferer):
         ValueError: when ``levels`` has no ``spatial_size``.
     """
 
-    def __init__(self, levels: Levels) -> None:
+    def __init__(self, levels: ResolutionLevels) -> None:
         super().__init__()
         if levels.spatial_size is None:
             raise ValueError("levels must have a spatial_size to pad to, got none.")
@@ -53,4 +53,4 @@ class PadInferer(Inferer):
         pad = SpatialPad(self.levels.padded_size(full, level=0), mode="constant", value=0)
         x = torch.stack([pad(image).as_tensor() for image in inputs])
         logits = network(x, *args, **kwargs)[(..., *symmetric_core(size, x.shape[2:]))]
-        return like_scan(logits, inputs)
+        return copy_meta_like(logits, inputs)

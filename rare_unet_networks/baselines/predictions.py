@@ -11,8 +11,8 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
 
-from ..data.datalists import case_name
-from ..levels import Levels, scale_name
+from ..data.datalists import case_id
+from ..levels import ResolutionLevels, scale_name
 from ..utils.geometry import rescaled_affine
 
 __all__ = ["PredictionsInferer"]
@@ -24,12 +24,12 @@ class PredictionsInferer(Inferer):
     Args:
         levels: the resolution levels of the task, which tell the scale of a scan.
         folder: holds ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, with the size of the coarse scan's grid or
-            of that of level 0 (see :py:class:`BothGridsd`); a map of another size is put on
+            of that of level 0 (see :py:class:`ResampleToBothGridsd`); a map of another size is put on
             the latter by its affine.
         num_classes: classes, background included.
     """
 
-    def __init__(self, levels: Levels, folder: str, num_classes: int) -> None:
+    def __init__(self, levels: ResolutionLevels, folder: str, num_classes: int) -> None:
         super().__init__()
         self.levels = levels
         self.folder = Path(folder)
@@ -51,14 +51,14 @@ class PredictionsInferer(Inferer):
             ValueError: when the file is missing or holds other labels.
         """
         name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
-        case = case_name(name if isinstance(name, str) else name[0])
+        case = case_id(name if isinstance(name, str) else name[0])
         path = self.folder / scale_name(route.level) / f"{case}.nii.gz"
         if not path.exists():
             raise ValueError(f"there is no prediction {path}.")
         labels = self.read(path)
-        if tuple(labels.shape[1:]) not in (route.spatial_size, route.full_size):
-            affine = rescaled_affine(inputs[0].affine, route.spatial_size, route.full_size)
-            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, route.full_size)
+        if tuple(labels.shape[1:]) not in (route.spatial_size, route.fine_size):
+            affine = rescaled_affine(inputs[0].affine, route.spatial_size, route.fine_size)
+            labels = SpatialResample(mode="nearest", padding_mode="zeros")(labels, affine, route.fine_size)
         labels = labels.as_tensor()
         if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
             raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")

@@ -19,7 +19,7 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..utils.errors import _innermost, innermost_reason
+from ..utils.errors import _innermost, root_cause
 
 __all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "command_options", "config_files"]
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 OPTION = re.compile(r"--?[A-Za-z]")
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.
-JOINING = ("join_processes", "init_process_group")
+JOINING = ("init_distributed", "init_process_group")
 
 
 def as_bool(value: Any) -> bool:
@@ -49,7 +49,7 @@ def _end_with_reason(kind: type[BaseException], error: BaseException, trace: Tra
         logger.debug("what led to it:", exc_info=error)
     else:
         sys.__excepthook__(kind, error, trace)
-    print(f"error: {innermost_reason(error)}", file=sys.stderr)
+    print(f"error: {root_cause(error)}", file=sys.stderr)
 
 
 def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Lists of cases, datasets and writers."""
 
-from .datalists import answer_postfix, at_levels, case_name, input_datalist
-from .datasets import GuardedDataset, LevelsDataset, collate_patches
-from .labelled import msd_datalist
+from .datalists import answer_postfix, case_id, expand_levels, input_datalist
+from .datasets import FaultTolerantDataset, LevelsDataset, collate_patches
+from .labelled import labelled_datalist
 from .modalities import modality_datalist
-from .writers import SameShapeWriter
+from .writers import HeaderPreservingNibabelWriter

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["answer_postfix", "at_levels", "case_name", "input_datalist"]
+__all__ = ["answer_postfix", "case_id", "expand_levels", "input_datalist"]
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
@@ -18,7 +18,7 @@ LABEL_ENDS = ("_seg", "-seg")  # of earlier answers, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
 
-def case_name(path: str | Path) -> str:
+def case_id(path: str | Path) -> str:
     """File name without folder and NIfTI suffix."""
     name = Path(path).name
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
@@ -70,15 +70,15 @@ def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
         raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
     files = [source]
     if source.is_dir():
-        files = [p for p in list_niftis(source, recursive) if not case_name(p).endswith(LABEL_ENDS)]
+        files = [p for p in list_niftis(source, recursive) if not case_id(p).endswith(LABEL_ENDS)]
     if not files:
         raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
     return files
 
 
-def at_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
+def expand_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     """Every item once per level, with the level under ``level``; without ``case`` it is named by its image's file."""
-    named = [item if "case" in item else {**item, "case": case_name(item["image"])} for item in items]
+    named = [item if "case" in item else {**item, "case": case_id(item["image"])} for item in items]
     return [{**item, "level": level} for item in named for level in levels]
 
 
@@ -101,14 +101,14 @@ def input_datalist(path: str, output: str = "native") -> list[dict[str, str]]:
 
     Returns:
         items with ``image`` (path) and ``case``; of files that would write the same answer, with the reason under
-        ``FAILURE``, see :py:class:`rare_unet_networks.data.GuardedDataset`.
+        ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
         ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
     """
     source = Path(str(path))
     files = find_niftis(source)
-    items = [{"image": str(p), "case": case_name(p)} for p in files]
+    items = [{"image": str(p), "case": case_id(p)} for p in files]
     refuse_same_answers(items, output)
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

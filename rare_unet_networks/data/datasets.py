@@ -10,16 +10,16 @@ from typing import Any
 from monai.data import CacheDataset, Dataset
 from monai.data.utils import pad_list_data_collate
 
-from ..utils.errors import innermost_reason
-from .datalists import FAILURE, at_levels
+from ..utils.errors import root_cause
+from .datalists import FAILURE, expand_levels
 
-__all__ = ["GuardedDataset", "LevelsDataset", "collate_patches"]
+__all__ = ["FaultTolerantDataset", "LevelsDataset", "collate_patches"]
 
 logger = logging.getLogger(__name__)
 
 
 class LevelsDataset(CacheDataset):
-    """``monai.data.CacheDataset`` of every item at every level, see :py:func:`rare_unet_networks.data.at_levels`.
+    """``monai.data.CacheDataset`` of every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
 
     Programs that bring their own items, such as MONAI Label, replace ``data`` in a config and know of no levels.
 
@@ -31,10 +31,10 @@ class LevelsDataset(CacheDataset):
     """
 
     def __init__(self, data: Sequence[dict], levels: Sequence[int], *args: Any, **kwargs: Any) -> None:
-        super().__init__(at_levels(data, levels), *args, **kwargs)
+        super().__init__(expand_levels(data, levels), *args, **kwargs)
 
 
-class GuardedDataset(Dataset):
+class FaultTolerantDataset(Dataset):
     """``monai.data.Dataset`` whose items that cannot be read or transformed become a failure instead of an exception.
 
     Args:
@@ -54,7 +54,7 @@ class GuardedDataset(Dataset):
         try:
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return self._failure(item, innermost_reason(error))
+            return self._failure(item, root_cause(error))
 
     def _failure(self, item: dict, reason: str) -> dict:
         return {FAILURE: reason, self.name_key: self._name(item), "case": str(item.get("case", ""))}

@@ -8,17 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .datalists import SUFFIXES, case_name, list_niftis, read_json
+from .datalists import SUFFIXES, case_id, list_niftis, read_json
 from .modalities import modality_of
 
-__all__ = ["msd_datalist"]
+__all__ = ["labelled_datalist"]
 
 logger = logging.getLogger(__name__)
 FEW = 5  # absent cases that are warned of, with their names
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
-def msd_datalist(
+def labelled_datalist(
     dataset_dir: str,
     splits_file: str,
     split: str,
@@ -58,11 +58,11 @@ def msd_datalist(
     listed = {case for cases in splits.values() for case in cases}
     description = _description(root / "dataset.json")
     if description is None:
-        images = {case_name(p): str(p) for p in list_niftis(root / "imagesTr")}
+        images = {case_id(p): str(p) for p in list_niftis(root / "imagesTr")}
     else:
         _check_classes(description, root / "dataset.json", class_names)
         images = _nnunet_images(root / "imagesTr", _channels(description, root / "dataset.json", modalities))
-    labels = {case_name(p): p for p in list_niftis(root / "labelsTr")}
+    labels = {case_id(p): p for p in list_niftis(root / "labelsTr")}
     wanted = set(splits[split])
     if split == "test":
         wanted |= labels.keys() - listed
@@ -134,7 +134,7 @@ def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str
     """Path, or paths by modality, of each case that has all channels."""
     cases: dict[str, dict[str | None, str]] = {}
     for path in list_niftis(folder):
-        found = CHANNEL.fullmatch(case_name(path))
+        found = CHANNEL.fullmatch(case_id(path))
         if found and found[2] in channels:
             cases.setdefault(found[1], {})[channels[found[2]]] = str(path)
     whole = {case: paths for case, paths in cases.items() if len(paths) == len(channels)}
@@ -144,11 +144,11 @@ def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str
 def _check_classes(description: Mapping, path: Path, class_names: Sequence[str]) -> None:
     """Names may differ, as long as none of ours stands for another number there."""
 
-    def plain(name: str) -> str:
+    def as_plain_tensor(name: str) -> str:
         return re.sub(r"[^a-z0-9]", "", name.lower())
 
-    theirs = {plain(name): value for name, value in description.get("labels", {}).items()}
+    theirs = {as_plain_tensor(name): value for name, value in description.get("labels", {}).items()}
     for value, name in enumerate(class_names, start=1):
-        there = theirs.get(plain(name), value)
+        there = theirs.get(as_plain_tensor(name), value)
         if there != value and not isinstance(there, list):  # a list is a region of nnU-Net's
             raise ValueError(f"{path}: labels must have {name} as {value}, got {there}.")

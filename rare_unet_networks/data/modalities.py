@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .datalists import FAILURE, case_name, find_niftis, read_json, refuse_same_answers
+from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_same_answers
 
 __all__ = ["modality_datalist"]
 
@@ -39,7 +39,7 @@ def modality_of(name: str, modalities: Mapping[str, str]) -> str | None:
 
 def _told(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, str] | None:
     """(case, modality) by a file's name; None where no modality can be told."""
-    name = re.sub(STRIPPED, "", case_name(path), flags=re.IGNORECASE)
+    name = re.sub(STRIPPED, "", case_id(path), flags=re.IGNORECASE)
     found = _found(name, modalities)
     if found is None:
         return None
@@ -80,17 +80,17 @@ def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing
         return {"image": str(base), "case": "?", FAILURE: fault}
     image = entry["image"]
     if isinstance(image, str):
-        return {"image": str(base / image), "case": str(entry.get("case", case_name(image)))}
+        return {"image": str(base / image), "case": str(entry.get("case", case_id(image)))}
     if isinstance(image, Mapping):
         files = [(str(m), str(base / p)) for m, p in image.items()]
-        case = str(entry.get("case", case_name(files[0][1])))
+        case = str(entry.get("case", case_id(files[0][1])))
         unknown = [m for m, _ in files if m not in modalities]
         if unknown:
             reason = f"modalities must be of {', '.join(modalities)}, got {', '.join(unknown)}"
             return {"image": files[0][1], "case": case, FAILURE: reason}
         return _item(files, case, modalities, allow_missing)
     told = [_told(p, modalities) for p in image]
-    case = str(entry.get("case", next((t[0] for t in told if t), case_name(image[0]))))
+    case = str(entry.get("case", next((t[0] for t in told if t), case_id(image[0]))))
     if not all(told):
         names = ", ".join(Path(p).name for p, t in zip(image, told) if not t)
         reason = f"which modality {names} is cannot be told from the name: give paths by {', '.join(modalities)}"
@@ -115,7 +115,7 @@ def modality_datalist(
 
     Returns:
         items with ``image``, a path or paths by modality, and ``case``; a case that cannot be used has the reason under
-        ``FAILURE``, see :py:class:`rare_unet_networks.data.GuardedDataset`.
+        ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
         ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
@@ -134,7 +134,7 @@ def modality_datalist(
             if t:
                 cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
         items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
-        items += [{"image": str(p), "case": case_name(p)} for p in files if not told.get(p)]
+        items += [{"image": str(p), "case": case_id(p)} for p in files if not told.get(p)]
     refuse_same_answers(items, output)
     logger.info(f"{len(items)} case(s) in {source}")
     return items

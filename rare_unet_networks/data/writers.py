@@ -10,10 +10,10 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import ImageWriter, MetaTensor, NibabelWriter
 
-__all__ = ["SameShapeWriter"]
+__all__ = ["HeaderPreservingNibabelWriter"]
 
 
-class SameShapeWriter(NibabelWriter):
+class HeaderPreservingNibabelWriter(NibabelWriter):
     """``monai.data.NibabelWriter`` that keeps axes of a single voxel, which MONAI drops at the end of a shape.
 
     A scan of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets an answer of that shape. What the affine

@@ -1,4 +1,4 @@
 """What MONAI's engines lack."""
 
-from .evaluator import GuardedEvaluator, exit_status
+from .evaluator import FaultTolerantEvaluator, exit_status
 from .prepare_batch import PreparePyramidBatch

@@ -11,20 +11,20 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
 from ..data.datalists import FAILURE
-from ..utils.distributed import gathered, rank
-from ..utils.errors import innermost_reason
+from ..utils.distributed import all_gather, rank
+from ..utils.errors import root_cause
 
-__all__ = ["GuardedEvaluator", "exit_status"]
+__all__ = ["FaultTolerantEvaluator", "exit_status"]
 
 logger = logging.getLogger(__name__)
 
 
-class GuardedEvaluator(SupervisedEvaluator):
+class FaultTolerantEvaluator(SupervisedEvaluator):
     """``monai.engines.SupervisedEvaluator`` that goes on after a case failed, for batches of one case.
 
-    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``GuardedDataset``. With
-    an empty loader, which MONAI's runs pass over, its handlers are called all the same: where several processes share
-    the cases out, those that got some wait in their handlers for what the others found.
+    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``FaultTolerantDataset``.
+    With an empty loader, which MONAI's runs pass over, its handlers are called all the same: where several processes
+    share the cases out, those that got some wait in their handlers for what the others found.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +47,7 @@ class GuardedEvaluator(SupervisedEvaluator):
         try:
             return super()._iteration(engine, batchdata)
         except Exception as error:  # as above
-            self._fail(name, innermost_reason(error))
+            self._fail(name, root_cause(error))
             return []
 
     def _fail(self, name: str, reason: str) -> None:
@@ -61,7 +61,7 @@ class GuardedEvaluator(SupervisedEvaluator):
         return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
 
 
-def exit_status(evaluator: GuardedEvaluator) -> None:
+def exit_status(evaluator: FaultTolerantEvaluator) -> None:
     """Logs how many cases went through, and ends the program with status 1 if any did not: for a config's ``finalize``.
 
     Cases of all processes count, and all of them end alike.
@@ -69,7 +69,7 @@ def exit_status(evaluator: GuardedEvaluator) -> None:
     Raises:
         SystemExit: when a case failed.
     """
-    parts = gathered((evaluator.state.epoch_length or 0, evaluator.failures))
+    parts = all_gather((evaluator.state.epoch_length or 0, evaluator.failures))
     total, failures = sum(n for n, _ in parts), [failure for _, part in parts for failure in part]
     if failures:
         if rank() == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatch
 
-from ..utils.resampling import plain
+from ..utils.resampling import as_plain_tensor
 
 __all__ = ["PreparePyramidBatch"]
 
@@ -24,7 +24,7 @@ class PreparePyramidBatch(PrepareBatch):
 
     Args:
         levels: levels of the pyramid, ascending.
-        start_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all always by
+        start_level_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all by
             default.
         seed: of that draw; the processes of a distributed training must share it, so that they run the same levels.
 
@@ -32,13 +32,18 @@ class PreparePyramidBatch(PrepareBatch):
         ValueError: when there are more probabilities than levels, or they do not add up to 1.
     """
 
-    def __init__(self, levels: Sequence[int], start_probs: Sequence[float] = (1.0,), seed: int = 0) -> None:
-        if len(start_probs) > len(levels) or any(p < 0 for p in start_probs) or abs(sum(start_probs) - 1) > 1e-6:
+    def __init__(self, levels: Sequence[int], start_level_probs: Sequence[float] = (1.0,), seed: int = 0) -> None:
+        if (
+            len(start_level_probs) > len(levels)
+            or any(p < 0 for p in start_level_probs)
+            or abs(sum(start_level_probs) - 1) > 1e-6
+        ):
             raise ValueError(
-                f"start_probs must be at most {len(levels)} probabilities that add up to 1, got {tuple(start_probs)}."
+                f"start_level_probs must be at most {len(levels)} probabilities that add up to 1, "
+                f"got {tuple(start_level_probs)}."
             )
         self.levels = list(levels)
-        self.start_probs = torch.tensor(start_probs, dtype=torch.float64)
+        self.start_level_probs = torch.tensor(start_level_probs, dtype=torch.float64)
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(
@@ -55,10 +60,10 @@ class PreparePyramidBatch(PrepareBatch):
         """
 
         def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
-            tensors = [plain(batchdata[f"{name}_{level}"]) for level in levels]
+            tensors = [as_plain_tensor(batchdata[f"{name}_{level}"]) for level in levels]
             return [t.to(device, non_blocking=non_blocking, **kwargs) for t in tensors]
 
-        start = torch.multinomial(self.start_probs, 1, generator=self.generator)
+        start = torch.multinomial(self.start_level_probs, 1, generator=self.generator)
         active = self.levels[int(start) :]
         labelled = active if 0 in active else [*active, 0]
         return gather("image", active), gather("label", labelled), (), {"levels": active}

@@ -1,12 +1,12 @@
 """Ignite handlers."""
 
 from .checkpoints import AtomicDiskSaver, BestCheckpointSaver, ResumableCheckpoint, last_epoch, latest_checkpoint
-from .reports import DiceReport, VolumeReport
+from .reports import PerCaseMetricsSaver, VolumeSaver
 from .resuming import CommandRecord, unfinished
 from .tracking import WandBHandler
 from .training import (
     ClipGradients,
-    LossAlone,
+    KeepLossOnly,
     ProgressBar,
     UpdateAverage,
     averaged_model,

@@ -12,19 +12,19 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
-from ..data.datalists import case_name
+from ..data.datalists import case_id
 from ..inferers.routing import ResolutionRoutingInferer
-from ..metrics.multi_scale import ScaleDice
+from ..metrics.multi_scale import MultiScaleMetrics
 from ..metrics.summary import ROW, SUMMARY_ROW
-from ..utils.distributed import gathered, rank
+from ..utils.distributed import all_gather, rank
 from ..utils.tables import CaseTable, aligned
 
-__all__ = ["DiceReport", "VolumeReport"]
+__all__ = ["PerCaseMetricsSaver", "VolumeSaver"]
 
 logger = logging.getLogger(__name__)
 
 
-class DiceReport:
+class PerCaseMetricsSaver:
     """Writes ``metrics/per_case.csv`` case by case and ``summary.csv`` at the end, and logs the summary.
 
     Of several processes the first writes: its own cases one by one, and at the end those of all, in the order that one
@@ -35,7 +35,7 @@ class DiceReport:
         output_dir: where the files go.
     """
 
-    def __init__(self, metric: ScaleDice, output_dir: str) -> None:
+    def __init__(self, metric: MultiScaleMetrics, output_dir: str) -> None:
         self.metric = metric
         self.output_dir = Path(output_dir)
         self._written = 0
@@ -80,13 +80,13 @@ def _volume(labels: MetaTensor, index: int) -> float:
     return int((labels == index).sum()) * float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
 
 
-class VolumeReport:
+class VolumeSaver:
     """Writes ``volumes.csv`` case by case: the volume of each class, the level used and the time it took.
 
     A table of the same is logged at the end. What earlier runs wrote of other cases stays; a case that is done again
     has no rows until it is. Several processes write one file, and the first logs the table of all.
 
-    Columns: case, class, voxels and mm3 on the scan's own grid, mm3_full (on the level 0 grid, where there is an answer
+    Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is an answer
     on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
 
     Args:
@@ -95,7 +95,7 @@ class VolumeReport:
         output_dir: where the file goes.
     """
 
-    columns = ("case", "class", "voxels", "mm3", "mm3_full", "spacing", "level", "seconds")
+    columns = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds")
 
     def __init__(self, inferer: ResolutionRoutingInferer, class_names: Sequence[str], output_dir: str) -> None:
         self.inferer = inferer
@@ -117,7 +117,7 @@ class VolumeReport:
         self._file = CaseTable(self.output_dir / "volumes.csv", self.columns, keep=True)
 
     def completed(self) -> None:
-        lines = [self._heading, *(line for part in gathered(self._lines) for line in part)]
+        lines = [self._heading, *(line for part in all_gather(self._lines) for line in part)]
         if rank() == 0 and len(lines) > 1:
             logger.info(f"answers and volumes.csv are in {self.output_dir}\n{aligned(lines)}")
 
@@ -136,14 +136,14 @@ class VolumeReport:
             pred = output["pred"]  # class indices on the file's own grid
             level = self.inferer.route(batch["image"][None]).level
             spacing = "x".join(f"{float(s):.4g}" for s in pred.pixdim)
-            case = batch.get("case") or case_name(batch["image"].meta["filename_or_obj"])
+            case = batch.get("case") or case_id(batch["image"].meta["filename_or_obj"])
             rows = []
             for index, name in enumerate(self.class_names, start=1):
                 voxels = int((pred == index).sum())
-                volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_full")]
+                volumes = [_volume(output[key], index) if key in output else "" for key in ("pred", "pred_fine")]
                 values = (case, name, voxels, *volumes, spacing, level, self._seconds)
                 rows.append(dict(zip(self.columns, values)))
             self._file.replace([case], rows)
-            cells = [row[column] for row in rows for column in ("mm3", "mm3_full")]
+            cells = [row[column] for row in rows for column in ("mm3", "mm3_fine")]
             volumes = [f"{cell:.0f}" if isinstance(cell, float) else "" for cell in cells]
             self._lines.append((case, spacing, str(level), f"{self._seconds:.2f}", *volumes))

@@ -14,9 +14,9 @@ from ignite.engine import Engine, Events
 from ..bundle.command_line import as_bool, command_options, config_files
 from ..data.datalists import FAILURE, answer_name
 from ..transforms.grids import answer_key
-from ..utils.distributed import decided_by_first, gathered, rank
+from ..utils.distributed import all_gather, broadcast_from_rank0, rank
 from ..utils.tables import rows_there
-from .reports import VolumeReport
+from .reports import VolumeSaver
 
 __all__ = ["CommandRecord", "unfinished"]
 
@@ -54,7 +54,7 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
     code = Path(__file__).parents[1].rglob("*.py")
     since = _changed([record, checkpoint, *config_files(command_options()), *code])
     # Rows come after an answer is written to its end.
-    reported = {row["case"] for row in rows_there(folder / "volumes.csv", VolumeReport.columns)}
+    reported = {row["case"] for row in rows_there(folder / "volumes.csv", VolumeSaver.columns)}
     answered = set()
     for item in (item for item in items if FAILURE not in item and item["case"] in reported):
         image = item["image"]
@@ -94,7 +94,7 @@ def unfinished(
     answered: set[str] = set()
     if not as_bool(overwrite) and command_options() and rank() == 0:
         answered = _answered(items, Path(output_dir), output, checkpoint)
-    answered = decided_by_first(answered)
+    answered = broadcast_from_rank0(answered)
     if answered:
         names = sorted(answered)
         logger.info(
@@ -121,7 +121,7 @@ class CommandRecord:
     def started(self) -> None:
         if rank() == 0:
             self._write()
-        gathered(None)  # no answer of another process is older
+        all_gather(None)  # no answer of another process is older
 
     def _write(self) -> None:
         command = _command()

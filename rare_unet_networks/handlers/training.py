@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 __all__ = [
     "ClipGradients",
-    "LossAlone",
+    "KeepLossOnly",
     "ProgressBar",
     "UpdateAverage",
     "averaged_model",
@@ -83,7 +83,7 @@ class ClipGradients:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
-class LossAlone:
+class KeepLossOnly:
     """Leaves the loss of a training step's output, in the form that MONAI's handlers read: a list with an item of it.
 
     MONAI's decollating makes such lists, but not of a pyramid's lists of logits. Without one

@@ -1,5 +1,5 @@
 """Inferers: how a scan is sent through a network."""
 
-from .mirror import MirrorRoutingInferer
-from .multi_level import SeveralLevelsInferer
+from .mirror import MirrorInferer
+from .multi_level import MultiLevelInferer
 from .routing import ResolutionRoutingInferer

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from ..utils.geometry import symmetric_core, symmetric_pad
-from ..utils.resampling import like_scan, mean_of_blocks, plain, resample
+from ..utils.resampling import area_resize, as_plain_tensor, copy_meta_like, resample
 from .routing import ResolutionRoutingInferer, logger
 
-__all__ = ["MirrorRoutingInferer"]
+__all__ = ["MirrorInferer"]
 
 SIDES = ("auto", "as_is", "mirrored")
 
 
-class MirrorRoutingInferer(ResolutionRoutingInferer):
+class MirrorInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` that mirrors a scan of the other side first, and its answer back.
 
     With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level and scaled anew as the scan
@@ -100,16 +100,16 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
 
         The answers are by grid, shape (2 · B, classes, *spatial_size), the mirror images last.
         """
-        x = plain(inputs)
-        x = like_scan(torch.cat([x, x.flip(2 + self.axis)]), inputs)
+        x = as_plain_tensor(inputs)
+        x = copy_meta_like(torch.cat([x, x.flip(2 + self.axis)]), inputs)
         found = super().__call__(x, network, *args, **kwargs)
         found = found if isinstance(found, dict) else {"pred": found}
-        return self._is_surer_mirrored(found["pred_full" if "pred_full" in found else "pred"], inputs), found
+        return self._is_surer_mirrored(found["pred_fine" if "pred_fine" in found else "pred"], inputs), found
 
     def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        as_is, of_mirror_image = plain(logits).chunk(2)
+        as_is, of_mirror_image = as_plain_tensor(logits).chunk(2)
         which = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
-        return like_scan(torch.where(which, of_mirror_image.flip(2 + self.axis), as_is), inputs)
+        return copy_meta_like(torch.where(which, of_mirror_image.flip(2 + self.axis), as_is), inputs)
 
     def _is_surer_mirrored(self, logits: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Whether the second half of ``logits``, of the mirror images, is in less doubt than the first, shape (B,)."""
@@ -125,16 +125,16 @@ class MirrorRoutingInferer(ResolutionRoutingInferer):
     def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:
         """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled anew."""
         route, last = self.route(inputs), self.levels.num_levels - 1
-        x = resample(plain(inputs).float(), route.resampled_size)
+        x = resample(as_plain_tensor(inputs).float(), route.resampled_size)
         block = 2 ** (last - route.level)
         fitting = [-(-n // block) * block for n in x.shape[2:]]
         x = torch.cat([symmetric_pad(member[None], fitting, float(member.min())) for member in x])
-        x = mean_of_blocks(x, [n // block for n in fitting])
-        return torch.stack([plain(self.scaling({"image": member})["image"]) for member in x])
+        x = area_resize(x, [n // block for n in fitting])
+        return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in x])
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         if not mirrored.any():
             return x
-        turned = plain(x).clone()
+        turned = as_plain_tensor(x).clone()
         turned[mirrored] = turned[mirrored].flip(2 + self.axis)
-        return like_scan(turned, x)
+        return copy_meta_like(turned, x)

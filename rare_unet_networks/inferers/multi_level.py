@@ -14,13 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from ..utils.geometry import LINEAR, symmetric_core, symmetric_pad
-from ..utils.resampling import mean_of_blocks, plain
-from .routing import ResolutionRoutingInferer, logger, surrounded
+from ..utils.resampling import area_resize, as_plain_tensor
+from .routing import ResolutionRoutingInferer, logger, paste_into_background
 
-__all__ = ["SeveralLevelsInferer"]
+__all__ = ["MultiLevelInferer"]
 
 
-class SeveralLevelsInferer(ResolutionRoutingInferer):
+class MultiLevelInferer(ResolutionRoutingInferer):
     """:py:class:`ResolutionRoutingInferer` whose answer is the mean of several levels' probabilities.
 
     The scan that enters level d is averaged over blocks of 2, 4, … voxels, scaled anew, and sent through the gateways
@@ -72,11 +72,11 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
                 total += fine[(..., *symmetric_core(size, fitting, scale))]
             inside = [slice(s.start * scale, s.stop * scale) for s in box]
             answer = total[(..., *inside)].div(1 + len(seen)).clamp(min=1e-9).log()
-            return surrounded(answer, inside, [n * scale for n in size])
+            return paste_into_background(answer, inside, [n * scale for n in size])
 
         if level == 0:  # both grids are one
             return dict.fromkeys(found, mean(next(iter(found.values())), 1))
-        return {key: mean(logits, 2**level if key == "pred_full" else 1) for key, logits in found.items()}
+        return {key: mean(logits, 2**level if key == "pred_fine" else 1) for key, logits in found.items()}
 
     def _seen_from(
         self, x: torch.Tensor, level: int, coarse_level: int, network: Callable[..., Any]
@@ -93,5 +93,5 @@ class SeveralLevelsInferer(ResolutionRoutingInferer):
         inside = x != 0
         lowest = torch.where(inside, x, torch.inf).flatten(2).amin(dim=2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
         raised = torch.where(inside, x - lowest, 0)
-        coarse = mean_of_blocks(symmetric_pad(raised, fitting, 0.0), [n // block for n in fitting])
-        return torch.stack([plain(self.scaling({"image": member})["image"]) for member in coarse])
+        coarse = area_resize(symmetric_pad(raised, fitting, 0.0), [n // block for n in fitting])
+        return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in coarse])

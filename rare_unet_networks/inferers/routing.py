@@ -16,9 +16,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
 from torch.nn import functional as F
 
-from ..levels import Levels, Route
-from ..utils.geometry import LINEAR, by, symmetric_core, symmetric_pad
-from ..utils.resampling import like_scan, plain, resample
+from ..levels import ResolutionLevels, Route
+from ..utils.geometry import LINEAR, format_size, symmetric_core, symmetric_pad
+from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -27,7 +27,7 @@ OUTPUTS = ("native", "full", "both")
 CERTAIN = 20.0  # a logit that leaves the other classes less than 1e-17 of the probability, and fits into float16
 
 
-def surrounded(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
+def paste_into_background(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
     """``logits`` in a larger grid of ``spatial_size`` voxels where ``box`` says; around them background is certain."""
     if tuple(logits.shape[2:]) == tuple(spatial_size):
         return logits
@@ -40,7 +40,7 @@ def surrounded(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequenc
 class ResolutionRoutingInferer(Inferer):
     """Sends a scan through the gateway of its resolution and returns logits on the scan's or on the level 0 grid.
 
-    1. The level is chosen by :py:meth:`rare_unet_networks.levels.Levels.route` and logged with its reason.
+    1. The level is chosen by :py:meth:`rare_unet_networks.levels.ResolutionLevels.route` and logged with its reason.
     2. Axes more than the tolerance (10 %) off the level's spacing are resampled linearly, smoothed first where they
        get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
     3. With ``crop_foreground`` the box of what is not background is cut out. The grid is padded to what the level can
@@ -68,21 +68,21 @@ class ResolutionRoutingInferer(Inferer):
 
     Example::
 
-        levels = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+        levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
         inferer = ResolutionRoutingInferer(levels)
         net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3).eval()
         inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 18, 26, 17), by size: level 1
         scan = MetaTensor(torch.rand(1, 1, 40, 50, 12), affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
         inferer(scan, net).shape  # (1, 3, 40, 50, 12), level 0, resampled to 40×50×48, padded to 48×64×48
 
-        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3, full_convs=1).eval()
+        net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3, fine_convs=1).eval()
         inferer = ResolutionRoutingInferer(levels, output="full")
         inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 36, 52, 34), level 1, answered at 1 mm
     """
 
     def __init__(
         self,
-        levels: Levels,
+        levels: ResolutionLevels,
         roi_size: Sequence[int] | None = None,
         sw_batch_size: int = 1,
         overlap: float = 0.25,
@@ -123,16 +123,16 @@ class ResolutionRoutingInferer(Inferer):
         Returns:
             logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
             ``inputs`` and the affine of that grid if ``inputs`` is one. For both, a dictionary: ``pred`` (native) and
-            ``pred_full``; of a scan that had to be resampled ``pred_full`` alone, from which the native answer is to be
-            read (:py:class:`rare_unet_networks.transforms.BothGridsd`).
+            ``pred_fine``; of a scan that had to be resampled ``pred_fine`` alone, from which the native answer is to be
+            read (:py:class:`rare_unet_networks.transforms.ResampleToBothGridsd`).
 
         Raises:
-            ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.levels.Levels.route`.
+            ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.levels.ResolutionLevels.route`.
         """
         route = self.route(inputs)
         logger.info(f"{self._name(inputs)}{route}")
         self._warn_of_distance(inputs, route)
-        x = resample(plain(inputs), route.resampled_size)
+        x = resample(as_plain_tensor(inputs), route.resampled_size)
 
         def asked(window: torch.Tensor, **options: Any) -> Any:
             return network(window, *args, **options, **kwargs)
@@ -140,17 +140,17 @@ class ResolutionRoutingInferer(Inferer):
         found = self._answers(x, self._box(x), route.level, self.output, asked)
         if self.output == "native":
             return self._on_scan(found["pred"], route, inputs)
-        full = like_scan(found["pred_full"], inputs)
+        full = copy_meta_like(found["pred_fine"], inputs)
         if self.output == "full":
             return full
         if route.resampled_size != route.spatial_size:
-            return {"pred_full": full}
-        return {"pred_full": full, "pred": self._on_scan(found["pred"], route, inputs)}
+            return {"pred_fine": full}
+        return {"pred_fine": full, "pred": self._on_scan(found["pred"], route, inputs)}
 
     def _answers(
         self, x: torch.Tensor, box: Sequence[slice], level: int, output: str, network: Callable[..., Any]
     ) -> dict[str, torch.Tensor]:
-        """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_full`` on level 0's.
+        """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_fine`` on level 0's.
 
         Only those that ``output`` asks for, computed in ``box``.
         """
@@ -163,21 +163,21 @@ class ResolutionRoutingInferer(Inferer):
             answer = network(window, level=level, **wanted)
             if output == "both" and level > 0:
                 (native,), _, (full,) = answer
-                return {"pred": native, "pred_full": full}
+                return {"pred": native, "pred_fine": full}
             return answer
 
         def uncut(logits: torch.Tensor, scale: int) -> torch.Tensor:
             """On the whole grid of the level, or on one ``scale`` times as fine: no padding, background around."""
             logits = logits[(..., *symmetric_core(size, padded_size, scale))]
             inside = [slice(s.start * scale, s.stop * scale) for s in box]
-            return surrounded(logits, inside, [n * scale for n in x.shape[2:]])
+            return paste_into_background(logits, inside, [n * scale for n in x.shape[2:]])
 
         logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
-        wanted = {"native": ["pred"], "full": ["pred_full"], "both": ["pred", "pred_full"]}[output]
+        wanted = {"native": ["pred"], "full": ["pred_fine"], "both": ["pred", "pred_fine"]}[output]
         if not isinstance(logits, dict):
             scale = 2**level if output == "full" else 1
             return dict.fromkeys(wanted, uncut(logits, scale))  # at level 0 both grids are one
-        return {key: uncut(logits[key], 2**level if key == "pred_full" else 1) for key in wanted}
+        return {key: uncut(logits[key], 2**level if key == "pred_fine" else 1) for key in wanted}
 
     def _box(self, x: torch.Tensor) -> list[slice]:
         """Of what is to be computed: all of it, or the box of the foreground of all members."""
@@ -186,28 +186,32 @@ class ResolutionRoutingInferer(Inferer):
         if not len(found):
             return whole
         box = [slice(int(a), int(b) + 1) for a, b in zip(found.amin(dim=0), found.amax(dim=0))]
-        logger.info(f"foreground in {by([s.stop - s.start for s in box])} of {by(x.shape[2:])} voxels")
+        logger.info(
+            f"foreground in {format_size([s.stop - s.start for s in box])} of {format_size(x.shape[2:])} voxels"
+        )
         return box
 
     def _on_scan(self, logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
         if route.resampled_size != route.spatial_size:
             logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
-        return like_scan(logits, inputs)
+        return copy_meta_like(logits, inputs)
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
         # With one level every coarser scan is far from it, and meant to be upsampled.
         if route.spacing is not None and self.levels.num_levels > 1:
             nearest = self.levels.level_spacing(route.level)
             if not 0.5 <= min(s / t for s, t in zip(route.spacing, nearest)) <= 1.5:  # between levels at most √2
-                scan = f"{self._name(inputs)}spacing {by(route.spacing)} mm"
-                logger.warning(f"{scan} is far from the nearest level's, {by(nearest)} mm: do not trust the answer")
+                scan = f"{self._name(inputs)}spacing {format_size(route.spacing)} mm"
+                logger.warning(
+                    f"{scan} is far from the nearest level's, {format_size(nearest)} mm: do not trust the answer"
+                )
 
     def _fits(self, padded_size: Sequence[int]) -> bool:
         return self.roi_size is None or all(n <= r for n, r in zip(padded_size, self.roi_size))
 
     def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any]) -> Any:
         roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]
-        logger.info(f"larger than roi_size: sliding window of {by(roi_size)} voxels, overlap {self.overlap:g}")
+        logger.info(f"larger than roi_size: sliding window of {format_size(roi_size)} voxels, overlap {self.overlap:g}")
         return sliding_window_inference(x, roi_size, self.sw_batch_size, predict, overlap=self.overlap, mode="gaussian")
 
     @staticmethod

@@ -17,17 +17,17 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
-from ..utils.distributed import gathered, world_size
+from ..utils.distributed import all_gather, world_size
 from .summary import KEY, ROW, mean_or_nan, summarise
 
-__all__ = ["ScaleDice", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
+__all__ = ["MultiScaleMetrics", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
 
 logger = logging.getLogger(__name__)
 # grid -> keys of (prediction, label) in what the evaluator holds after its postprocessing
 GRIDS = {
     "native": ("pred", "label"),
     "native_nearest": ("pred_nearest", "label_nearest"),
-    "full": ("pred_full", "label_full"),
+    "full": ("pred_fine", "label_fine"),
 }
 SELECTED = ("native", "full")  # what the best weights of a training are chosen by
 
@@ -96,11 +96,11 @@ def _union(labels: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
     return sum((labels == c) for c in classes) > 0
 
 
-class ScaleDice(Metric):
+class MultiScaleMetrics(Metric):
     """Ignite metric: Dice of each class at each scale; over all, the average over scales on both grids.
 
     Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item, and of the other grids what is there:
-    ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_full`` and ``label_full``.
+    ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``.
     ``engine.state.metrics`` gets the mean of the native and, where there is one, the full grid's average under the
     metric's name and, beside it, one entry per scale and class of the native grid, as
     ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, at its end those of all
@@ -160,7 +160,7 @@ class ScaleDice(Metric):
     def compute(self) -> float:
         if world_size() > 1:
             # A distributed sampler may repeat cases to fill the last batch: count each once.
-            rows = {tuple(r[k] for k in KEY): r for part in gathered(self.rows) for r in part}.values()
+            rows = {tuple(r[k] for k in KEY): r for part in all_gather(self.rows) for r in part}.values()
             # In the order of a datalist: by case, then from the finest scale on.
             self.rows = sorted(rows, key=lambda r: (r["case"], -r["scale"]))
         self.summary = summarise(self.rows, self.regions)

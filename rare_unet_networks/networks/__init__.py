@@ -1,4 +1,4 @@
 """Networks and their blocks."""
 
-from .blocks import ConvStack, GatewayBlock, SubpixelHead, recomputing
+from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead, set_grad_checkpointing
 from .rare_unet import RAREUNet

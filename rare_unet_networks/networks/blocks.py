@@ -8,14 +8,14 @@ from monai.networks.utils import icnr_init
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ConvStack", "GatewayBlock", "SubpixelHead", "recomputing"]
+__all__ = ["GatewayBlock", "StackedConvBlocks", "SubpixelHead", "set_grad_checkpointing"]
 
 
-class ConvStack(nn.Sequential):
+class StackedConvBlocks(nn.Sequential):
     """``num_convs`` times (convolution 3 with bias, normalisation, activation), without change of the grid.
 
-    With ``recompute`` set (:py:func:`recomputing`) a training step keeps its input only and computes the rest again in
-    the backward pass.
+    With ``recompute`` set (:py:func:`set_grad_checkpointing`) a training step keeps its input only and computes the
+    rest again in the backward pass.
 
     Args:
         spatial_dims: 2 or 3.
@@ -66,20 +66,20 @@ class ConvStack(nn.Sequential):
         return x
 
 
-def recomputing(network: nn.Module, on: bool = True) -> nn.Module:
-    """Gradient checkpointing: has all :py:class:`ConvStack` of a network recompute, for less memory and more time."""
+def set_grad_checkpointing(network: nn.Module, on: bool = True) -> nn.Module:
+    """Gradient checkpointing: all :py:class:`StackedConvBlocks` of a network recompute: less memory, more time."""
     for module in network.modules():
-        if isinstance(module, ConvStack):
+        if isinstance(module, StackedConvBlocks):
             module.recompute = on
     return network
 
 
-class GatewayBlock(ConvStack):
+class GatewayBlock(StackedConvBlocks):
     """Multi-scale gateway block (MSB): an image at 1/2^d becomes features like those of encoder stage d.
 
     Its output serves as the skip connection of level d and, pooled, as the input of encoder stage d + 1; it does not
-    pool itself. Arguments as in :py:class:`ConvStack`; ``in_channels`` are the image's, ``out_channels`` encoder
-    stage d's. Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *spatial_size).
+    pool itself. Arguments as in :py:class:`StackedConvBlocks`; ``in_channels`` are the image's, ``out_channels``
+    encoder stage d's. Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *spatial_size).
     """
 
 
@@ -102,7 +102,7 @@ class SubpixelHead(SubpixelUpsample):
         out_channels: classes, background included.
         scale: ratio of the two grids, at least 2.
         num_convs: 3×3×3 convolutions before the projection, at least 1.
-        act: as in :py:class:`ConvStack`.
+        act: as in :py:class:`StackedConvBlocks`.
         norm: likewise.
         hidden_channels: what those convolutions give, ``in_channels`` by default. All fine voxels of a coarse one are
             linear in them, so few of them mean few shapes.
@@ -126,5 +126,5 @@ class SubpixelHead(SubpixelUpsample):
         project = Convolution(spatial_dims, hidden, subvoxels, kernel_size=1, conv_only=True)
         icnr_init(project.conv, scale)
         nn.init.zeros_(project.conv.bias)
-        convs = nn.Sequential(ConvStack(spatial_dims, in_channels, hidden, num_convs, act, norm), project)
+        convs = nn.Sequential(StackedConvBlocks(spatial_dims, in_channels, hidden, num_convs, act, norm), project)
         super().__init__(spatial_dims, in_channels, out_channels, scale, conv_block=convs, apply_pad_pool=False)

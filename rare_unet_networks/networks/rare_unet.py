@@ -5,7 +5,7 @@ Medical Image Segmentation", 2025. The defaults are the blocks of the authors' p
 
 What differs: built from MONAI's blocks, 2-D and 3-D, any number of levels; the pyramid of inputs is an argument instead
 of being made inside ``forward``; sizes are never resized, the inferer pads instead; and, beyond the paper, a coarse
-level can also answer on the level 0 grid (``full_convs``), at the cost of a coarse level.
+level can also answer on the level 0 grid (``fine_convs``), at the cost of a coarse level.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
-from .blocks import ConvStack, GatewayBlock, SubpixelHead, doubling
+from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead, doubling
 
 __all__ = ["RAREUNet"]
 
@@ -42,9 +42,9 @@ class RAREUNet(nn.Module):
         dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
         upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
             ``"nontrainable"`` or ``"pixelshuffle"``.
-        full_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
+        fine_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
             (``output="full"``); 0, the paper's network, builds none.
-        full_channels: hidden channels of the head (``SubpixelHead``) of each level above
+        fine_channels: hidden channels of the head (``SubpixelHead``) of each level above
             0; by default those of the level.
 
     Raises:
@@ -62,7 +62,7 @@ class RAREUNet(nn.Module):
         logits, features, full = net(pyramid)
         [tuple(y.shape[2:]) for y in logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
         [g.shape == e.shape for g, e in features]  # three pairs (gateway feature, encoder feature)
-        full  # [], or with full_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
+        full  # [], or with fine_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class RAREUNet(nn.Module):
         norm: str | tuple = ("instance", {"affine": True}),
         dropout: float = 0.0,
         upsample: str = "deconv",
-        full_convs: int = 0,
-        full_channels: Sequence[int] | None = None,
+        fine_convs: int = 0,
+        fine_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -92,14 +92,14 @@ class RAREUNet(nn.Module):
             raise ValueError(
                 f"num_gateways must be 0 to {len(channels) - 2} for {len(channels)} channels, got {num_gateways}."
             )
-        if full_convs and full_channels is not None and len(full_channels) != num_gateways:
+        if fine_convs and fine_channels is not None and len(fine_channels) != num_gateways:
             raise ValueError(
-                f"full_channels must be {num_gateways} numbers, one per level above 0, got {full_channels}."
+                f"fine_channels must be {num_gateways} numbers, one per level above 0, got {fine_channels}."
             )
         self.num_levels = num_gateways + 1
         self.num_stages = len(channels)
 
-        def stack(block: type[ConvStack], inputs: int, outputs: int, num_convs: int) -> ConvStack:
+        def stack(block: type[StackedConvBlocks], inputs: int, outputs: int, num_convs: int) -> StackedConvBlocks:
             return block(spatial_dims, inputs, outputs, num_convs, act=act, norm=norm)
 
         def drop() -> nn.Module:
@@ -107,7 +107,7 @@ class RAREUNet(nn.Module):
 
         inputs = [in_channels, *channels[:-1]]
         self.encoder = nn.ModuleList(
-            stack(ConvStack, i, o, stage_convs) for i, o in zip(inputs, channels)
+            stack(StackedConvBlocks, i, o, stage_convs) for i, o in zip(inputs, channels)
         )  # entry d: stage d
         self.gateways = nn.ModuleList(
             stack(GatewayBlock, in_channels, c, gate_convs) for c in channels[1 : self.num_levels]
@@ -119,7 +119,7 @@ class RAREUNet(nn.Module):
             doubling(spatial_dims, i, o, upsample) for i, o in zip(deepest_first[:-1], deepest_first[1:])
         )
         self.decoder = nn.ModuleList(
-            nn.Sequential(stack(ConvStack, 2 * c, c, decoder_convs), drop()) for c in deepest_first[1:]
+            nn.Sequential(stack(StackedConvBlocks, 2 * c, c, decoder_convs), drop()) for c in deepest_first[1:]
         )
         self.heads = nn.ModuleList(
             Convolution(spatial_dims, c, out_channels, kernel_size=1, conv_only=True)
@@ -127,12 +127,12 @@ class RAREUNet(nn.Module):
         )
 
         def head(level: int) -> SubpixelHead:
-            hidden = (full_channels or channels[1:])[level - 1]
-            options = dict(num_convs=full_convs, act=act, norm=norm, hidden_channels=hidden)
+            hidden = (fine_channels or channels[1:])[level - 1]
+            options = dict(num_convs=fine_convs, act=act, norm=norm, hidden_channels=hidden)
             return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **options)
 
         self.full_heads = nn.ModuleList(
-            head(level) for level in range(1, self.num_levels if full_convs else 0)
+            head(level) for level in range(1, self.num_levels if fine_convs else 0)
         )  # entry d - 1: level d
 
     def forward(
@@ -157,7 +157,7 @@ class RAREUNet(nn.Module):
             For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
             ``spatial_size`` ``2 ** level`` times as large. For a pyramid: the list of native logits, one per active
             level; the list of pairs (gateway feature, encoder feature), one per active level above 0, empty if level 0
-            is not active; and the list of full logits, one per active level above 0, empty without ``full_convs``.
+            is not active; and the list of full logits, one per active level above 0, empty without ``fine_convs``.
 
         Raises:
             ValueError: when ``level`` or ``levels`` name a level that does not exist, a size does not divide, or
@@ -238,7 +238,7 @@ class RAREUNet(nn.Module):
 
     def _full(self, y: torch.Tensor, level: int) -> torch.Tensor:
         if len(self.full_heads) == 0:
-            raise ValueError("output must be 'native' for a network without full_convs, got 'full'.")
+            raise ValueError("output must be 'native' for a network without fine_convs, got 'full'.")
         for d, head in enumerate(self.full_heads):
             if d + 1 == level:
                 y = head(y)

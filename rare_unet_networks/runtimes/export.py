@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 class LevelPath(nn.Module):
     """One level of a network as a module of one image, without arguments: what the exporters can take.
 
-    Shapes: (1, C, *spatial_size) → the logits on that grid and, above level 0 of a network with ``full_convs``, those
+    Shapes: (1, C, *spatial_size) → the logits on that grid and, above level 0 of a network with ``fine_convs``, those
     on the level 0 grid.
 
     Args:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..data.datalists import read_json
-from ..utils.geometry import by
+from ..utils.geometry import format_size
 
 __all__ = ["ENGINES", "LevelPrograms", "with_engine"]
 
@@ -53,7 +53,7 @@ def optional(package: str, engine: str) -> ModuleType:
 
 
 def divisor(network: nn.Module, level: int) -> int:
-    """What every axis of a level's grid must be divisible by (:py:meth:`rare_unet_networks.levels.Levels.divisor`)."""
+    """What every axis of a level's grid must be divisible by (``ResolutionLevels.divisor``)."""
     return 2 ** (network.num_stages - 1 - level)
 
 
@@ -77,7 +77,7 @@ class LevelPrograms(nn.Module):
 
     Args:
         programs: from level 0 on. Each takes an image of shape (1, C, *spatial_size) and gives the logits on its grid
-            and, above level 0 of a network with ``full_convs``, those on the level 0 grid.
+            and, above level 0 of a network with ``fine_convs``, those on the level 0 grid.
         divisors: what every axis must be divisible by, one per level.
         device: where the programs compute; answers come back to the device of the image.
     """
@@ -105,7 +105,8 @@ class LevelPrograms(nn.Module):
             raise ValueError(f"level must be 0 to {len(self.programs) - 1}, got {level}.")
         if any(n % self.divisors[level] for n in x.shape[2:]):
             raise ValueError(
-                f"spatial_size at level {level} must be divisible by {self.divisors[level]}, got {by(x.shape[2:])}."
+                f"spatial_size at level {level} must be divisible by {self.divisors[level]}, "
+                f"got {format_size(x.shape[2:])}."
             )
         if output not in ("native", "full", "both"):
             raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
@@ -117,7 +118,7 @@ class LevelPrograms(nn.Module):
         if output == "native":
             return native
         if not full:
-            raise ValueError(f"output must be 'native' for a network without full_convs, got {output!r}.")
+            raise ValueError(f"output must be 'native' for a network without fine_convs, got {output!r}.")
         return full[0] if output == "full" else ([native], [], full)
 
 

@@ -1,9 +1,9 @@
 """MONAI dictionary transforms."""
 
-from .anisotropy import RandThickSlicesd
+from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
-from .grids import BothGridsd, answer_key
-from .hemisphere import RandHealthyHalfd, without_tumour
+from .grids import ResampleToBothGridsd, answer_key
+from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
-from .low_resolution import Coarsend, MultiResolutionPyramidd, coarsen_image, coarsen_label
-from .modalities import LoadModalitiesd, RandDropModalityd
+from .low_resolution import MultiResolutionPyramidd, SimulateLowResolutiond, coarsen_image, coarsen_label
+from .modalities import LoadModalitiesd, RandDropChannelsd

@@ -11,12 +11,12 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch.nn import functional as F
 
 from ..utils.geometry import LINEAR
-from ..utils.resampling import plain
+from ..utils.resampling import as_plain_tensor
 
-__all__ = ["RandThickSlicesd"]
+__all__ = ["RandAnisotropyd"]
 
 
-class RandThickSlicesd(RandomizableTransform, MapTransform):
+class RandAnisotropyd(RandomizableTransform, MapTransform):
     """Simulates a scan with thick slices along a random axis that was resampled to its old grid.
 
     It is what the inferer makes of a 1×1×4 mm scan: each slice the mean over its thickness, linear between slices.
@@ -42,7 +42,7 @@ class RandThickSlicesd(RandomizableTransform, MapTransform):
             size = list(d[key].shape[1:])
             axis = int(position * len(size))
             thick = [max(1, round(n / thickness)) if i == axis else n for i, n in enumerate(size)]
-            slices = F.interpolate(plain(d[key])[None], thick, mode="area")
+            slices = F.interpolate(as_plain_tensor(d[key])[None], thick, mode="area")
             smooth = F.interpolate(slices, size, mode=LINEAR[len(size)])[0]
             d[key] = MetaTensor(smooth).copy_meta_from(d[key])
         return d

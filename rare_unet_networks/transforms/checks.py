@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-from ..utils.geometry import by, spacing_of
+from ..utils.geometry import format_size, spacing_of
 
 __all__ = ["CheckLabeld", "CheckScand"]
 
@@ -75,7 +75,9 @@ class CheckScand(MapTransform):
 
     def _check(self, scan: MetaTensor) -> None:
         if scan.ndim != self.spatial_dims + 1:
-            raise ValueError(f"expected {self.spatial_dims} spatial axes, got a scan of shape {by(scan.shape[1:])}")
+            raise ValueError(
+                f"expected {self.spatial_dims} spatial axes, got a scan of shape {format_size(scan.shape[1:])}"
+            )
         if scan.shape[0] != self.channels:
             raise ValueError(f"expected {self.channels} channel(s), got {scan.shape[0]}")
         if not torch.isfinite(scan).all():
@@ -86,14 +88,14 @@ class CheckScand(MapTransform):
             raise ValueError(f"the scan has no contrast (its 0.5 and 99.5 percentiles are both {flat[0]:g})")
         spacing = spacing_of(scan.affine, self.spatial_dims)
         if not all(math.isfinite(s) and s > 0 for s in spacing):
-            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {by(spacing)}")
+            raise ValueError(f"spacing must be finite and above 0 mm, the affine says {format_size(spacing)}")
         if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
             logger.warning(f"{_name(scan)}: the file does not say how it is oriented, left and right may be swapped")
         self._warn_of_skull(scan, ranges, math.prod(spacing))
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
             logger.warning(
-                f"{_name(scan)}: field of view {by(extent)} mm, the network was trained on "
+                f"{_name(scan)}: field of view {format_size(extent)} mm, the network was trained on "
                 f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
             )
 
@@ -152,7 +154,9 @@ class CheckLabeld(MapTransform):
 
     def _check(self, label: MetaTensor, image: MetaTensor) -> None:
         if label.shape[1:] != image.shape[1:]:
-            raise ValueError(f"the label has {by(label.shape[1:])} voxels, its image {by(image.shape[1:])}")
+            raise ValueError(
+                f"the label has {format_size(label.shape[1:])} voxels, its image {format_size(image.shape[1:])}"
+            )
         if not torch.allclose(label.affine.double(), image.affine.double(), atol=1e-3, equal_nan=True):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
         if self.spacing is not None:
@@ -165,6 +169,6 @@ class CheckLabeld(MapTransform):
         # A little slack, as affines are often stored in float32; NaN is not within it.
         if not all(abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(spacing, self.spacing)):
             raise ValueError(
-                f"a labelled scan must have voxels of {by(self.spacing)} mm (to {self.tolerance:.0%}), from which "
-                f"coarse scans are made, got {by(spacing)}: resample it and its label first"
+                f"a labelled scan must have voxels of {format_size(self.spacing)} mm (to {self.tolerance:.0%}), from "
+                f"which coarse scans are made, got {format_size(spacing)}: resample it and its label first"
             )

@@ -14,12 +14,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 
-from ..utils.resampling import plain
+from ..utils.resampling import as_plain_tensor
 
-__all__ = ["RandHealthyHalfd", "without_tumour"]
+__all__ = ["RandMirrorHealthyHemisphered", "mirror_healthy_hemisphere"]
 
 
-def without_tumour(image: torch.Tensor, label: torch.Tensor, most: float = 0.02) -> torch.Tensor | None:
+def mirror_healthy_hemisphere(image: torch.Tensor, label: torch.Tensor, most: float = 0.02) -> torch.Tensor | None:
     """A brain of its half with less tumour and that half's mirror image.
 
     Args:
@@ -49,8 +49,8 @@ def without_tumour(image: torch.Tensor, label: torch.Tensor, most: float = 0.02)
     return head
 
 
-class RandHealthyHalfd(RandomizableTransform, MapTransform):
-    """Replaces a brain by one :py:func:`without_tumour`, if it has a healthy half, and its label by background.
+class RandMirrorHealthyHemisphered(RandomizableTransform, MapTransform):
+    """Replaces a brain by one :py:func:`mirror_healthy_hemisphere`, if it has a healthy half, its label by background.
 
     Args:
         keys: images, shape (C, D, H, W), in RAS order.
@@ -68,9 +68,9 @@ class RandHealthyHalfd(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return d
-        label = plain(d[self.label_key])
-        images = [plain(d[key]) for key in self.keys]
-        head = without_tumour(torch.cat(images), label)  # of one extent, the same half of all
+        label = as_plain_tensor(d[self.label_key])
+        images = [as_plain_tensor(d[key]) for key in self.keys]
+        head = mirror_healthy_hemisphere(torch.cat(images), label)  # of one extent, the same half of all
         if head is None:
             return d
         for key, image in zip(self.keys, head.split([len(image) for image in images])):

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch.nn import functional as F
 
-from ..utils.resampling import plain
+from ..utils.resampling import as_plain_tensor
 
 __all__ = ["ForegroundStatisticsd", "StandardizeForegroundd"]
 
@@ -39,7 +39,7 @@ class ForegroundStatisticsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.keys:
-            scans = [self._coarse(plain(d[key]), 2**level) for level in range(self.num_levels)]
+            scans = [self._coarse(as_plain_tensor(d[key]), 2**level) for level in range(self.num_levels)]
             d[f"{key}_{self.postfix}"] = torch.stack([self._statistics(scan) for scan in scans])
         return d
 
@@ -69,7 +69,7 @@ class StandardizeForegroundd(MapTransform):
         keys: images, shape (C, *spatial_size).
         statistics_key: the statistics.
         levels: level of each image; by default all have the one that ``data[level_key]`` names.
-        level_key: where :py:class:`rare_unet_networks.RandLeveld` writes it.
+        level_key: where :py:class:`rare_unet_networks.RandResolutionLeveld` writes it.
 
     Raises:
         ValueError: when there are not as many levels as keys.
@@ -93,7 +93,7 @@ class StandardizeForegroundd(MapTransform):
         d = dict(data)
         levels = self.levels if self.levels is not None else [d[self.level_key]] * len(self.keys)
         for key, level in zip(self.keys, levels):
-            x = plain(d[key])
+            x = as_plain_tensor(d[key])
             mean, std = (s.reshape(-1, *[1] * (x.ndim - 1)) for s in d[self.statistics_key][level])
             d[key] = MetaTensor(torch.where(x != 0, (x - mean) / std, x)).copy_meta_from(d[key])
         return d

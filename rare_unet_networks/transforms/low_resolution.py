@@ -17,9 +17,9 @@ from monai.networks.utils import one_hot
 from monai.transforms import DivisiblePad, MapTransform, Randomizable, Resize
 from monai.utils import ensure_tuple, ensure_tuple_rep
 
-from ..utils.geometry import by
+from ..utils.geometry import format_size
 
-__all__ = ["Coarsend", "MultiResolutionPyramidd", "coarsen_image", "coarsen_label"]
+__all__ = ["MultiResolutionPyramidd", "SimulateLowResolutiond", "coarsen_image", "coarsen_label"]
 
 IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
 LABEL_MODES = ("majority", "nearest")
@@ -27,7 +27,9 @@ LABEL_MODES = ("majority", "nearest")
 
 def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
     if any(n % factor for n in shape):
-        raise ValueError(f"spatial_size must be divisible by {factor} to be coarsened so far, got {by(shape)}.")
+        raise ValueError(
+            f"spatial_size must be divisible by {factor} to be coarsened so far, got {format_size(shape)}."
+        )
     return tuple(n // factor for n in shape)
 
 
@@ -114,7 +116,7 @@ class _Coarsening(MapTransform):
         return DivisiblePad(self.divisor, mode="constant", value=value)(tensor)
 
 
-class Coarsend(_Coarsening):
+class SimulateLowResolutiond(_Coarsening):
     """One coarse scan, simulated from a fine one: padded symmetrically to a multiple of ``divisor``, then coarsened.
 
     The level is read from the data (``level_key``), so that one dataset holds a case at several scales. Images are
@@ -163,7 +165,7 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
         levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
-        divisor: multiple to pad to, voxels, as in :py:class:`Coarsend`.
+        divisor: multiple to pad to, voxels, as in :py:class:`SimulateLowResolutiond`.
         image_mode: see :py:func:`coarsen_image`; of several, one is drawn for each case.
         label_mode: see :py:func:`coarsen_label`.
     """

@@ -12,10 +12,10 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
-from ..data.datalists import case_name
-from ..utils.geometry import by, extent_of
+from ..data.datalists import case_id
+from ..utils.geometry import extent_of, format_size
 
-__all__ = ["LoadModalitiesd", "RandDropModalityd"]
+__all__ = ["LoadModalitiesd", "RandDropChannelsd"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LoadModalitiesd(MapTransform):
         for modality, scan in scans.items():
             if scan.ndim != 4 or scan.shape[0] != 1:
                 raise ValueError(
-                    f"{paths[modality]}: expected one channel of {modality} on three axes, got {by(scan.shape)}"
+                    f"{paths[modality]}: expected one channel of {modality} on 3 axes, got {format_size(scan.shape)}"
                 )
         reference = min(scans.values(), key=lambda scan: round(float(scan.pixdim.prod()), 3))
         name = next(paths[m] for m, scan in scans.items() if scan is reference)
@@ -75,7 +75,7 @@ class LoadModalitiesd(MapTransform):
             channels.append(self._on_grid(scans[modality], reference, paths[modality], name))
         image = MetaTensor(torch.cat([c.as_tensor() for c in channels])).copy_meta_from(reference)
         # With a suffix, since MONAI's writers take what follows the last dot of a name for one.
-        image.meta["filename_or_obj"] = str(Path(name).parent / f"{data.get(self.case_key, case_name(name))}.nii.gz")
+        image.meta["filename_or_obj"] = str(Path(name).parent / f"{data.get(self.case_key, case_id(name))}.nii.gz")
         return image
 
     @staticmethod
@@ -89,7 +89,7 @@ class LoadModalitiesd(MapTransform):
         return SpatialResample(mode="bilinear", padding_mode="zeros")(scan, reference.affine, reference.shape[1:])
 
 
-class RandDropModalityd(RandomizableTransform, MapTransform):
+class RandDropChannelsd(RandomizableTransform, MapTransform):
     """Empties a random channel, so that a network learns to do without it; one is always left.
 
     Args:

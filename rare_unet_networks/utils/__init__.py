@@ -1,16 +1,24 @@
 """Helpers that several kinds share."""
 
-from .distributed import alone_with, decided_by_first, gathered, join_processes, process_sampler, rank, world_size
-from .errors import innermost_reason
+from .distributed import (
+    all_gather,
+    broadcast_from_rank0,
+    distributed_sampler,
+    file_lock,
+    init_distributed,
+    rank,
+    world_size,
+)
+from .errors import root_cause
 from .geometry import (
     LINEAR,
-    by,
     extent_of,
+    format_size,
     rescaled_affine,
     spacing_of,
     symmetric_core,
     symmetric_margins,
     symmetric_pad,
 )
-from .resampling import like_scan, mean_of_blocks, plain, resample
+from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
 from .tables import CaseTable, aligned, rows_there

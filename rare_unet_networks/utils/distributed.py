@@ -15,7 +15,15 @@ import torch.distributed as dist
 from monai.data import DistributedSampler
 from torch.utils.data import Sampler, SequentialSampler
 
-__all__ = ["alone_with", "decided_by_first", "gathered", "join_processes", "process_sampler", "rank", "world_size"]
+__all__ = [
+    "all_gather",
+    "broadcast_from_rank0",
+    "distributed_sampler",
+    "file_lock",
+    "init_distributed",
+    "rank",
+    "world_size",
+]
 
 # A process that is done waits for the slowest, however large its scans are; one that died is torchrun's business.
 PATIENCE = timedelta(days=30)
@@ -31,7 +39,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def join_processes(device: torch.device) -> None:
+def init_distributed(device: torch.device) -> None:
     """Joins the processes that ``torchrun`` started, for inference or evaluation: a config's ``initialize``.
 
     They exchange names of files and scores only, so gloo serves on GPUs, too. The first one logs; of the others only
@@ -56,7 +64,7 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def process_sampler(dataset: Sized) -> Sampler:
+def distributed_sampler(dataset: Sized) -> Sampler:
     """This process's part of a dataset, in order, each item in one part only; of few items some processes get none.
 
     MONAI's ``DistributedSampler``, which refuses fewer items than processes: what is left of a list when a run is
@@ -71,7 +79,7 @@ def process_sampler(dataset: Sized) -> Sampler:
     return DistributedSampler(dataset, even_divisible=False, shuffle=False, num_replicas=parts, rank=rank())
 
 
-def gathered(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """What every process has, by rank. All of them have to call it; it waits for the last."""
     if world_size() == 1:
         return [value]
@@ -80,7 +88,7 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def decided_by_first(value: Any) -> Any:
+def broadcast_from_rank0(value: Any) -> Any:
     """What the first process has: what is read from files that others may be writing already is decided once."""
     if world_size() == 1:
         return value
@@ -90,7 +98,7 @@ def decided_by_first(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def alone_with(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """No other process of this command is in here with the same file. The lock (POSIX) ends with its process."""
     if world_size() == 1:
         yield

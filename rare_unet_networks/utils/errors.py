@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["innermost_reason"]
+__all__ = ["root_cause"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def innermost_reason(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
     error = _innermost(error)
     text = " ".join(str(error).split())

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 __all__ = [
     "LINEAR",
-    "by",
     "extent_of",
+    "format_size",
     "rescaled_affine",
     "spacing_of",
     "symmetric_core",
@@ -22,7 +22,7 @@ __all__ = [
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
 
 
-def by(values: Sequence[float]) -> str:
+def format_size(values: Sequence[float]) -> str:
     """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
     return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from .geometry import LINEAR, rescaled_affine
 
-__all__ = ["like_scan", "mean_of_blocks", "plain", "resample"]
+__all__ = ["area_resize", "as_plain_tensor", "copy_meta_like", "resample"]
 
 
-def plain(x: torch.Tensor) -> torch.Tensor:
+def as_plain_tensor(x: torch.Tensor) -> torch.Tensor:
     """``x`` without metadata, which MONAI would carry through every operation, and keep wrong."""
     return x.as_tensor() if isinstance(x, MetaTensor) else x
 
@@ -36,7 +36,7 @@ def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(x, tuple(size), mode=LINEAR[len(size)])
 
 
-def mean_of_blocks(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def area_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """As :py:func:`resample`, but where every axis shrinks or grows by an integer factor, the exact mean of each block.
 
     Args:
@@ -50,7 +50,7 @@ def mean_of_blocks(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(x, tuple(size), mode=LINEAR[len(pairs)])
 
 
-def like_scan(x: torch.Tensor, scan: torch.Tensor) -> torch.Tensor:
+def copy_meta_like(x: torch.Tensor, scan: torch.Tensor) -> torch.Tensor:
     """``x`` with the metadata of ``scan`` and the affine of its own number of voxels over the scan's extent.
 
     Args:

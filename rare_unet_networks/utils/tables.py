@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from .distributed import alone_with
+from .distributed import file_lock
 
 __all__ = ["CaseTable", "aligned", "rows_there"]
 
@@ -59,7 +59,7 @@ class CaseTable:
     def __init__(self, path: Path, columns: Sequence[str], keep: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.columns = path, columns
-        with alone_with(path):
+        with file_lock(path):
             rows = rows_there(path, columns) if keep else []
             self._write(rows)
         self._cases = {row["case"] for row in rows}
@@ -75,7 +75,7 @@ class CaseTable:
         present = not self._cases.isdisjoint(cases)
         if not present and not rows:
             return
-        with alone_with(self.path):
+        with file_lock(self.path):
             if present:
                 kept = [row for row in rows_there(self.path, self.columns) if row["case"] not in cases]
                 self._write([*kept, *rows])

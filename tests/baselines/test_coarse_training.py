@@ -2,12 +2,12 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.baselines import FineAgaind, RandLeveld, coarsened_labels
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.baselines import RandResolutionLeveld, RestoreResolutiond, coarsened_labels
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 
 def test_levels_are_drawn_as_often_as_the_paper_says():
-    transform = RandLeveld(levels=(1, 2, 3), prob=0.5)
+    transform = RandResolutionLeveld(levels=(1, 2, 3), prob=0.5)
     transform.set_random_state(0)
     drawn = [transform({})["level"] for _ in range(3000)]
     shares = [drawn.count(level) / 3000 for level in range(4)]
@@ -19,8 +19,8 @@ def test_fine_again_puts_a_coarsened_case_back_in_place(level):
     mask = torch.zeros(1, 27, 31, 29)
     mask[:, 6:14, 8:16, 7:15] = 1  # on the blocks of the padded case: 2, 0 and 1 voxels of padding before
     data = {"image": MetaTensor(mask), "label": MetaTensor(mask), "full": MetaTensor(mask), "level": level}
-    coarse = Coarsend("image", "label")(data)
-    out = FineAgaind("image", "label", like="full")(coarse)
+    coarse = SimulateLowResolutiond("image", "label")(data)
+    out = RestoreResolutiond("image", "label", like="full")(coarse)
     assert out["image"].shape == out["label"].shape == mask.shape
     for key in ("image", "label"):
         weights = out[key][0].as_tensor().double()
@@ -32,15 +32,17 @@ def test_fine_again_puts_a_coarsened_case_back_in_place(level):
 
 def test_padded_again_it_keeps_its_voxels_and_moves_to_the_middle():
     mask = torch.ones(1, 16, 16, 16)
-    coarse = Coarsend("image", "label")({k: MetaTensor(mask) for k in ("image", "label", "full")} | {"level": 1})
-    out = FineAgaind("image", "label", like="full", how="pad")(coarse)
+    coarse = SimulateLowResolutiond("image", "label")(
+        {k: MetaTensor(mask) for k in ("image", "label", "full")} | {"level": 1}
+    )
+    out = RestoreResolutiond("image", "label", like="full", how="pad")(coarse)
     expected = torch.zeros(1, 16, 16, 16)
     expected[:, 4:12, 4:12, 4:12] = 1
     assert torch.equal(out["image"].as_tensor(), expected) and torch.equal(out["label"].as_tensor(), expected)
-    untouched = FineAgaind("image", "label", like="full")({**coarse, "image": mask, "label": mask})
+    untouched = RestoreResolutiond("image", "label", like="full")({**coarse, "image": mask, "label": mask})
     assert torch.equal(untouched["image"], mask)
     with pytest.raises(ValueError, match="how must be 'up' or 'pad'"):
-        FineAgaind("image", "label", like="full", how="down")
+        RestoreResolutiond("image", "label", like="full", how="down")
 
 
 def test_labels_are_coarsened_or_not_and_nothing_else():

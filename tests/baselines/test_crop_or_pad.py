@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.baselines import CropOrPadd
+from rare_unet_networks.baselines import CenterCropOrPadd
 
 AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]], dtype=torch.float64)
 
@@ -19,7 +19,7 @@ AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 
 )
 def test_crop_or_pad_puts_the_odd_voxel_first_and_keeps_the_affine_right(voxels, start, end):
     image = MetaTensor(torch.arange(1.0, voxels + 1).reshape(1, voxels, 1, 1), affine=AFFINE)
-    out = CropOrPadd("image", (32, 1, 1))({"image": image})["image"]
+    out = CenterCropOrPadd("image", (32, 1, 1))({"image": image})["image"]
     assert out.shape == (1, 32, 1, 1)
     values = out.flatten().tolist()
     assert (values[:3], values[-3:]) == (start, end)

@@ -40,8 +40,8 @@ def test_it_is_scripted_as_the_other_network(net):
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(full_channels=(4, 8)), r"full_channels must be None for decoder heads, got \(4, 8\)"),
-    (dict(full_convs=0), "full_convs must be at least 1, got 0"),
+    (dict(fine_channels=(4, 8)), r"fine_channels must be None for decoder heads, got \(4, 8\)"),
+    (dict(fine_convs=0), "fine_convs must be at least 1, got 0"),
 ])  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

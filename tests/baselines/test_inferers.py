@@ -5,10 +5,10 @@ import torch
 from monai.data import MetaTensor
 
 from rare_unet_networks.baselines import MeanShapeInferer, PadInferer, PredictionsInferer
-from rare_unet_networks.levels import Levels
+from rare_unet_networks.levels import ResolutionLevels
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
-ONE = Levels(num_levels=1, num_stages=5, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+ONE = ResolutionLevels(num_levels=1, num_stages=5, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 
 
 def scan(size, spacing=1.0, name="scan.nii.gz"):
@@ -60,7 +60,7 @@ def test_padded_scan_lies_in_the_middle_and_the_answer_on_its_grid(size, seen):
 
 def test_pad_needs_a_size_to_pad_to():
     with pytest.raises(ValueError, match="levels must have a spatial_size"):
-        PadInferer(Levels(num_levels=1, spacing=(1.0, 1.0, 1.0)))
+        PadInferer(ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0)))
 
 
 @pytest.mark.parametrize("size, spacing", [((4, 5, 6), 4.0), ((16, 20, 24), 1.0)])

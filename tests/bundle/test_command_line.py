@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rare_unet_networks.bundle import as_bool, as_path, bundle_root, check_command_line, command_line
-from rare_unet_networks.utils.errors import innermost_reason
+from rare_unet_networks.utils.errors import root_cause
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
 
@@ -56,7 +56,7 @@ def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, 
 
 COMPONENTS = {
     "inferer": {"_target_": "rare_unet_networks.inferers.ResolutionRoutingInferer", "levels": "@levels"},
-    "mirror": {"_target_": "rare_unet_networks.inferers.MirrorRoutingInferer", "levels": "@levels"},  # has **kwargs
+    "mirror": {"_target_": "rare_unet_networks.inferers.MirrorInferer", "levels": "@levels"},  # has **kwargs
     "train": {"trainer": {"_target_": "SupervisedTrainer", "max_epochs": 1, "amp_kwargs": {}}, "inferer": "@inferer"},
     "transforms": [{"_target_": "LoadImaged", "keys": "image"}],
     "elsewhere": {"_target_": "not_installed.Network"},
@@ -104,7 +104,7 @@ def test_overrides_that_add_an_argument_pass(components, option):
         (("--train#inferer#overlap", "1"), "--train#inferer#overlap is neither"),  # a reference
         (("--transforms#1", "1"), "--transforms#1 is neither"),
         (
-            ("--mirror#_target_", "rare_unet_networks.levels.Levels", "--mirror#side", "auto"),
+            ("--mirror#_target_", "rare_unet_networks.levels.ResolutionLevels", "--mirror#side", "auto"),
             "--mirror#side is neither",
         ),
     ],
@@ -173,8 +173,8 @@ def test_innermost_reason_is_one_line():
         except ValueError as inner:
             raise RuntimeError("applying transform <...>") from inner
     except RuntimeError as error:
-        assert innermost_reason(error) == "spacing must be above 0"
-    assert innermost_reason(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"
+        assert root_cause(error) == "spacing must be above 0"
+    assert root_cause(FileNotFoundError("x.nii")) == "FileNotFoundError: x.nii"
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_extra_that_brings_it(config, monkeypatch):
@@ -184,11 +184,11 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_extra_that_brings_it(
 
 
 def test_an_error_of_many_lines_is_cut_short():
-    reason = innermost_reason(RuntimeError("size mismatch " * 100))
+    reason = root_cause(RuntimeError("size mismatch " * 100))
     assert reason.startswith("RuntimeError: size mismatch") and reason.endswith(" …") and len(reason) == 1002
 
 
-ALONE, JOINED = '["$check()"]', '["$check()", "$rare_unet_networks.utils.join_processes(@device)"]'
+ALONE, JOINED = '["$check()"]', '["$check()", "$rare_unet_networks.utils.init_distributed(@device)"]'
 
 
 @pytest.mark.parametrize(

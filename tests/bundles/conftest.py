@@ -20,7 +20,7 @@ SAMPLE = BUNDLE / "sample"
 SHARED = REPOSITORY.parent / "shared" / "data"
 DATA, BRAIN_DATA = SHARED / "Task04_Hippocampus", SHARED / "Task01_BrainTumour"
 # Small enough to train in seconds, with the depth of the real network.
-SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
+SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4, 4]}
 
 
 def needs(folder):

@@ -35,7 +35,7 @@ def volumes(tmp_path_factory):
     output = tmp_path_factory.mktemp("volumes")
     run("inference.json", output_dir=str(output))
     rows = read(output / "volumes.csv")
-    return {(r["case"], r["class"]): float(r["mm3_full"]) for r in rows}, {r["case"]: int(r["level"]) for r in rows}
+    return {(r["case"], r["class"]): float(r["mm3_fine"]) for r in rows}, {r["case"]: int(r["level"]) for r in rows}
 
 
 def test_dice_on_the_shipped_labelled_subject_is_the_stored_one(tmp_path):

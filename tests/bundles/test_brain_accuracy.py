@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged, SaveImage
 
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 from .conftest import BRAIN_DATA, BUNDLES, needs_brain_data, read
 from .conftest import run as run_of
@@ -48,7 +48,7 @@ def test_the_phantoms_files_give_an_answer_on_their_grid_and_its_tumour_is_found
 def scan(tmp_path_factory):
     """A real case at 2 mm, and what the network says of it."""
     folder = tmp_path_factory.mktemp("scan")
-    read = Compose([LoadImaged("image", ensure_channel_first=True), Coarsend("image")])
+    read = Compose([LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image")])
     image = read({"image": BRAIN_DATA / "imagesTr" / f"{CASE}.nii.gz", "level": 1})["image"]
     SaveImage(output_ext=".nii.gz", resample=False, print_log=False, channel_dim=0)(image, filename=folder / "scan")
     return nib.load(folder / "scan.nii.gz"), segment(folder / "scan.nii.gz", folder / "answer")

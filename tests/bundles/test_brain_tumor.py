@@ -9,14 +9,14 @@ import pytest
 import torch
 from monai.transforms import Compose, CropForeground
 
-from rare_unet_networks.networks import ConvStack
+from rare_unet_networks.networks import StackedConvBlocks
 
 from .conftest import BUNDLES, command, config, read
 from .conftest import run as run_of
 
 BUNDLE = BUNDLES["brain_tumor_mri_segmentation"]
 CONFIGS = BUNDLE / "configs"
-SMALL = {"network_def#channels": [2, 4, 4, 4, 4, 4], "network_def#full_channels": [4, 4, 4]}
+SMALL = {"network_def#channels": [2, 4, 4, 4, 4, 4], "network_def#fine_channels": [4, 4, 4]}
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 LPS = np.diag([-1.0, -1, 1, 1])
 
@@ -101,7 +101,7 @@ def test_several_patches_of_unequal_size_are_one_batch_and_recomputing_reaches_t
     options = dict(patch_size=[-1, -1, -1], batch_size=2, max_epochs=1, recompute=True)
     workflow = run("train.json", workflow_type="train", **options, **paths, **SMALL)
     network = workflow.parser.get_parsed_content("network")
-    assert all(m.recompute for m in network.modules() if isinstance(m, ConvStack))
+    assert all(m.recompute for m in network.modules() if isinstance(m, StackedConvBlocks))
     assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 1
     assert (tmp_path / "model.pt").exists()  # validated once, though val_interval is longer than the training
 
@@ -109,7 +109,9 @@ def test_several_patches_of_unequal_size_are_one_batch_and_recomputing_reaches_t
 def test_finetuning_keeps_its_best_weights(heads, trained, tmp_path):
     _, output = trained
     paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path))
-    options = dict(patch_size=[64, 32, 32], max_epochs=6, checkpoint=str(output / "model.pt"), start_probs=[0, 0, 1])
+    options = dict(
+        patch_size=[64, 32, 32], max_epochs=6, checkpoint=str(output / "model.pt"), start_level_probs=[0, 0, 1]
+    )
     run("train.json", "finetune.json", workflow_type="train", **options, **paths, **SMALL)
     assert (tmp_path / "finetuned.pt").exists()
 

@@ -59,7 +59,7 @@ def test_inferring_by_an_engine_gives_the_sample_scans_the_answers_of_eager(eage
     assert rows[0].keys() == rows[1].keys()
     for key, row in rows[0].items():
         assert row["level"] == rows[1][key]["level"]
-        assert float(rows[1][key]["mm3_full"]) == pytest.approx(float(row["mm3_full"]), rel=2e-3)
+        assert float(rows[1][key]["mm3_fine"]) == pytest.approx(float(row["mm3_fine"]), rel=2e-3)
 
 
 def test_evaluating_by_an_engine_gives_the_scores_of_eager(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.transforms import LoadImage, ScaleIntensityRangePercentiles
 
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 from .conftest import SMALL, run
 
@@ -51,6 +51,6 @@ def test_a_network_is_validated_on_scans_as_it_is_trained_on(tiny, tmp_path, dow
     item = {**parser.get_parsed_content("val_data")[0], "level": 1}
     found = parser.get_parsed_content("validate#preprocessing")(item)["image"]
     raw = LoadImage(ensure_channel_first=True)(item["image"])
-    coarse = Coarsend("image", image_mode=validated)({"image": raw, "level": 1})["image"]
+    coarse = SimulateLowResolutiond("image", image_mode=validated)({"image": raw, "level": 1})["image"]
     scaled = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True, channel_wise=True)(coarse)
     torch.testing.assert_close(found.as_tensor(), scaled.as_tensor())

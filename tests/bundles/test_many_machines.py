@@ -78,7 +78,7 @@ def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_an
     for i in range(100):  # the log of a scan, of whichever process
         assert result.stdout.count(f"s{i:03d}.nii.gz: level 2") == (f"s{i:03d}" not in done)
     assert sorted(cases_of(volumes)) == sorted([f"s{i:03d}" for i in range(100)] * 2)
-    assert len({(row["class"], row["voxels"], row["mm3_full"]) for row in read(volumes)}) == 2
+    assert len({(row["class"], row["voxels"], row["mm3_fine"]) for row in read(volumes)}) == 2
     assert len(list(output.glob("*_seg.nii.gz"))) == 100
     for case, before in written.items():
         assert (output / f"{case}_seg.nii.gz").stat().st_mtime_ns == before

@@ -14,7 +14,7 @@ from ignite.engine import Events
 from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
 from rare_unet_networks.transforms.grids import answer_key
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
 
@@ -216,9 +216,9 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
     workflow.run()
     assert len(answers) == 8
     for case, level in answers:
-        coarse = Compose([LoadImaged("image", ensure_channel_first=True), Coarsend("image", image_mode=downsample)])(
-            {"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level}
-        )["image"]
+        coarse = Compose(
+            [LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image", image_mode=downsample)]
+        )({"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level})["image"]
         coarse.meta["filename_or_obj"] = f"{case}_{level}.nii.gz"
         SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False)(coarse)
     run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"), output=output)
@@ -337,7 +337,7 @@ def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_a
         assert answer.get_data_dtype() == np.uint8 and set(np.unique(answer.dataobj)) == {0, 1, 2}
         labels = np.asarray(answer.dataobj)
         rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == name]
-        assert [float(r["mm3_full"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
+        assert [float(r["mm3_fine"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
         assert all(float(r["mm3"]) > 0 for r in rows)
 
 

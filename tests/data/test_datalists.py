@@ -1,10 +1,10 @@
 import pytest
 
-from rare_unet_networks.data import answer_postfix, at_levels, case_name, input_datalist
+from rare_unet_networks.data import answer_postfix, case_id, expand_levels, input_datalist
 
 
 def test_at_levels_repeats_every_item():
-    assert at_levels([{"case": "a"}, {"case": "b"}], [0, 2]) == [
+    assert expand_levels([{"case": "a"}, {"case": "b"}], [0, 2]) == [
         {"case": "a", "level": 0},
         {"case": "a", "level": 2},
         {"case": "b", "level": 0},
@@ -16,7 +16,7 @@ def test_at_levels_repeats_every_item():
     "path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d.mgz"), ("E.NII.GZ", "E")]
 )
 def test_case_name_is_the_file_name_without_suffix(path, name):
-    assert case_name(path) == name
+    assert case_id(path) == name
 
 
 def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):

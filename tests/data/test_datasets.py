@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rare_unet_networks.data import msd_datalist
+from rare_unet_networks.data import labelled_datalist
 
 from .test_modalities import PATTERNS
 
@@ -26,7 +26,7 @@ def dataset(tmp_path):
 )
 def test_only_labelled_cases_of_the_split_that_are_present_are_used(dataset, split, cases, caplog):
     with caplog.at_level("INFO"):
-        items = msd_datalist(str(dataset), str(dataset / "splits.json"), split)
+        items = labelled_datalist(str(dataset), str(dataset / "splits.json"), split)
     assert [item["case"] for item in items] == cases
     assert all(item["image"].endswith(f"imagesTr/{item['case']}.nii.gz") for item in items)
     assert f"split {split}: {len(cases)} of" in caplog.text
@@ -42,7 +42,7 @@ def test_only_labelled_cases_of_the_split_that_are_present_are_used(dataset, spl
 )
 def test_missing_folder_unknown_split_and_empty_split_are_errors(dataset, folder, split, match):
     with pytest.raises(ValueError, match=match):
-        msd_datalist(str(dataset / folder), str(dataset / "splits.json"), split)
+        labelled_datalist(str(dataset / folder), str(dataset / "splits.json"), split)
 
 
 def test_cases_of_a_split_that_are_absent_are_named(tmp_path, caplog):
@@ -52,7 +52,7 @@ def test_cases_of_a_split_that_are_absent_are_named(tmp_path, caplog):
     splits = {"train": ["here", "gone", "astray"], "validation": ["here", *(f"elsewhere{i}" for i in range(6))]}
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     for split in splits:
-        msd_datalist(str(tmp_path), str(tmp_path / "splits.json"), split)
+        labelled_datalist(str(tmp_path), str(tmp_path / "splits.json"), split)
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning == "split train: no image or no label of astray, gone"
 
@@ -88,7 +88,7 @@ CHANNELS = [
 @pytest.mark.parametrize("channels, modalities", CHANNELS)
 def test_channels_of_nnunet_are_told_by_their_names(tmp_path, channels, modalities):
     paths = nnunet_dataset(tmp_path, channels)
-    (item,) = msd_datalist(*paths, "train", PATTERNS, CLASSES)
+    (item,) = labelled_datalist(*paths, "train", PATTERNS, CLASSES)
     assert item == {
         "image": {m: str(tmp_path / "imagesTr" / f"a_{i:04d}.nii.gz") for i, m in enumerate(modalities)},
         "label": str(tmp_path / "labelsTr" / "a.nii.gz"),
@@ -99,7 +99,7 @@ def test_channels_of_nnunet_are_told_by_their_names(tmp_path, channels, modaliti
 @pytest.mark.parametrize("file_ending", [".nii.gz", ".nii"])
 def test_the_one_channel_of_a_task_without_modalities_has_any_name(tmp_path, file_ending):
     paths = nnunet_dataset(tmp_path, ["noNorm"], file_ending=file_ending)
-    (item,) = msd_datalist(*paths, "validation")
+    (item,) = labelled_datalist(*paths, "validation")
     assert item["case"] == "b" and item["image"] == str(tmp_path / "imagesTr" / f"b_0000{file_ending}")
 
 
@@ -107,23 +107,23 @@ def test_folds_of_nnunet_are_splits_and_a_case_in_none_counts_as_test(tmp_path):
     paths = nnunet_dataset(tmp_path, ["MRI"], cases="abc")
     splits = {"fold_0_train": "a", "fold_0": "b", "fold_1_train": "b", "fold_1": "a", "test": "c"}
     for split in splits:
-        assert [item["case"] for item in msd_datalist(*paths, split)] == [splits[split]]
+        assert [item["case"] for item in labelled_datalist(*paths, split)] == [splits[split]]
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["b"], "test": ["c"]}))  # or lists of the bundle's kind
-    assert [item["case"] for item in msd_datalist(paths[0], str(tmp_path / "splits.json"), "test")] == ["a", "c"]
+    assert [item["case"] for item in labelled_datalist(paths[0], str(tmp_path / "splits.json"), "test")] == ["a", "c"]
 
 
 def test_a_case_without_one_of_its_channels_is_named_as_absent(tmp_path, caplog):
     paths = nnunet_dataset(tmp_path, ["FLAIR", "T1w", "T1Gd", "T2w"])
     (tmp_path / "imagesTr" / "a_0002.nii.gz").unlink()
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["a", "b"]}))
-    items = msd_datalist(paths[0], str(tmp_path / "splits.json"), "train", PATTERNS)
+    items = labelled_datalist(paths[0], str(tmp_path / "splits.json"), "train", PATTERNS)
     assert [item["case"] for item in items] == ["b"]
     assert "split train: no image or no label of a" in caplog.text
 
 
 def test_the_decathlons_description_changes_nothing(dataset):
     (dataset / "dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}, "labels": {"0": "background"}}))
-    (item,) = msd_datalist(str(dataset), str(dataset / "splits.json"), "train", class_names=CLASSES)
+    (item,) = labelled_datalist(str(dataset), str(dataset / "splits.json"), "train", class_names=CLASSES)
     assert item["image"].endswith("imagesTr/a.nii.gz")
 
 
@@ -139,19 +139,19 @@ ILL_CASES = [
 @pytest.mark.parametrize("options, match", ILL_CASES)
 def test_a_dataset_of_nnunet_of_another_task_is_an_error(tmp_path, options, match):
     with pytest.raises(ValueError, match=match):
-        msd_datalist(*nnunet_dataset(tmp_path, **options), "train", PATTERNS, CLASSES)
+        labelled_datalist(*nnunet_dataset(tmp_path, **options), "train", PATTERNS, CLASSES)
 
 
 def test_several_channels_for_a_task_without_modalities_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="channel_names must be one channel, got T1, T2"):
-        msd_datalist(*nnunet_dataset(tmp_path, ["T1", "T2"]), "train")
+        labelled_datalist(*nnunet_dataset(tmp_path, ["T1", "T2"]), "train")
 
 
 def test_folds_without_their_two_lists_are_an_error(tmp_path):
     paths = nnunet_dataset(tmp_path, ["MRI"])
     (tmp_path / "splits_final.json").write_text(json.dumps([["a"], ["b"]]))
     with pytest.raises(ValueError, match="splits_file must map names to cases or be nnU-Net's list of folds"):
-        msd_datalist(*paths, "train")
+        labelled_datalist(*paths, "train")
 
 
 @pytest.mark.parametrize("name", ["splits_final.json", "dataset.json"])
@@ -159,7 +159,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path, name):
     paths = nnunet_dataset(tmp_path, ["MRI"])
     next(tmp_path.rglob(name)).write_text('{"train": ["a",]')
     with pytest.raises(ValueError, match=rf"{name} must be a JSON file: .* line 1 column"):
-        msd_datalist(*paths, "train")
+        labelled_datalist(*paths, "train")
 
 
 def without_channel_names(root):
@@ -187,4 +187,4 @@ def test_why_a_split_has_no_case_is_said(tmp_path, spoil, why):
     paths = nnunet_dataset(tmp_path, ["MRI"])
     spoil(tmp_path)
     with pytest.raises(ValueError, match=f"none of the 1 cases of split 'train' of .*: .*{why}"):
-        msd_datalist(*paths, "train")
+        labelled_datalist(*paths, "train")

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from rare_unet_networks.data import modality_datalist
-from rare_unet_networks.transforms.modalities import LoadModalitiesd, RandDropModalityd
+from rare_unet_networks.transforms.modalities import LoadModalitiesd, RandDropChannelsd
 
 CONFIG = Path(__file__).parents[2] / "bundles/brain_tumor_mri_segmentation/configs/inference.json"
 PATTERNS = json.loads(CONFIG.read_text())["modalities"]
@@ -158,13 +158,13 @@ def test_files_of_different_places_or_with_channels_of_their_own_are_refused(tmp
     with pytest.raises(ValueError, match=r"far_t2\.nii\.gz and .*FLAIR\.nii\.gz lie in different places"):
         load({"image": {**paths, "T2w": far}})
     whole = save(tmp_path / "whole_t2.nii.gz", np.zeros((6, 5, 4, 2), np.float32))
-    with pytest.raises(ValueError, match=r"whole_t2\.nii\.gz: expected one channel of T2w on three axes, got 2×6×5×4"):
+    with pytest.raises(ValueError, match=r"whole_t2\.nii\.gz: expected one channel of T2w on 3 axes, got 2×6×5×4"):
         load({"image": {**paths, "T2w": whole}})
 
 
 def test_dropped_channels_are_empty_as_often_as_asked_and_one_is_left():
     image = MetaTensor(torch.ones(4, 2, 2, 2))
-    drop = RandDropModalityd("image", prob=0.5).set_random_state(0)
+    drop = RandDropChannelsd("image", prob=0.5).set_random_state(0)
     counts = [int((drop({"image": image})["image"].flatten(1).sum(dim=1) == 0).sum()) for _ in range(800)]
     assert torch.equal(image, torch.ones(4, 2, 2, 2)) and max(counts) == 3
     # Geometric and cut at three: probabilities 1/2, 1/4, 1/8, 1/8.

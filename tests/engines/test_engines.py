@@ -26,17 +26,17 @@ def test_without_level_0_its_label_comes_last():
 
 
 def test_the_finest_levels_are_left_out_as_often_as_asked():
-    prepare, other = (PreparePyramidBatch([0, 1, 2, 3], start_probs=[0.5, 0.2, 0.3], seed=1) for _ in range(2))
+    prepare, other = (PreparePyramidBatch([0, 1, 2, 3], start_level_probs=[0.5, 0.2, 0.3], seed=1) for _ in range(2))
     starts = [prepare(BATCH)[3]["levels"][0] for _ in range(2000)]
     torch.manual_seed(1)  # another rank: other random numbers, the same levels
     assert [other(BATCH)[3]["levels"][0] for _ in range(100)] == starts[:100]
     assert [starts.count(d) / 2000 for d in range(4)] == pytest.approx([0.5, 0.2, 0.3, 0.0], abs=0.03)
 
 
-@pytest.mark.parametrize("start_probs", [(0.5, 0.4), (0.2,) * 5, (1.5, -0.5)])
-def test_probabilities_must_be_some(start_probs):
-    with pytest.raises(ValueError, match="start_probs must be at most 4 probabilities that add up to 1"):
-        PreparePyramidBatch([0, 1, 2, 3], start_probs)
+@pytest.mark.parametrize("start_level_probs", [(0.5, 0.4), (0.2,) * 5, (1.5, -0.5)])
+def test_probabilities_must_be_some(start_level_probs):
+    with pytest.raises(ValueError, match="start_level_probs must be at most 4 probabilities that add up to 1"):
+        PreparePyramidBatch([0, 1, 2, 3], start_level_probs)
 
 
 def test_patches_of_unequal_size_become_one_batch():

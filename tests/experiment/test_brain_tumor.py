@@ -49,7 +49,7 @@ def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
     assert 0.8 < 8 * np.count_nonzero(coarse.dataobj) / np.count_nonzero(fine.dataobj) < 1.2
     assert nib.load(tmp_path / "data" / "imagesTr" / "a.nii.gz").shape == (*coarse.shape, 4)
     paths = dict(dataset_dir=str(tmp_path / "data"), splits_file=str(heads / "splits.json"))
-    small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#full_channels": [4, 4]}
+    small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4]}
     short = dict(max_epochs=1, val_interval=1, workflow_type="train", patch_size=[32, 16, 16])
     for name, training, evaluating in ("ours", [], []), ("rival", ["unet", "unet_aug"], ["unet"]):
         output = tmp_path / name

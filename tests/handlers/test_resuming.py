@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rare_unet_networks.handlers.reports import VolumeReport
+from rare_unet_networks.handlers.reports import VolumeSaver
 from rare_unet_networks.handlers.resuming import RECORD, CommandRecord, unfinished
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("a_seg.nii.gz", "a_full_seg.nii.gz"):
         (output / name).touch()
         age(output / name, LATER)
-    rows = [",".join(VolumeReport.columns), "a,anterior,1,1,1,1x1x1,0,1", "a,posterior,1,1,1,1x1x1,0,1", ""]
+    rows = [",".join(VolumeSaver.columns), "a,anterior,1,1,1,1x1x1,0,1", "a,posterior,1,1,1,1x1x1,0,1", ""]
     (output / "volumes.csv").write_text("\n".join(rows))
     return tmp_path
 

@@ -5,11 +5,11 @@ import torch
 from monai.data import MetaTensor
 
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
-from rare_unet_networks.levels import Levels
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.networks import RAREUNet
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
-BY_SIZE = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+BY_SIZE = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
 
 
 class Recorder(torch.nn.Module):
@@ -209,7 +209,7 @@ def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
 
 def test_both_answers_come_from_one_forward_pass():
     torch.manual_seed(0)
-    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
     calls = []
     net.register_forward_hook(lambda *_: calls.append(1))
     for size, spacing in (((18, 26, 17), 2.0), ((35, 51, 33), 1.0)):
@@ -220,8 +220,8 @@ def test_both_answers_come_from_one_forward_pass():
             both = ResolutionRoutingInferer(LEVELS, output="both")(image, net)
         assert len(calls) == 1
         torch.testing.assert_close(both["pred"], native)
-        torch.testing.assert_close(both["pred_full"], full)
-        assert torch.equal(both["pred_full"].affine, full.affine)
+        torch.testing.assert_close(both["pred_fine"], full)
+        assert torch.equal(both["pred_fine"].affine, full.affine)
 
 
 def test_both_answers_of_a_large_scan_come_from_a_sliding_window_in_place():
@@ -237,24 +237,24 @@ def test_both_answers_of_a_large_scan_come_from_a_sliding_window_in_place():
     torch.testing.assert_close(out["pred"].as_tensor(), expected)
     for axis in (2, 3, 4):
         expected = expected.repeat_interleave(2, dim=axis)
-    torch.testing.assert_close(out["pred_full"].as_tensor(), expected)
+    torch.testing.assert_close(out["pred_fine"].as_tensor(), expected)
 
 
 def test_a_single_level_does_not_warn_of_coarse_scans(caplog):
-    one = Levels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5)
+    one = ResolutionLevels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5)
     ResolutionRoutingInferer(one)(scan((9, 13, 9), (4.0, 4.0, 4.0)), Recorder())
     assert "do not trust" not in caplog.text
 
 
 def test_of_a_resampled_scan_only_the_full_answer_is_given():
-    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), full_convs=1).eval()
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
     with torch.no_grad():
         out = ResolutionRoutingInferer(LEVELS, output="both")(scan((35, 51, 9), (1.0, 1.0, 4.0)), net)
-    assert set(out) == {"pred_full"} and out["pred_full"].shape == (1, 3, 35, 51, 36)
+    assert set(out) == {"pred_fine"} and out["pred_fine"].shape == (1, 3, 35, 51, 36)
 
 
 def test_one_level_is_a_unet_fed_the_upsampled_scan():
-    one, net = Levels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5), Repeater()
+    one, net = ResolutionLevels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5), Repeater()
     out = ResolutionRoutingInferer(one, output="full")(scan((9, 13, 9), (4.0, 4.0, 4.0)), net)
     assert net.calls == [((48, 64, 48), 0, "native")]
     assert out.shape == (1, 1, 36, 52, 36) and out.pixdim.tolist() == [1.0, 1.0, 1.0]
@@ -281,11 +281,11 @@ def test_only_the_box_of_the_foreground_is_computed_and_around_it_is_background(
     image[:, :, 3:13, 4:11, 5:14] = 1
     found = ResolutionRoutingInferer(LEVELS, output=output, crop_foreground=True)(image, net)
     assert seen == [{0: (32, 16, 16), 1: (16, 8, 16), 2: (12, 8, 12)}[level]]
-    answers = found if output == "both" else {"pred" if output == "native" else "pred_full": found}
-    assert answers.keys() == {"native": {"pred"}, "full": {"pred_full"}, "both": {"pred", "pred_full"}}[output]
+    answers = found if output == "both" else {"pred" if output == "native" else "pred_fine": found}
+    assert answers.keys() == {"native": {"pred"}, "full": {"pred_fine"}, "both": {"pred", "pred_fine"}}[output]
     whole = ResolutionRoutingInferer(LEVELS, output=output)(image, net)
     for key, logits in answers.items():
-        scale = 2**level if key == "pred_full" else 1
+        scale = 2**level if key == "pred_fine" else 1
         expected = image.as_tensor().repeat_interleave(scale, 2).repeat_interleave(scale, 3).repeat_interleave(scale, 4)
         assert torch.equal(logits.argmax(dim=1, keepdim=True).as_tensor(), expected.long())
         uncropped = whole[key] if output == "both" else whole

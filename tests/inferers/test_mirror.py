@@ -5,11 +5,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import NormalizeIntensityd, ScaleIntensityRangePercentilesd
 
-from rare_unet_networks.inferers.mirror import MirrorRoutingInferer
+from rare_unet_networks.inferers.mirror import MirrorInferer
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
-from rare_unet_networks.levels import Levels
+from rare_unet_networks.levels import ResolutionLevels
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 SCALING = ScaleIntensityRangePercentilesd("image", 0.5, 99.5, 0.0, 1.0, clip=True, channel_wise=True)
 RAMP = torch.linspace(0, 1, 40).reshape(1, 1, 40, 1, 1).expand(1, 1, 40, 48, 35).clone()
 
@@ -37,7 +37,7 @@ def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level
     ramp = torch.nn.functional.interpolate(RAMP, [-(-n // 2**level) for n in RAMP.shape[2:]], mode="trilinear")
     known, other = scan(ramp, 2.0**level), scan(ramp.flip(2), 2.0**level)
     net = OneSided()
-    inferer = MirrorRoutingInferer(LEVELS, scaling=SCALING)
+    inferer = MirrorInferer(LEVELS, scaling=SCALING)
     assert inferer.is_mirrored(known, net).tolist() == [False]
     assert inferer.is_mirrored(other, net).tolist() == [True]
     assert {call for call in net.calls} == {(3, 2)}  # the scan and its mirror image, at the coarsest level
@@ -49,7 +49,7 @@ def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level
 
 
 def test_each_member_of_a_batch_has_its_own_side():
-    inferer = MirrorRoutingInferer(LEVELS, scaling=SCALING)  # plain tensors are placed by their size
+    inferer = MirrorInferer(LEVELS, scaling=SCALING)  # plain tensors are placed by their size
     out = inferer(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
     torch.testing.assert_close(out[1], out[0].flip(1))
     # Whatever the other members look like: -100 there must not become the padding here.
@@ -69,7 +69,7 @@ def test_the_coarsest_level_runs_once(output):
     expected = ResolutionRoutingInferer(LEVELS, output=output)(scan(known, 8.0), Both())
     for flipped in (False, True):
         seen = scan(known.flip(2) if flipped else known, 8.0)
-        out = MirrorRoutingInferer(LEVELS, scaling=SCALING, output=output)(seen, net)
+        out = MirrorInferer(LEVELS, scaling=SCALING, output=output)(seen, net)
         answers, wanted = (x if isinstance(x, dict) else {"": x} for x in (out, expected))
         assert answers.keys() == wanted.keys()
         for key, value in wanted.items():
@@ -83,7 +83,7 @@ def test_the_coarsest_level_runs_once(output):
 
 def test_each_member_of_a_batch_of_the_coarsest_level_has_its_own_side():
     known = torch.nn.functional.avg_pool3d(RAMP[..., :32], 8)
-    inferer, net = MirrorRoutingInferer(LEVELS, scaling=SCALING), OneSided()
+    inferer, net = MirrorInferer(LEVELS, scaling=SCALING), OneSided()
     out = inferer(scan(torch.cat([known.flip(2), known]), 8.0), net)
     assert net.calls == [(3, 4)]
     torch.testing.assert_close(out.as_tensor()[0], out.as_tensor()[1].flip(1))
@@ -99,18 +99,18 @@ def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
     affine = torch.diag(torch.tensor([6.0, 8.0, 8.0, 1.0]))
     known = torch.linspace(0, 1, 8).reshape(1, 1, 8, 1, 1).expand(1, 1, 8, 6, 4).clone()  # 48 mm: 6 voxels of 8 mm
     answers = [
-        MirrorRoutingInferer(LEVELS, scaling=SCALING, output="both")(MetaTensor(x, affine=affine), Both())
+        MirrorInferer(LEVELS, scaling=SCALING, output="both")(MetaTensor(x, affine=affine), Both())
         for x in (known, known.flip(2))
     ]
-    assert all(list(answer) == ["pred_full"] for answer in answers)
-    assert answers[0]["pred_full"].shape == (1, 2, 48, 48, 32)
-    torch.testing.assert_close(answers[1]["pred_full"].as_tensor(), answers[0]["pred_full"].as_tensor().flip(2))
+    assert all(list(answer) == ["pred_fine"] for answer in answers)
+    assert answers[0]["pred_fine"].shape == (1, 2, 48, 48, 32)
+    torch.testing.assert_close(answers[1]["pred_fine"].as_tensor(), answers[0]["pred_fine"].as_tensor().flip(2))
 
 
 @pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
 def test_a_known_side_is_taken_without_looking(side, mirrored):
     net = OneSided()
-    out = MirrorRoutingInferer(LEVELS, side=side)(scan(RAMP), net)
+    out = MirrorInferer(LEVELS, side=side)(scan(RAMP), net)
     assert net.calls == [(0, 1)]
     seen = RAMP.flip(2) if mirrored else RAMP
     expected = ResolutionRoutingInferer(LEVELS)(scan(seen), OneSided()).as_tensor()
@@ -124,9 +124,9 @@ def test_both_answers_are_mirrored_back():
             return ([y], [], [torch.nn.functional.interpolate(y, scale_factor=2**level)]) if output == "both" else y
 
     half = torch.nn.functional.avg_pool3d(RAMP[..., :34], 2)
-    known = MirrorRoutingInferer(LEVELS, scaling=SCALING, output="both")(scan(half, 2.0), Both())
-    other = MirrorRoutingInferer(LEVELS, scaling=SCALING, output="both")(scan(half.flip(2), 2.0), Both())
-    for key in ("pred", "pred_full"):
+    known = MirrorInferer(LEVELS, scaling=SCALING, output="both")(scan(half, 2.0), Both())
+    other = MirrorInferer(LEVELS, scaling=SCALING, output="both")(scan(half.flip(2), 2.0), Both())
+    for key in ("pred", "pred_fine"):
         torch.testing.assert_close(other[key].as_tensor(), known[key].as_tensor().flip(2))
 
 
@@ -146,7 +146,7 @@ def test_the_side_is_chosen_on_intensities_scaled_as_the_scans_are(scaling, low,
         return torch.cat([-x, x], dim=1)
 
     ramp = torch.linspace(0, 1, 64).reshape(1, 64, 1, 1).expand(1, 64, 64, 64).clone()
-    MirrorRoutingInferer(LEVELS, scaling=scaling).is_mirrored(scan(scaling({"image": ramp})["image"][None]), network)
+    MirrorInferer(LEVELS, scaling=scaling).is_mirrored(scan(scaling({"image": ramp})["image"][None]), network)
     (x,) = seen
     assert x.shape == (2, 1, 8, 8, 8) and not isinstance(x, MetaTensor)
     expected = torch.linspace(low, high, 8)
@@ -156,12 +156,12 @@ def test_the_side_is_chosen_on_intensities_scaled_as_the_scans_are(scaling, low,
 
 def test_the_choice_is_logged(caplog):
     with caplog.at_level(logging.INFO):
-        MirrorRoutingInferer(LEVELS, scaling=SCALING)(scan(RAMP.flip(2)), OneSided())
+        MirrorInferer(LEVELS, scaling=SCALING)(scan(RAMP.flip(2)), OneSided())
     assert any(message.startswith("mirrored: less in doubt (as it is ") for message in caplog.messages)
 
 
 def test_unknown_side_is_refused():
     with pytest.raises(ValueError, match=r"side must be one of .*, got 'left'"):
-        MirrorRoutingInferer(LEVELS, side="left")
+        MirrorInferer(LEVELS, side="left")
     with pytest.raises(ValueError, match=r"side 'auto' needs scaling, .* got None"):
-        MirrorRoutingInferer(LEVELS)
+        MirrorInferer(LEVELS)

@@ -6,12 +6,12 @@ from monai.data import MetaTensor
 from monai.transforms import NormalizeIntensityd
 from torch.nn import functional as F
 
-from rare_unet_networks.inferers.multi_level import SeveralLevelsInferer
+from rare_unet_networks.inferers.multi_level import MultiLevelInferer
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
-from rare_unet_networks.levels import Levels
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.networks import RAREUNet
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 32, 32), spacing=(1.0, 1.0, 1.0))
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 32, 32), spacing=(1.0, 1.0, 1.0))
 # foreground's probability that the network below gives at each level
 PROBABILITIES = (0.9, 0.5, 0.3, 0.1)
 
@@ -59,17 +59,17 @@ CASES = [
 @pytest.mark.parametrize("level, coarser, levels, mean", CASES)
 def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level, coarser, levels, mean, size):
     net, image = Constant(), scan(size, level)
-    found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=coarser, output="both")(image, net)
+    found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=coarser, output="both")(image, net)
     assert [d for d, _ in net.seen] == levels
     assert found["pred"].shape == (1, 2, *size) and torch.equal(found["pred"].affine, image.affine)
-    assert found["pred_full"].shape == (1, 2, *(n * 2**level for n in size))
+    assert found["pred_fine"].shape == (1, 2, *(n * 2**level for n in size))
     for logits in found.values():
         torch.testing.assert_close(probability(logits), torch.full(logits.shape[2:], mean), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("output", ["native", "full"])
 def test_one_grid_alone_is_answered_as_well(output):
-    found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1, output=output)(
+    found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=1, output=output)(
         scan((9, 10, 11), level=1), Constant()
     )
     size = (9, 10, 11) if output == "native" else (18, 20, 22)
@@ -81,7 +81,7 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
     image = torch.zeros(1, 1, 6, 16, 16)
     image[0, 0] = torch.tensor([0.0, 3.0, 5.0, 9.0, 5.0, 3.0])[:, None, None]
     net = Constant()
-    SeveralLevelsInferer(LEVELS, coarser=1, scaling=lambda d: {"image": 10 * d["image"]})(MetaTensor(image), net)
+    MultiLevelInferer(LEVELS, coarser=1, scaling=lambda d: {"image": 10 * d["image"]})(MetaTensor(image), net)
     level, coarse = net.seen[1]
     profile = coarse[0, 0, :, 4, 4]
     assert level == 1 and profile[profile.nonzero()].flatten().tolist() == [40, 10]
@@ -100,21 +100,21 @@ def test_a_coarser_answer_lies_where_it_was_seen():
     image[..., 5:13, 8:16, 3:11] = 1
     image[..., 0, 0, 0] = 1e-3  # what is lowest of the foreground
     for coarser in range(1, 4):
-        found = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=coarser)(image, net)[0].argmax(dim=0)
+        found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=coarser)(image, net)[0].argmax(dim=0)
         centre = (found > 0).nonzero().double().mean(dim=0)
         assert (centre - torch.tensor([8.5, 11.5, 6.5])).abs().max() <= 0.51, (coarser, centre)
 
 
 def test_with_a_network_it_differs_from_one_level_alone_and_keeps_what_surrounds_the_foreground():
     torch.manual_seed(0)
-    net = RAREUNet(3, 2, 3, channels=(4, 4, 4, 4, 4), full_convs=1).eval()
+    net = RAREUNet(3, 2, 3, channels=(4, 4, 4, 4, 4), fine_convs=1).eval()
     image = MetaTensor(torch.zeros(1, 2, 40, 40, 40))
     image[..., 6:30, 8:36, 5:35] = torch.randn(1, 2, 24, 28, 30)
     options = dict(output="both", crop_foreground=True)
     with torch.no_grad():
         one = ResolutionRoutingInferer(LEVELS, **options)(image, net)
-        same = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=0, **options)(image, net)
-        several = SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=3, **options)(image, net)
+        same = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=0, **options)(image, net)
+        several = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=3, **options)(image, net)
     assert all(torch.equal(one[key], same[key]) for key in one)
     inside = (slice(None), slice(None), slice(6, 30), slice(8, 36), slice(5, 35))
     assert not torch.allclose(one["pred"].softmax(1)[inside], several["pred"].softmax(1)[inside], atol=0.01)
@@ -127,14 +127,14 @@ def test_a_channel_without_foreground_stays_empty():
     net = Constant()
     image = torch.zeros(1, 2, 8, 8, 8)
     image[:, 0] = torch.rand(8, 8, 8) + 1
-    SeveralLevelsInferer(LEVELS, scaling=unchanged, coarser=1)(MetaTensor(image), net)
+    MultiLevelInferer(LEVELS, scaling=unchanged, coarser=1)(MetaTensor(image), net)
     assert torch.isfinite(net.seen[1][1]).all() and int(net.seen[1][1][:, 1].count_nonzero()) == 0
 
 
 def test_the_network_gets_plain_tensors_from_the_scaling_of_the_bundles():
     net, image = Constant(), scan((16, 16, 16))
     scaling = NormalizeIntensityd("image", nonzero=True, channel_wise=True)
-    SeveralLevelsInferer(LEVELS, coarser=1, scaling=scaling)(image, net)
+    MultiLevelInferer(LEVELS, coarser=1, scaling=scaling)(image, net)
     assert [type(x) for _, x in net.seen] == [torch.Tensor, torch.Tensor]
     coarse = net.seen[1][1]
     assert float(coarse[coarse != 0].std(correction=0)) == pytest.approx(1, abs=1e-3)
@@ -143,9 +143,9 @@ def test_the_network_gets_plain_tensors_from_the_scaling_of_the_bundles():
 @pytest.mark.parametrize("options", [{}, {"scaling": unchanged, "cval": -1.0}])
 def test_coarser_needs_a_scaling_and_a_background_of_0(options):
     with pytest.raises(ValueError, match=r"coarser needs scaling and cval 0, got "):
-        SeveralLevelsInferer(LEVELS, coarser=1, **options)
+        MultiLevelInferer(LEVELS, coarser=1, **options)
 
 
 def test_coarser_must_not_be_negative():
     with pytest.raises(ValueError, match=r"coarser must be a number of levels, 0 or more, got -1\."):
-        SeveralLevelsInferer(LEVELS, coarser=-1)
+        MultiLevelInferer(LEVELS, coarser=-1)

@@ -5,7 +5,12 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from rare_unet_networks.metrics.multi_scale import ScaleDice, dice_per_class, distance_per_class, volume_error_per_class
+from rare_unet_networks.metrics.multi_scale import (
+    MultiScaleMetrics,
+    dice_per_class,
+    distance_per_class,
+    volume_error_per_class,
+)
 from rare_unet_networks.metrics.summary import summarise
 
 NAN = math.nan
@@ -101,9 +106,9 @@ def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_cl
 
     def step(engine, batch):
         engine.state.batch = [batch]
-        return [{"pred": batch["pred"], "pred_full": batch["pred"], "label_full": row([0, 1, 0, 0])}]
+        return [{"pred": batch["pred"], "pred_fine": batch["pred"], "label_fine": row([0, 1, 0, 0])}]
 
-    engine, metric = Engine(step), ScaleDice(["x"])
+    engine, metric = Engine(step), MultiScaleMetrics(["x"])
     metric.attach(engine, "dice")
     metrics = engine.run(batches).metrics
     assert metrics["dice_scale_1_x"] == 1.0
@@ -120,7 +125,7 @@ def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_cl
 def test_distances_are_taken_with_the_spacing_of_the_label():
     affine = torch.diag(torch.tensor([1.0, 1, 2, 1]))
     maps = {"pred": MetaTensor(row([1, 0, 0, 0]), affine=affine), "label": MetaTensor(row([0, 1, 0, 0]), affine=affine)}
-    metric = ScaleDice(["x"], distances=True)
+    metric = MultiScaleMetrics(["x"], distances=True)
     metric.update([{"case": "a", "level": 0, **maps, "pred_nearest": maps["label"], "label_nearest": maps["label"]}])
     assert [(r["grid"], r["hd95"], r["volume_error"]) for r in metric.rows] == [
         ("native", 2.0, 0.0),
@@ -129,14 +134,14 @@ def test_distances_are_taken_with_the_spacing_of_the_label():
 
 
 def test_a_case_without_output_is_passed_over():
-    engine, metric = Engine(lambda engine, batch: []), ScaleDice(["x"])
+    engine, metric = Engine(lambda engine, batch: []), MultiScaleMetrics(["x"])
     metric.attach(engine, "dice")
     assert math.isnan(engine.run([0]).metrics["dice"])
 
 
 def test_regions_are_scored_as_unions_and_left_out_of_the_mean():
     item = {"case": "a", "level": 0, "pred": row([0, 1, 1, 2]), "label": row([0, 1, 2, 2])}
-    metric = ScaleDice(["x", "y"], regions={"both": [1, 2], "only_y": [2]})
+    metric = MultiScaleMetrics(["x", "y"], regions={"both": [1, 2], "only_y": [2]})
     metric.update([item])
     found = {r["class"]: r["dice"] for r in metric.rows}
     assert found == pytest.approx({"x": 2 / 3, "y": 2 / 3, "both": 1.0, "only_y": 2 / 3})

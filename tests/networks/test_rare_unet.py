@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rare_unet_networks.networks import GatewayBlock, RAREUNet, SubpixelHead, recomputing
+from rare_unet_networks.networks import GatewayBlock, RAREUNet, SubpixelHead, set_grad_checkpointing
 
 SMALL = dict(in_channels=1, out_channels=3, channels=(4, 8, 12, 16))
 # kwargs, level, input size, output size
@@ -28,7 +28,7 @@ ILL_CASES = [
     (dict(num_gateways=-1), "num_gateways must be 0 to 2"),
     (dict(num_gateways=3), "num_gateways must be 0 to 2"),
     (dict(gate_convs=0), "num_convs must be at least 1"),
-    (dict(full_convs=1, full_channels=(4,)), "full_channels must be 2 numbers, one per level above 0"),
+    (dict(fine_convs=1, fine_channels=(4,)), "fine_channels must be 2 numbers, one per level above 0"),
 ]
 
 
@@ -139,7 +139,7 @@ def test_levels_chooses_the_active_levels(net):
 @pytest.fixture(scope="module")
 def full_net():
     torch.manual_seed(0)
-    return RAREUNet(spatial_dims=3, full_convs=1, **SMALL).eval()
+    return RAREUNet(spatial_dims=3, fine_convs=1, **SMALL).eval()
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -176,7 +176,7 @@ def test_a_new_sub_pixel_head_answers_alike_in_all_fine_voxels_of_a_coarse_one()
 
 
 def test_each_full_head_has_its_own_hidden_channels():
-    net = RAREUNet(spatial_dims=3, full_convs=1, full_channels=(5, 7), **SMALL)
+    net = RAREUNet(spatial_dims=3, fine_convs=1, fine_channels=(5, 7), **SMALL)
     projections = [head.conv_block[1].conv for head in net.full_heads]
     # (hidden channels, 3 classes in each of the 2^3 or 4^3 fine voxels)
     assert [(p.in_channels, p.out_channels) for p in projections] == [(5, 24), (7, 192)]
@@ -184,7 +184,7 @@ def test_each_full_head_has_its_own_hidden_channels():
 
 
 def test_output_must_be_one_the_network_has(net, full_net):
-    with pytest.raises(ValueError, match="output must be 'native' for a network without full_convs"):
+    with pytest.raises(ValueError, match="output must be 'native' for a network without fine_convs"):
         net(pyramid()[1], level=1, output="full")
     with pytest.raises(ValueError, match="output must be 'native', 'full' or 'both', got fine"):
         full_net(pyramid()[1], level=1, output="fine")
@@ -201,7 +201,7 @@ def test_without_gateways_it_is_a_plain_unet(net):
 
 
 def test_every_parameter_gets_a_gradient_from_one_training_call():
-    net = RAREUNet(spatial_dims=3, full_convs=1, **SMALL)
+    net = RAREUNet(spatial_dims=3, fine_convs=1, **SMALL)
     logits, features, full = net(pyramid(size=(16, 16, 32)))
     (sum(y.square().mean() for y in logits + full) + sum((g - e).square().mean() for g, e in features)).backward()
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
@@ -245,7 +245,7 @@ def test_gateway_block_keeps_the_grid_and_deep_copies():
 
 def test_recomputing_gives_the_same_gradients_from_less_memory():
     torch.manual_seed(0)
-    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), full_convs=1)
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), fine_convs=1)
     pyramid = [torch.rand(1, 1, 16 >> d, 16 >> d, 16 >> d) for d in range(2)]
 
     def gradients():
@@ -257,7 +257,7 @@ def test_recomputing_gives_the_same_gradients_from_less_memory():
         return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}, sum(kept)
 
     expected, much = gradients()
-    found, little = recomputing(net) and gradients()
+    found, little = set_grad_checkpointing(net) and gradients()
     assert little < much / 2 and found.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])

@@ -14,7 +14,7 @@ from rare_unet_networks.runtimes.load import with_engine
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
-    spatial_dims=3, in_channels=2, out_channels=3, channels=(2, 4, 4, 6), full_convs=1, full_channels=(4, 4), **FEW
+    spatial_dims=3, in_channels=2, out_channels=3, channels=(2, 4, 4, 6), fine_convs=1, fine_channels=(4, 4), **FEW
 )
 FLAT = dict(spatial_dims=2, in_channels=2, out_channels=3, channels=(2, 2, 2), **FEW)
 
@@ -81,7 +81,7 @@ def test_a_flat_network_without_full_heads_is_compiled_and_answers_as_eager(tmp_
         x = torch.rand(1, 2, *size)
         with torch.no_grad():
             torch.testing.assert_close(found(x, level=level), network(x, level=level), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="output must be 'native' for a network without full_convs, got 'full'"):
+    with pytest.raises(ValueError, match="output must be 'native' for a network without fine_convs, got 'full'"):
         found(x, level=1, output="full")
 
 

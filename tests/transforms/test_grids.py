@@ -5,11 +5,11 @@ from monai.data import MetaTensor
 from monai.networks.utils import one_hot
 from monai.transforms import ResampleToMatch
 
-from rare_unet_networks.levels import Levels
-from rare_unet_networks.transforms.grids import BothGridsd, answer_key
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.levels import ResolutionLevels
+from rare_unet_networks.transforms.grids import ResampleToBothGridsd, answer_key
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
-LEVELS = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
+LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 AFFINE = torch.tensor([[1.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]], dtype=torch.float64)
 
 
@@ -21,13 +21,13 @@ def cube(size=(27, 31, 29)):
 
 
 def both(pred, image, softmax=False, **kwargs):
-    out = BothGridsd("pred", LEVELS, softmax=softmax, **kwargs)({"pred": pred, "image": image})
-    return out["pred"], out["pred_full"]
+    out = ResampleToBothGridsd("pred", LEVELS, softmax=softmax, **kwargs)({"pred": pred, "image": image})
+    return out["pred"], out["pred_fine"]
 
 
 def test_a_native_answer_brought_back_to_the_fine_grid_keeps_its_place_and_volume():
     mask = cube()
-    coarse = Coarsend("image")({"image": mask, "level": 1})["image"]
+    coarse = SimulateLowResolutiond("image")({"image": mask, "level": 1})["image"]
     native, full = both(torch.cat([1 - coarse.as_tensor(), coarse.as_tensor()]), coarse)
     assert native.shape[1:] == coarse.shape[1:] and full.shape[1:] == (32, 32, 32)
     assert torch.equal(native.affine, coarse.affine)
@@ -42,7 +42,7 @@ def test_a_native_answer_brought_back_to_the_fine_grid_keeps_its_place_and_volum
 
 
 def test_repeated_it_is_the_coarse_voxel_again():
-    coarse = Coarsend("image")({"image": cube(), "level": 2})["image"]
+    coarse = SimulateLowResolutiond("image")({"image": cube(), "level": 2})["image"]
     _, full = both(one_hot(coarse.as_tensor().round(), 2, dim=0), coarse, bring_back="repeat")
     expected = coarse.as_tensor().round()[0]
     for axis in range(3):
@@ -51,15 +51,15 @@ def test_repeated_it_is_the_coarse_voxel_again():
 
 
 def test_a_scan_placed_by_its_size_has_its_full_answer_on_the_finer_grid_of_that_level():
-    by_size = Levels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
+    by_size = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
     image = MetaTensor(torch.rand(1, 16, 32, 16), affine=AFFINE)  # 1 mm, but the size of level 1
-    out = BothGridsd("pred", by_size, softmax=False)({"pred": torch.rand(2, 32, 64, 32), "image": image})
-    assert out["pred"].shape == (2, 16, 32, 16) and out["pred_full"].shape == (2, 32, 64, 32)
-    assert out["pred_full"].pixdim.tolist() == [0.5, 0.5, 0.5]
+    out = ResampleToBothGridsd("pred", by_size, softmax=False)({"pred": torch.rand(2, 32, 64, 32), "image": image})
+    assert out["pred"].shape == (2, 16, 32, 16) and out["pred_fine"].shape == (2, 32, 64, 32)
+    assert out["pred_fine"].pixdim.tolist() == [0.5, 0.5, 0.5]
 
 
 def test_a_full_answer_is_averaged_to_the_native_grid():
-    image = Coarsend("image")({"image": cube((16, 16, 16)), "level": 1})["image"]
+    image = SimulateLowResolutiond("image")({"image": cube((16, 16, 16)), "level": 1})["image"]
     pred = torch.zeros(2, 16, 16, 16)
     pred[1, 0, 0, 0], pred[1, 2, 2, 2:4] = 1.0, 0.5
     native, full = both(pred, image)
@@ -97,15 +97,15 @@ def test_full_answer_has_the_axis_order_of_the_file():
 
 def test_both_answers_of_an_inferer_are_taken_at_its_word():
     image = MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
-    given = {"pred": torch.rand(3, 4, 4, 4), "pred_full": torch.rand(3, 8, 8, 8)}
+    given = {"pred": torch.rand(3, 4, 4, 4), "pred_fine": torch.rand(3, 8, 8, 8)}
     native, full = both(dict(given), image, softmax=True)
     torch.testing.assert_close(native.as_tensor(), given["pred"].softmax(dim=0))
-    torch.testing.assert_close(full.as_tensor(), given["pred_full"].softmax(dim=0))
-    out = BothGridsd("seg", LEVELS)({"seg": dict(given), "image": image})
-    assert out["seg"].shape == (3, 4, 4, 4) and out["seg_full"].shape == (3, 8, 8, 8)
+    torch.testing.assert_close(full.as_tensor(), given["pred_fine"].softmax(dim=0))
+    out = ResampleToBothGridsd("seg", LEVELS)({"seg": dict(given), "image": image})
+    assert out["seg"].shape == (3, 4, 4, 4) and out["seg_fine"].shape == (3, 8, 8, 8)
     # The full one alone: the native one is its mean, of probabilities, not of logits.
-    native, _ = both({"pred_full": given["pred_full"]}, image, softmax=True)
-    expected = torch.nn.functional.avg_pool3d(given["pred_full"].softmax(dim=0), 2)
+    native, _ = both({"pred_fine": given["pred_fine"]}, image, softmax=True)
+    expected = torch.nn.functional.avg_pool3d(given["pred_fine"].softmax(dim=0), 2)
     torch.testing.assert_close(native.as_tensor(), expected)
 
 
@@ -115,7 +115,7 @@ def test_ill_answers_and_names_are_refused():
             torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
         )
     with pytest.raises(ValueError, match="bring_back must be 'linear' or 'repeat', got 'cubic'"):
-        BothGridsd("pred", LEVELS, bring_back="cubic")
+        ResampleToBothGridsd("pred", LEVELS, bring_back="cubic")
     with pytest.raises(ValueError, match="output must be one of"):
         answer_key("fine")
-    assert (answer_key("native"), answer_key("full")) == ("pred", "pred_full")
+    assert (answer_key("native"), answer_key("full")) == ("pred", "pred_fine")

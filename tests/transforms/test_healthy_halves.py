@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.transforms.hemisphere import RandHealthyHalfd, without_tumour
+from rare_unet_networks.transforms.hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 
 AFFINE = torch.diag(torch.tensor([1.0, 2.0, 2.0, 1.0], dtype=torch.float64))
 
@@ -30,15 +30,15 @@ CASES = [
 
 @pytest.mark.parametrize("tumour, slices, expected", CASES)
 def test_a_head_without_tumour_is_its_healthy_half_twice(tumour, slices, expected):
-    head = without_tumour(*brain(tumour, slices))
+    head = mirror_healthy_hemisphere(*brain(tumour, slices))
     assert head is None if expected is None else head[1, :, 1, 0].tolist() == expected
 
 
 def test_the_zeros_around_a_brain_do_not_count():
     image, label = brain([7], slices=8)
     image[:, :3] = 0  # slices 3 to 7 are left, their middle is 5
-    assert without_tumour(image, label)[0, :, 0, 0].tolist() == [0, 0, 0, 4, 5, 6, 5, 4]
-    assert without_tumour(torch.zeros_like(image), label) is None
+    assert mirror_healthy_hemisphere(image, label)[0, :, 0, 0].tolist() == [0, 0, 0, 4, 5, 6, 5, 4]
+    assert mirror_healthy_hemisphere(torch.zeros_like(image), label) is None
 
 
 def test_what_little_tumour_the_better_half_has_becomes_background():
@@ -46,17 +46,17 @@ def test_what_little_tumour_the_better_half_has_becomes_background():
     image, label = torch.ones(1, 4, 10, 10), torch.zeros(1, 4, 10, 10)
     label[:, 3] = 1
     label[0, 0, 0, 0] = 1
-    head = without_tumour(image, label)
+    head = mirror_healthy_hemisphere(image, label)
     assert int((head == 0).sum()) == 2 and head[0, 0, 0, 0] == 0 and head[0, 3, 0, 0] == 0
     label[0, 0, 0, :3] = 1
-    assert without_tumour(image, label) is None
-    assert without_tumour(image, label, most=0.05) is not None
+    assert mirror_healthy_hemisphere(image, label) is None
+    assert mirror_healthy_hemisphere(image, label, most=0.05) is not None
 
 
 def test_the_transform_empties_the_label_and_keeps_affines_and_what_it_was_given():
     image, label = brain([4])
     before = image.clone()
-    out = RandHealthyHalfd("image", prob=1.0)({"image": image, "label": label})
+    out = RandMirrorHealthyHemisphered("image", prob=1.0)({"image": image, "label": label})
     assert out["image"][0, :, 0, 0].tolist() == [1, 2, 3, 2, 1] and int(out["label"].sum()) == 0
     assert torch.equal(out["image"].affine, AFFINE) and torch.equal(out["label"].affine, AFFINE)
     assert torch.equal(image, before) and int(label.sum()) == 4
@@ -66,12 +66,12 @@ def test_all_images_of_a_case_get_the_same_half():
     image, label = brain([4])
     other = image.clone()
     other[:, :2] = 0  # alone it would be halved elsewhere
-    out = RandHealthyHalfd(["image", "other"], prob=1.0)({"image": image, "other": other, "label": label})
+    out = RandMirrorHealthyHemisphered(["image", "other"], prob=1.0)({"image": image, "other": other, "label": label})
     assert out["image"][0, :, 0, 0].tolist() == [1, 2, 3, 2, 1] and out["other"][0, :, 0, 0].tolist() == [0, 0, 3, 0, 0]
 
 
 @pytest.mark.parametrize("tumour, prob", [([4], 0.0), ([0, 4], 1.0)])
 def test_without_luck_or_without_a_healthy_half_nothing_changes(tumour, prob):
     image, label = brain(tumour)
-    out = RandHealthyHalfd("image", prob=prob)({"image": image, "label": label})
+    out = RandMirrorHealthyHemisphered("image", prob=prob)({"image": image, "label": label})
     assert out["image"] is image and out["label"] is label

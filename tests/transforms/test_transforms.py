@@ -2,8 +2,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.transforms.anisotropy import RandThickSlicesd
-from rare_unet_networks.transforms.low_resolution import Coarsend, MultiResolutionPyramidd, coarsen_image, coarsen_label
+from rare_unet_networks.transforms.anisotropy import RandAnisotropyd
+from rare_unet_networks.transforms.low_resolution import (
+    MultiResolutionPyramidd,
+    SimulateLowResolutiond,
+    coarsen_image,
+    coarsen_label,
+)
 
 # 1 mm grid whose first voxel lies at (10, 20, 30) mm; a block of 8×8×8 voxels, from 8 to 15 on every axis, has its
 # centre at voxel 11.5, that is at (21.5, 31.5, 41.5) mm.
@@ -72,7 +77,7 @@ def test_ill_arguments_are_refused(function, kwargs, match):
         function(MetaTensor(torch.zeros(1, 6, 8, 8)), **kwargs)
 
 
-@pytest.mark.parametrize("transform", [Coarsend, MultiResolutionPyramidd])
+@pytest.mark.parametrize("transform", [SimulateLowResolutiond, MultiResolutionPyramidd])
 @pytest.mark.parametrize("kwargs", [dict(image_mode="nearest"), dict(label_mode="mean")])
 def test_unknown_modes_are_refused_before_the_first_case(transform, kwargs):
     with pytest.raises(ValueError, match=r"mode of (images|labels) must be one of"):
@@ -83,7 +88,7 @@ def test_coarsend_pads_with_the_minimum_and_background_then_averages():
     image = MetaTensor(torch.full((1, 6, 8, 8), 5.0), affine=AFFINE)
     image[0, 0, 0, 0] = 3.0
     label = MetaTensor(torch.ones(1, 6, 8, 8), affine=AFFINE)
-    out = Coarsend("image", "label")({"image": image, "label": label, "level": 1})
+    out = SimulateLowResolutiond("image", "label")({"image": image, "label": label, "level": 1})
     assert out["image"].shape == out["label"].shape == (1, 4, 4, 4)
     # One layer of 3 before and after the six of 5: the first block holds four of 3 and three of 5 and one more of 3.
     assert float(out["image"][0, 0, 0, 0]) == (4 * 3 + 3 + 3 * 5) / 8
@@ -96,7 +101,7 @@ def test_coarsend_pads_with_the_minimum_and_background_then_averages():
 
 def test_coarsend_leaves_level_0_as_it_is():
     image = MetaTensor(torch.rand(1, 5, 6, 7))
-    assert torch.equal(Coarsend("image")({"image": image, "level": 0})["image"], image)
+    assert torch.equal(SimulateLowResolutiond("image")({"image": image, "level": 0})["image"], image)
 
 
 def test_pyramid_has_every_level_on_one_grid():
@@ -113,7 +118,7 @@ def test_pyramid_has_every_level_on_one_grid():
 def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():
     data = {"image": cube(), "a": cube(), "b": cube(), "level": 1}
     data["b"][0, 8, 8, 8] = 0  # the first voxel of a block: only the nearest rule sees it
-    out = Coarsend("image", ["a", "b"], label_mode=["majority", "nearest"])(data)
+    out = SimulateLowResolutiond("image", ["a", "b"], label_mode=["majority", "nearest"])(data)
     assert (int(out["a"].sum()), int(out["b"].sum())) == (64, 63)
     assert set(MultiResolutionPyramidd("image", "a", levels=[0, 2])({"image": cube(), "a": cube()})) == {
         "image_0", "image_2", "a_0", "a_2"
@@ -141,10 +146,10 @@ def test_of_several_ways_to_make_images_coarse_one_is_drawn_for_each_case():
 def test_thick_slices_change_the_image_along_one_axis_and_keep_its_mean():
     torch.manual_seed(0)
     image = MetaTensor(torch.rand(1, 16, 16, 16), affine=AFFINE)
-    transform = RandThickSlicesd("image", prob=1.0, thickness=(4.0, 4.0)).set_random_state(0)
+    transform = RandAnisotropyd("image", prob=1.0, thickness=(4.0, 4.0)).set_random_state(0)
     out = transform({"image": image})["image"]
     variation = [float(out.as_tensor()[0].diff(dim=axis).abs().mean()) for axis in range(3)]
     assert sorted(variation)[0] < 0.5 * sorted(variation)[1]  # smooth along one axis only
     assert float(out.mean()) == pytest.approx(float(image.mean()), abs=1e-3)
     assert torch.equal(out.affine, image.affine) and out.shape == image.shape
-    assert torch.equal(RandThickSlicesd("image", prob=0.0)({"image": image})["image"], image)
+    assert torch.equal(RandAnisotropyd("image", prob=0.0)({"image": image})["image"], image)

@@ -21,13 +21,13 @@ def test_every_item_is_in_one_part(monkeypatch, items, size, parts):
     monkeypatch.setattr(distributed, "world_size", lambda: size)
     for rank, part in enumerate(parts):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        assert list(distributed.process_sampler(range(items))) == part
+        assert list(distributed.distributed_sampler(range(items))) == part
 
 
 def test_a_process_alone_has_everything_to_itself(tmp_path):
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
-    assert distributed.gathered("x") == ["x"] and distributed.decided_by_first("x") == "x"
-    with distributed.alone_with(tmp_path / "volumes.csv"):
+    assert distributed.all_gather("x") == ["x"] and distributed.broadcast_from_rank0("x") == "x"
+    with distributed.file_lock(tmp_path / "volumes.csv"):
         assert list(tmp_path.iterdir()) == []  # no lock is left where none is needed
 
 

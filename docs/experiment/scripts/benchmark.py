@@ -210,7 +210,7 @@ def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
         fine = [] if 0 in levels else [labels[0]]
         loss(net([images[d] for d in levels], levels=levels), [labels[d] for d in levels] + fine).backward()
 
-    probs = parser.get_parsed_content("start_probs")
+    probs = parser.get_parsed_content("start_level_probs")
     starts = [timed(lambda d=d: step(list(range(d, net.num_levels))), runs) for d in range(len(probs))]
     found = {
         "all levels": starts[0],

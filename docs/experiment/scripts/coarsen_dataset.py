@@ -14,18 +14,20 @@ from pathlib import Path
 import torch
 from monai.transforms import Compose, LoadImaged, SaveImage
 
-from rare_unet_networks.data.datalists import case_name, list_niftis
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.data.datalists import case_id, list_niftis
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 
 def coarsen_case(image: Path, label: Path, level: int, output_dir: Path) -> None:
     """Writes ``imagesTr`` and ``labelsTr`` of one case."""
-    read = Compose([LoadImaged(["image", "label"], ensure_channel_first=True), Coarsend("image", "label")])
+    read = Compose(
+        [LoadImaged(["image", "label"], ensure_channel_first=True), SimulateLowResolutiond("image", "label")]
+    )
     data = read({"image": image, "label": label, "level": level})
     for key, folder, dtype in (("image", "imagesTr", torch.float32), ("label", "labelsTr", torch.uint8)):
         (output_dir / folder).mkdir(parents=True, exist_ok=True)
         save = SaveImage(output_ext=".nii.gz", output_dtype=dtype, resample=False, print_log=False, channel_dim=0)
-        save(data[key], filename=output_dir / folder / case_name(image))
+        save(data[key], filename=output_dir / folder / case_id(image))
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def compare(
     def maps(item: dict, answer: Any) -> list[torch.Tensor]:
         pred = {k: v[0] for k, v in answer.items()} if isinstance(answer, dict) else answer[0]
         item = to_maps({**item, "pred": pred})
-        return [item["pred"], item["pred_full"]]
+        return [item["pred"], item["pred_fine"]]
 
     found: dict[tuple[str, int], list[tuple]] = {(name, level): [] for name in engines for level in levels}
     for item in islice(parser.get_parsed_content("dataset"), cases * len(levels)):  # a case at all levels, the next

@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from monai.transforms import Compose, LoadImaged
 
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 
 def show_labels(
@@ -40,7 +40,7 @@ def show_labels(
 
 def coarse_slice(task: Task, level: int, index: int) -> np.ndarray:
     """The slice of the task's case as a scan of that resolution shows it (its first channel), on the 1 mm grid."""
-    read = Compose([LoadImaged("image", ensure_channel_first=True), Coarsend("image")])
+    read = Compose([LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image")])
     coarse = read({"image": task.file("imagesTr"), "level": level})["image"][0].numpy()
     fine_size, step = nib.load(task.file("labelsTr")).shape, 2**level
     margins = [(n * step - m) // 2 for n, m in zip(coarse.shape, fine_size)]

@@ -19,15 +19,15 @@ from experiment_results import BRAIN_TUMOR
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 
-from rare_unet_networks.data import msd_datalist
-from rare_unet_networks.levels import Levels, scale_name
-from rare_unet_networks.transforms.hemisphere import without_tumour
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.data import labelled_datalist
+from rare_unet_networks.levels import ResolutionLevels, scale_name
+from rare_unet_networks.transforms.hemisphere import mirror_healthy_hemisphere
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 BUNDLE = BRAIN_TUMOR.bundle
 
 
-def heads(items: list[dict], folder: Path, levels: Levels) -> int:
+def heads(items: list[dict], folder: Path, levels: ResolutionLevels) -> int:
     """Writes ``<folder>/<scale>/<case>.nii.gz``; returns how many cases had a healthy half."""
     read = Compose(
         [
@@ -38,13 +38,13 @@ def heads(items: list[dict], folder: Path, levels: Levels) -> int:
     count = 0
     for item in items:
         data = read(item)
-        head = without_tumour(data["image"], data["label"])
+        head = mirror_healthy_hemisphere(data["image"], data["label"])
         if head is None:
             print(f"{item['case']}: tumour on both sides, left out")
             continue
         count += 1
         for level in range(levels.num_levels):
-            scan = Coarsend("image")({"image": head, "level": level})["image"]
+            scan = SimulateLowResolutiond("image")({"image": head, "level": level})["image"]
             path = folder / scale_name(level) / item["case"]
             path.parent.mkdir(parents=True, exist_ok=True)
             SaveImage(output_ext=".nii.gz", resample=False, print_log=False, channel_dim=0)(scan, filename=path)
@@ -61,7 +61,7 @@ def main() -> None:
     args = arguments.parse_args()
     if args.output_dir.exists():
         arguments.error(f"--output_dir must be a new folder, {args.output_dir} exists")
-    items = msd_datalist(args.dataset_dir, str(BUNDLE / "configs/splits.json"), args.split)
+    items = labelled_datalist(args.dataset_dir, str(BUNDLE / "configs/splits.json"), args.split)
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs/inference.json"))
     levels = parser.get_parsed_content("levels")

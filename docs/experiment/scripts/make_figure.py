@@ -36,7 +36,7 @@ def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray
         item, result = engine.state.batch[0], engine.state.output[0]
         if item["case"] == case:
             arrays = {"image": item["image"], "answer": result["pred"], "label": item["label"]}
-            arrays["fine"], arrays["fine_label"] = result["pred_full"], item["label_full"]
+            arrays["fine"], arrays["fine_label"] = result["pred_fine"], item["label_fine"]
             kept.append({name: np.asarray(a[0]) for name, a in arrays.items()} | {"level": int(item["level"])})
 
     workflow.run()

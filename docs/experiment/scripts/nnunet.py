@@ -29,9 +29,9 @@ from experiment_results import TASKS, Task
 from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 
-from rare_unet_networks.data import msd_datalist
+from rare_unet_networks.data import labelled_datalist
 from rare_unet_networks.levels import scale_name
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 from rare_unet_networks.utils.geometry import rescaled_affine, symmetric_core
 
 MODES = ("up", "pad", "spacing")
@@ -46,8 +46,8 @@ def coarse_scans(
     task: Task, dataset_dir: Path, split: str, levels: range = range(4)
 ) -> Iterator[tuple[str, int, torch.Tensor, torch.Tensor]]:
     """Case, level, voxels (C, D, H, W) and affine of every coarse scan, made as our evaluator makes it."""
-    read = Compose([LoadImaged("image", ensure_channel_first=True), Coarsend("image")])
-    for item in msd_datalist(str(dataset_dir), str(task.splits), split):
+    read = Compose([LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image")])
+    for item in labelled_datalist(str(dataset_dir), str(task.splits), split):
         for level in levels:
             scan = read({"image": item["image"], "level": level})["image"]
             yield item["case"], level, scan.as_tensor().float(), scan.affine.double()
@@ -63,7 +63,7 @@ def save_channels(scan: torch.Tensor, affine: torch.Tensor, folder: Path, case: 
 def convert(task: Task, dataset_dir: Path, target: Path) -> None:
     fold = {}
     for ours, theirs in (("train", "train"), ("validation", "val")):
-        items = msd_datalist(str(dataset_dir), str(task.splits), ours)
+        items = labelled_datalist(str(dataset_dir), str(task.splits), ours)
         for case, _, scan, affine in coarse_scans(task, dataset_dir, ours, range(1)):
             save_channels(scan, affine, target / "imagesTr", case)
         (target / "labelsTr").mkdir(parents=True, exist_ok=True)

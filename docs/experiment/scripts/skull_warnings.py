@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from rare_unet_networks.data.datalists import list_niftis
 from rare_unet_networks.transforms.checks import CheckScand
-from rare_unet_networks.transforms.low_resolution import Coarsend
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 SKULL, SCALP = 7, 6  # mm, and voxels of 1 mm
 DARK, BRIGHT = 0.1, 0.8  # of the mean of the brain
@@ -75,7 +75,7 @@ def volumes(scans: Iterable[MetaTensor], limit: float) -> list[float]:
     log.propagate = False
     for scan in scans:
         for level in range(4):
-            check(Coarsend("image")({"image": scan, "level": level}))
+            check(SimulateLowResolutiond("image")({"image": scan, "level": level}))
     log.removeHandler(litres)
     return litres.found
 
