@@ -136,8 +136,10 @@ class CaseRecords:
 
     @cached_property
     def _weights(self) -> dict[str, str]:
-        # Asked for before the first case, and then kept: a file that changes later is not what the network has.
-        return _with_digest(self.checkpoint)
+        try:
+            return _with_digest(self.checkpoint)
+        except OSError:  # the network may have its weights from elsewhere; then no case counts as done
+            return {}
 
     def _path(self, case: str) -> Path:
         return record_path(self.prediction(case))
@@ -154,6 +156,7 @@ class CaseRecords:
             ValueError: when ``part`` is not of that form.
         """
         items = _part_of(items, part)
+        _ = self._weights  # read before the network reads them: a file that changes later is not what it has
         usable = [item for item in items if FAILURE not in item]
         if overwrite or not self.options_known:
             self._redone = broadcast_from_rank0({case: self._written(case) for case in map(_case, usable)})
@@ -184,7 +187,8 @@ class CaseRecords:
         except OSError:
             return False
         recorded = {name: _digest(entry) for name, entry in record["scans"].items()}
-        return recorded == scans and _digest(record.get("weights")) == _digest(self._weights)
+        weights = _digest(record.get("weights"))
+        return recorded == scans and weights is not None and weights == _digest(self._weights)
 
     def _written(self, case: str) -> int:
         try:

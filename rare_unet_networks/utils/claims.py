@@ -15,7 +15,13 @@ __all__ = ["Claims"]
 
 # Everything that this process has claimed. A claim of this process's number that is not here was left by another that
 # had the same number, before a restart or in another container.
-_held: set[Path] = set()
+_held: dict[Path, Claims] = {}
+
+
+@atexit.register
+def _release_everything() -> None:
+    for path, claims in list(_held.items()):
+        claims.release(path)
 
 
 def _is_running(pid: int) -> bool:
@@ -47,10 +53,8 @@ class Claims:
         self.heartbeat = heartbeat
         self.stale_after = stale_after
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
-        self._mine: set[Path] = set()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        atexit.register(self.release_all)
 
     def acquire(self, path: Path) -> bool:
         """Makes a claim. Its folder is made, too, if it does not exist.
@@ -76,26 +80,28 @@ class Claims:
     def release(self, path: Path) -> None:
         """Gives a claim of this process back, if it has it still."""
         path = path.absolute()
-        if path in self._mine:
-            if self._read(path) == self._owner:
+        if _held.get(path) is self:
+            # Of a process that was forked from this one, the claims are not.
+            if self._read(path) == self._owner and self._owner["pid"] == os.getpid():
                 path.unlink(missing_ok=True)
-            self._mine.discard(path)
-            _held.discard(path)
+            _held.pop(path, None)
 
     def release_all(self) -> None:
         """Gives all claims back."""
-        for path in list(self._mine):
+        for path in self._paths():
             self.release(path)
         self._stopped.set()
         self._thread = None
+
+    def _paths(self) -> list[Path]:
+        return [path for path, claims in list(_held.items()) if claims is self]
 
     def _create(self, path: Path) -> bool:
         try:
             file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
-        self._mine.add(path)
-        _held.add(path)
+        _held[path] = self
         with os.fdopen(file, "w") as opened:
             json.dump(self._owner, opened)
         return True
@@ -140,7 +146,7 @@ class Claims:
     def _beat(self) -> None:
         stopped = self._stopped
         while not stopped.wait(self.heartbeat):
-            for path in list(self._mine):
+            for path in self._paths():
                 try:
                     os.utime(path)
                 except OSError:  # given back meanwhile, or the file system is away for a moment
