@@ -7,7 +7,7 @@ import inspect
 import json
 from typing import Any
 
-import yaml
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
 
@@ -19,17 +19,21 @@ __all__ = ["prediction_options"]
 # weights themselves are compared by their content.
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
-    *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data", "dataloader", "num_workers", "device"),
+    *(
+        "dataset_dir",
+        "input",
+        "scans",
+        "part",
+        "overwrite",
+        "records",
+        "data",
+        "dataloader",
+        "num_workers",
+        "device",
+        "gpu",
+    ),
     *("output_dir", "checkpoint", "export_dir"),
 }
-
-
-def _value(text: str) -> Any:
-    """An override as a config has it: ``"true"`` on a command line is what ``true`` is there."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
 
 
 def prediction_options() -> dict[str, Any] | None:
@@ -45,7 +49,7 @@ def prediction_options() -> dict[str, Any] | None:
         return None
     runner = {p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD}
     overrides = {
-        key.replace("::", "#"): _value(text)
+        key.replace("::", "#"): DefaultParseValue(text)
         for key, text in written.items()
         if key not in runner and key.replace("::", "#").split("#")[0] not in WITHOUT_EFFECT
     }

@@ -166,7 +166,7 @@ class CaseRecords:
             names = f"{', '.join(done[:NAMED])}{', …' if len(done) > NAMED else ''}"
             logger.info(
                 f"{len(done)} of {len(items)} are done, with the same scans, weights and options, and are skipped "
-                f"(--overwrite true does them again): {names}"
+                f"(--overwrite True does them again): {names}"
             )
         skipped = set(done)
         return [item for item in items if FAILURE in item or _case(item) not in skipped]

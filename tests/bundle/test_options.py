@@ -53,9 +53,9 @@ def test_plain_values_and_overrides_are_named(options):
         ("--num_workers", "4"),
         ("--dataloader#num_workers", "4"),
         ("--part", "3/100"),
-        ("--overwrite", "true"),
+        ("--overwrite", "True"),
         ("--side", "auto"),
-        ("--amp", "false"),
+        ("--amp", "False"),
         ("--overlap", "0.25"),
         ("--logging_file", "none"),
     ],
@@ -65,7 +65,7 @@ def test_where_how_fast_and_which_scans_makes_no_other_predictions_nor_does_a_de
 
 
 @pytest.mark.parametrize(
-    "words", [("--side", "mirrored"), ("--amp", "true"), ("--network_def#channels", "[2,4]"), ("--overlap=0.5",)]
+    "words", [("--side", "mirrored"), ("--amp", "True"), ("--network_def#channels", "[2,4]"), ("--overlap=0.5",)]
 )
 def test_another_option_makes_other_predictions(options, words):
     assert options(*words)["config"] != options()["config"]

@@ -71,7 +71,7 @@ def test_a_case_of_the_same_scan_weights_and_options_is_skipped_with_one_line(fo
     with caplog.at_level("INFO"):
         assert left(records(folder), folder) == ["b", "c"]
     lines = [r.message for r in caplog.records]
-    again = "(--overwrite true does them again)"
+    again = "(--overwrite True does them again)"
     assert lines == [f"1 of 3 are done, with the same scans, weights and options, and are skipped {again}: a"]
     os.rename(folder / "a.nii.gz", folder / "moved.nii.gz")
     assert records(folder).pending([{"image": str(folder / "moved.nii.gz"), "case": "a"}]) == []
