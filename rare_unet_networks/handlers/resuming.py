@@ -98,7 +98,7 @@ def unfinished(
         names = sorted(answered)
         logger.info(
             f"{len(names)} of {len(items)} were answered by this command before and are left out "
-            f"(--overwrite true does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
+            f"(--overwrite True does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
             f"their volumes are in {Path(output_dir) / 'volumes.csv'}"
         )
     return [item for item in items if FAILURE in item or item["case"] not in answered]
