@@ -60,7 +60,7 @@ def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_
     options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
     run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
-    run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
+    run("inference.json", input=str(tiny / "imagesTr"), output="fine", **options, **SMALL)
     assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
     for path in (tiny / "imagesTr").iterdir():
         full = nib.load(tmp_path / path.name.replace(".nii", "_full_seg.nii"))
@@ -201,7 +201,7 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
 
 
 @pytest.mark.parametrize("downsample", ["mean", "trilinear"])
-@pytest.mark.parametrize("output", ["native", "full"])
+@pytest.mark.parametrize("output", ["scan", "fine"])
 def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, output):
     answers = {}
     protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
@@ -225,7 +225,7 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
     postfix = {"native": "seg", "full": "full_seg"}[output]
     for (case, level), expected in answers.items():
         answer = LoadImage(ensure_channel_first=True)(tmp_path / "out" / f"{case}_{level}_{postfix}.nii.gz")
-        if output == "full":  # it covers the whole coarse scan, padding of the fine one included
+        if output == "fine":  # it covers the whole coarse scan, padding of the fine one included
             assert answer.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
             answer = ResampleToMatch(mode="nearest")(answer, expected)
         assert expected.max() == 2
@@ -324,7 +324,7 @@ def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path)
 
 def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_are_reported(tmp_path):
     scans = SAMPLE / "images"
-    run("inference.json", input=str(scans), output_dir=str(tmp_path), output="full")
+    run("inference.json", input=str(scans), output_dir=str(tmp_path), output="fine")
     for path in scans.glob("*.nii.gz"):
         name = path.name.removesuffix(".nii.gz")
         scan, answer = nib.load(path), nib.load(tmp_path / f"{name}_full_seg.nii.gz")

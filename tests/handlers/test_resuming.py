@@ -39,7 +39,7 @@ def command(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", argv)
 
 
-def left(folder, output="native", **options):
+def left(folder, output="scan", **options):
     items = [{"image": str(folder / f"{case}.nii.gz"), "case": case} for case in "ab"]
     return [i["case"] for i in unfinished(items, str(folder / "out"), output, str(folder / "model.pt"), **options)]
 
@@ -49,7 +49,7 @@ def test_the_same_command_leaves_out_what_it_has_answered_and_says_so(folder, mo
         assert left(folder) == ["b"]
     message = "1 of 2 were answered by this command before and are left out (--overwrite true does them again): a"
     assert message in caplog.text
-    assert left(folder, output="full") == ["b"]
+    assert left(folder, output="fine") == ["b"]
     assert left(folder, overwrite="true") == ["a", "b"]
     command(monkeypatch, "--overwrite", "false")
     assert left(folder) == ["b"]
