@@ -199,7 +199,7 @@ def _check_processes(config: dict[str, Any]) -> None:
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on an override that the configs do not know, on a path that does not exist, and on processes not joined.
 
-    An override may add an argument to a component: ``--inferer#overlap 0.5``.
+    An override may add an argument to a component: ``--inferer#cval 0.5``.
 
     Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
     level DEBUG only.

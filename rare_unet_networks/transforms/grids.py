@@ -36,9 +36,9 @@ class ResampleToBothGridsd(MapTransform):
     If the inferer returns both predictions (a dictionary of ``pred`` and ``pred_fine``, renamed to the key) they are
     used as they are. Otherwise the missing one is computed: the one on the scan's grid as the mean of the fine voxels
     in each of its voxels (smoothed and interpolated where those are not whole), the fine one by linear interpolation or
-    repetition. Sizes come from the ``route`` in a prediction's metadata, which the inferer wrote. Both results carry it
-    on, with the ``side`` if there is one. ``pred`` keeps the orientation the network sees (``Invertd`` brings it back),
-    ``pred_fine`` has the axis order of the scan's file.
+    repetition. Sizes come from the ``route`` in a prediction's metadata, which the inferer wrote. Both results and the
+    image carry it on, with the ``side`` if there is one. ``pred`` keeps the orientation the network sees (``Invertd``
+    brings it back), ``pred_fine`` has the axis order of the scan's file.
 
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or the dictionary; ``<key>_fine`` is added.
@@ -67,7 +67,6 @@ class ResampleToBothGridsd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        image = d[self.image_key]
         for key in self.keys:
             fine_key = f"{key}_fine"
             if isinstance(d[key], Mapping):
@@ -76,6 +75,9 @@ class ResampleToBothGridsd(MapTransform):
             given = {k: d[k] for k in (key, fine_key) if k in d}
             notes = self._notes(next(iter(given.values())), key)
             scan_size, fine_size = notes["route"].spatial_size, notes["route"].fine_size
+            # The image gets the notes as well, in a copy: Invertd gives a prediction the image's metadata.
+            image = d[self.image_key] = MetaTensor(as_plain_tensor(d[self.image_key])).copy_meta_from(d[self.image_key])
+            image.meta.update(notes)
             for name, prediction in given.items():
                 if tuple(prediction.shape[1:]) not in (scan_size, fine_size):
                     raise ValueError(
@@ -85,11 +87,9 @@ class ResampleToBothGridsd(MapTransform):
                 given[name] = self._probabilities(prediction)
             on_scan, fine = given.get(key, given.get(fine_key)), given.get(fine_key, given.get(key))
             d[key] = MetaTensor(area_resize(on_scan[None], scan_size)[0]).copy_meta_from(image)
-            d[key].meta.update(notes)
             if self.repeat:
                 fine = F.interpolate(fine[None], fine_size, mode="nearest")[0]
             fine = MetaTensor(area_resize(fine[None], fine_size)[0]).copy_meta_from(image)
-            fine.meta.update(notes)
             fine.affine = rescaled_affine(image.affine, scan_size, fine_size)
             fine.applied_operations = []
             axcodes = aff2axcodes(image.meta.get("original_affine", image.affine))
