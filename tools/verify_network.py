@@ -71,16 +71,6 @@ def window_of(config: Any, entry: str) -> str | None:
     return next((window for window in inner if window), None)
 
 
-def window_of(config: Any, entry: str) -> str | None:
-    """Id of the sliding window's size in the config of an inferer, which may have it in an inferer within."""
-    if not isinstance(config, dict):
-        return None
-    if "roi_size" in config:
-        return f"{entry}::roi_size"
-    inner = (window_of(value, f"{entry}::{key}") for key, value in config.items())
-    return next((window for window in inner if window), None)
-
-
 def check_shapes(bundle: Bundle) -> str:
     """Channels, shapes and types of the metadata are those of the network; only shapes are computed."""
     network = copy.deepcopy(network_of(bundle)).to("meta")

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import DivisiblePad, MapTransform, Randomizable
 from monai.utils import ensure_tuple, ensure_tuple_rep
 
 from ..levels import ResolutionLevels, level_scale

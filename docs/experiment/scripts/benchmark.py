@@ -55,10 +55,6 @@ COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "p
 OUTPUTS = {"native": "scan", "full": "fine"}
 
 
-# What is measured is called in the table as it was first.
-OUTPUTS = {"native": "scan", "full": "fine"}
-
-
 @dataclass(frozen=True)
 class Volume:
     """What a task's models are timed on.
