@@ -14,6 +14,7 @@ from typing import Any
 from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
 from ..utils.files import replaced_as_a_whole, sha256
+from ..utils.switches import is_on
 from .datalists import FAILURE, case_id, prediction_path
 
 __all__ = ["CaseRecords", "claim_path", "read_record", "record_path", "volume_rows"]
@@ -144,7 +145,7 @@ class CaseRecords:
     def _path(self, case: str) -> Path:
         return record_path(self.prediction(case))
 
-    def pending(self, items: Sequence[dict], part: str = "1/1", overwrite: bool = False) -> list[dict]:
+    def pending(self, items: Sequence[dict], part: str = "1/1", overwrite: bool | str = False) -> list[dict]:
         """The scans that are left to do; of several processes the first decides for all.
 
         Args:
@@ -153,12 +154,12 @@ class CaseRecords:
             overwrite: leave nothing out, but what other processes do from now on.
 
         Raises:
-            ValueError: when ``part`` is not of that form.
+            ValueError: when ``part`` is not of that form, or ``overwrite`` neither true nor false.
         """
         items = _part_of(items, part)
         _ = self._weights  # read before the network reads them: a file that changes later is not what it has
         usable = [item for item in items if FAILURE not in item]
-        if overwrite or not self.options_known:
+        if is_on(overwrite) or not self.options_known:
             self._redone = broadcast_from_rank0({case: self._written(case) for case in map(_case, usable)})
             return items
         done = broadcast_from_rank0([_case(item) for item in usable if rank() == 0 and self.is_done(item)])
@@ -166,7 +167,7 @@ class CaseRecords:
             names = f"{', '.join(done[:NAMED])}{', …' if len(done) > NAMED else ''}"
             logger.info(
                 f"{len(done)} of {len(items)} are done, with the same scans, weights and options, and are skipped "
-                f"(--overwrite True does them again): {names}"
+                f"(--overwrite true does them again): {names}"
             )
         skipped = set(done)
         return [item for item in items if FAILURE in item or _case(item) not in skipped]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from monai.engines import IterationEvents
 from ..data.datalists import case_id
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
-from ..inferers.routing import ResolutionRoutingInferer
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.tables import aligned
@@ -34,6 +33,7 @@ def _recorded_route(route: Route) -> dict[str, Any]:
     """What a record says about a route."""
     return {
         "reason": route.reason,
+        "scale": list(route.scale),
         "spacing": None if route.spacing is None else [float(s) for s in route.spacing],
         "spatial_size": list(route.spatial_size),
         "resampled_size": list(route.resampled_size),
@@ -50,13 +50,11 @@ class CaseRecordSaver:
     Args:
         records: the records of the folder of the predictions.
         class_names: names of the classes above background, in order.
-        inferer: the evaluator's inferer, asked for the route.
     """
 
-    def __init__(self, records: CaseRecords, class_names: Sequence[str], inferer: ResolutionRoutingInferer) -> None:
+    def __init__(self, records: CaseRecords, class_names: Sequence[str]) -> None:
         self.records = records
         self.class_names = list(class_names)
-        self.inferer = inferer
         self._seconds = self._start = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -67,7 +65,7 @@ class CaseRecordSaver:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self) -> None:
-        volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (full)")]
+        volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (fine)")]
         self._heading = ("case", "spacing mm", "level", "seconds", *volumes)
         self._lines: list[tuple[str, ...]] = []
         check_volumes(self.records.folder)  # an error now, not at the end
@@ -93,9 +91,6 @@ class CaseRecordSaver:
             torch.cuda.synchronize()  # the call returns before the GPU is done
         self._seconds = time.perf_counter() - self._start
 
-    def _route_of(self, output: Mapping[str, Any], batch: Mapping[str, Any]) -> Route:
-        return self.inferer.route(batch["image"][None])
-
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
@@ -107,7 +102,7 @@ class CaseRecordSaver:
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
-            route = self._route_of(output, batch)
+            route = pred.meta["route"]
             spacing = [float(s) for s in pred.pixdim]
             self.records.write(
                 case,

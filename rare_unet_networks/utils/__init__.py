@@ -1,6 +1,7 @@
 """Helpers that several kinds share."""
 
 from .claims import Claims
+from .coarsening import coarsen, coarsen_label
 from .distributed import (
     all_gather,
     broadcast_from_rank0,
@@ -16,10 +17,12 @@ from .geometry import (
     extent_of,
     format_size,
     rescaled_affine,
+    scaled_box,
     spacing_of,
     symmetric_core,
     symmetric_margins,
     symmetric_pad,
 )
 from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
+from .switches import is_on
 from .tables import aligned, append_rows, read_rows, write_rows

@@ -36,7 +36,7 @@ def item(folder, case):
     return {"image": str(folder / f"{case}.nii.gz"), "case": case}
 
 
-def records(folder, grid="native", options=OPTIONS):
+def records(folder, grid="scan", options=OPTIONS):
     return CaseRecords(str(folder / "out"), grid, str(folder / "model.pt"), options)
 
 
@@ -58,7 +58,7 @@ def test_a_record_says_what_a_prediction_was_made_of_and_gives_the_rows_of_the_t
     files = {"scan": folder / "a.nii.gz", "weights": folder / "model.pt"}
     digests = {name: {"file": str(path), "sha256": sha256(path)} for name, path in files.items()}
     assert record["scans"] == {"image": digests["scan"]} and record["weights"] == digests["weights"]
-    assert (record["case"], record["grid"]) == ("a", "native")
+    assert (record["case"], record["grid"]) == ("a", "scan")
     assert {key: record[key] for key in (*OPTIONS, *MEASURED)} == {**OPTIONS, **MEASURED}
     common = {"case": "a", "spacing": "1x1x4", "level": 0, "seconds": 0.5}
     assert volume_rows({**record, "quality": {"not": "known"}}) == [
@@ -71,11 +71,12 @@ def test_a_case_of_the_same_scan_weights_and_options_is_skipped_with_one_line(fo
     with caplog.at_level("INFO"):
         assert left(records(folder), folder) == ["b", "c"]
     lines = [r.message for r in caplog.records]
-    again = "(--overwrite True does them again)"
+    again = "(--overwrite true does them again)"
     assert lines == [f"1 of 3 are done, with the same scans, weights and options, and are skipped {again}: a"]
+    assert left(records(folder), folder, overwrite="False") == ["b", "c"]
+    assert left(records(folder), folder, overwrite="true") == ["a", "b", "c"]
     os.rename(folder / "a.nii.gz", folder / "moved.nii.gz")
     assert records(folder).pending([{"image": str(folder / "moved.nii.gz"), "case": "a"}]) == []
-    assert left(records(folder), folder, overwrite=True) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "model.pt"])
@@ -93,9 +94,9 @@ def test_a_case_without_its_prediction_or_record_is_done_again(folder, name):
 
 
 def test_a_case_of_other_options_or_on_the_other_grid_is_done_again(folder):
-    other = {"options": {"side": "mirrored"}, "config": "2f"}
+    other = {"options": {"side": "right"}, "config": "2f"}
     assert left(records(folder, options=other), folder) == ["a", "b", "c"]
-    assert left(records(folder, grid="full"), folder) == ["a", "b", "c"]
+    assert left(records(folder, grid="fine"), folder) == ["a", "b", "c"]
     assert left(records(folder, options=None), folder) == ["a", "b", "c"]  # a program whose options are unknown
     with pytest.raises(ValueError, match="must be one of"):
         records(folder, grid="both")
@@ -212,7 +213,7 @@ def test_weights_that_are_replaced_during_a_run_are_not_what_its_predictions_are
 
 
 def test_names_of_records_and_claims():
-    path = prediction_path("a.b", "full", "out")
-    assert path.with_name("a.b_full_seg.json") == path.parent / "a.b_full_seg.json"
-    assert claim_path(path).name == ".a.b_full_seg.claim"
+    path = prediction_path("a.b", "fine", "out")
+    assert path.with_name("a.b_fine_seg.json") == path.parent / "a.b_fine_seg.json"
+    assert claim_path(path).name == ".a.b_fine_seg.claim"
     assert read_record(path) is None

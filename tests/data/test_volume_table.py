@@ -11,7 +11,7 @@ from rare_unet_networks.utils import Claims
 HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds"
 
 
-def record(folder, case, grid="native", voxels=3, **entries):
+def record(folder, case, grid="scan", voxels=3, **entries):
     """A case that is done."""
     path = prediction_path(case, grid, folder)
     path.parent.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ def test_columns_that_are_not_known_stay_beside_rows_that_did_not_change(tmp_pat
 
 
 def test_of_two_records_of_a_case_the_newer_counts(tmp_path):
-    record(tmp_path, "a", grid="full", voxels=5)
+    record(tmp_path, "a", grid="fine", voxels=5)
     time.sleep(0.02)
     record(tmp_path, "a")
     collect_volumes(tmp_path)
@@ -133,7 +133,7 @@ def test_tables_are_made_one_after_the_other_so_that_the_last_has_read_all_recor
 def test_what_is_written_by_a_case_is_what_the_table_reads(tmp_path):
     for name in ("a.nii.gz", "model.pt"):
         (tmp_path / name).touch()
-    records = CaseRecords(str(tmp_path / "out"), "native", str(tmp_path / "model.pt"))
+    records = CaseRecords(str(tmp_path / "out"), "scan", str(tmp_path / "model.pt"))
     volumes = {"anterior": {"voxels": 1, "mm3": 1 / 3, "mm3_fine": None}}
     records.write("a", volumes=volumes, spacing=[1 / 3] * 3, level=1, seconds=2 / 3)
     assert [list(row.values()) for row in collect_volumes(tmp_path / "out")] == [
