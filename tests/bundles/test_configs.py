@@ -37,7 +37,7 @@ def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
     """Whatever else evaluate.json replaced would be evaluated otherwise than it is used."""
     assert set(config("evaluate.json", bundle)) - {"regions"} == {
         *("+imports", "+initialize", "dataset_dir", "output_dir", "split", "splits_file", "downsample", "val_levels"),
-        *("load", "coarsen", "preprocessing#transforms", "cases", "data"),
+        *("load", "coarsen", "preprocessing#transforms", "cases", "data", "dataloader#sampler"),
         *("to_scores", "postprocessing#transforms", "key_metric", "evaluator#key_val_metric", "handlers"),
         *("evaluating", "run"),
     }  # fmt: skip
@@ -105,10 +105,13 @@ def test_the_configs_stay_short_and_their_expressions_are_one_line(bundle):
 def test_a_clash_of_two_scans_names_the_file_that_both_would_write(bundle, tmp_path, grid, name):
     for suffix in (".nii", ".nii.gz"):
         (tmp_path / f"a{suffix}").touch()
-    parser = run("inference.json", run=False, bundle=bundle, input=str(tmp_path), grid=grid).parser
+    parser = run(
+        "inference.json", run=False, bundle=bundle, input=str(tmp_path), grid=grid, output_dir=str(tmp_path / "out")
+    ).parser
     scans = parser.get_parsed_content("scans")
     assert [scan["failure"] for scan in scans] == [f"another scan would write {name} as well"] * 2
-    assert name == f"a_{parser.get_parsed_content('postprocessing').transforms[-1].saver.folder_layout.postfix}.nii.gz"
+    layout = parser.get_parsed_content("postprocessing").transforms[-1].saver.folder_layout
+    assert layout.filename("a.nii.gz").name == name
 
 
 def test_metadata_says_what_the_configs_do(bundle):

@@ -168,7 +168,7 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
     }.items():
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
     assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
-    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "volumes.csv", ".command.json"}
+    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "oblique_seg.json", "volumes.csv"}
     answer = nib.load(output / "oblique_seg.nii.gz")
     assert answer.shape == data.shape and answer.get_data_dtype() == np.uint8
     np.testing.assert_allclose(answer.affine, oblique, atol=1e-5)
@@ -440,7 +440,7 @@ def test_volumes_of_earlier_runs_stay_and_a_case_done_again_is_replaced(tmp_path
     for name in ("icbm152_left_4mm", "icbm152_right_4mm", "icbm152_left_4mm"):
         run("inference.json", input=str(SAMPLE / "images" / f"{name}.nii.gz"), output_dir=str(tmp_path))
     cases = [(r["case"], r["class"]) for r in read(tmp_path / "volumes.csv")]
-    assert cases == [(f"icbm152_{s}_4mm", c) for s in ("right", "left") for c in ("anterior", "posterior")]
+    assert cases == [(f"icbm152_{s}_4mm", c) for s in ("left", "right") for c in ("anterior", "posterior")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
