@@ -13,7 +13,7 @@ SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_
 SHARED_IF_THERE = ["modalities", "allow_missing"]
 SHARED_INFERENCE = [
     "checkpoint",
-    "engine",
+    "runtime",
     "export_dir",
     "network",
     "num_workers",
