@@ -1,4 +1,4 @@
 """Networks and their blocks."""
 
-from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead, set_grad_checkpointing
+from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead
 from .rare_unet import RAREUNet
