@@ -231,7 +231,7 @@ def test_figures_are_stored_and_read_again(tmp_path, monkeypatch, capsys):
     bundle = copied(tmp_path)
     shipped = json.loads((bundle / "configs" / "metadata.json").read_text())
     edited("metadata.json", lambda c: c.pop("verification"))(bundle)
-    monkeypatch.setattr("CHECKS", {"accuracy": tool.CHECKS["accuracy"]})
+    monkeypatch.setattr(tool, "CHECKS", {"accuracy": tool.CHECKS["accuracy"]})
     assert tool.main([str(bundle)]) == 0
     assert capsys.readouterr().out.startswith("not checked: accuracy: no figures")
     assert tool.main([str(bundle), "--store"]) == 0
@@ -246,7 +246,7 @@ def test_figures_are_stored_and_read_again(tmp_path, monkeypatch, capsys):
 def test_the_exit_status_tells_of_a_failed_check_and_what_is_left_out_is_said(tmp_path, monkeypatch, capsys):
     bundle = copied(tmp_path)
     (bundle / "LICENSE").unlink()
-    monkeypatch.setattr("CHECKS", {name: tool.CHECKS[name] for name in ("files", "keys", "command")})
+    monkeypatch.setattr(tool, "CHECKS", {name: tool.CHECKS[name] for name in ("files", "keys", "command")})
     assert tool.main([str(bundle), "--quick", "--skip", "keys"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "FAILED: files: LICENSE is missing",
@@ -289,7 +289,7 @@ NOT_JSON = "configs/train.json is not JSON: Expecting ',' delimiter: line 1 colu
 def test_a_file_that_is_not_json_keeps_no_other_check_from_its_line(given, tmp_path, monkeypatch, capsys):
     bundle = copied(tmp_path)
     (bundle / "configs" / "train.json").write_text('{"a": 1')
-    monkeypatch.setattr("CHECKS", {name: tool.CHECKS[name] for name in ("files", "properties", "input")})
+    monkeypatch.setattr(tool, "CHECKS", {name: tool.CHECKS[name] for name in ("files", "properties", "input")})
     assert tool.main([str(bundle), "--override", given]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "ok: files: 6 files",
