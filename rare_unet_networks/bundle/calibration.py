@@ -111,7 +111,7 @@ def score_offsets(
 
 
 def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(grid, logits, label) of a scan, for each grid that the inferer gives; labels in the order of the image's axes."""
+    """(grid, logits, label) of a scan for each grid that the inferer gives, in the order of the image's axes."""
     orient = Orientation("".join(aff2axcodes(item["image"].affine)), labels=None)
     predictions = prediction if isinstance(prediction, Mapping) else {"pred_fine": prediction}
     label = orient(item["label_fine"])

@@ -13,7 +13,7 @@ from ..bundles.conftest import BUNDLES, REPOSITORY, command
 
 KWARGS = dict(spatial_dims=3, in_channels=1, out_channels=3, channels=(2, 4, 4, 4, 4), fine_convs=1)
 HIPPOCAMPUS = BUNDLES["hippocampus_mri_segmentation"]
-CONFIGS = ("evaluate.json", "calibrate.json")
+CONFIGS = ("inference.json", "evaluate.json", "calibrate.json")
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -109,7 +109,7 @@ def test_the_run_adds_what_the_program_before_it_added(tmp_path):
         json.dumps(configs).replace('"', "'"),
         dataset_dir=HIPPOCAMPUS / "sample/Task04_Hippocampus",
         splits_file=REPOSITORY / "tests/bundles/sample_splits.json",
-        calibrated=tmp_path / "calibrated.pt",
+        calibrated_file=tmp_path / "calibrated.pt",
     )
     assert result.returncode == 0, result.stdout
     shipped = torch.load(HIPPOCAMPUS / "models/model.pt", weights_only=True)
