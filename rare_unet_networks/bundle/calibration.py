@@ -39,8 +39,8 @@ def calibrate(
 ) -> None:
     """Shifts the background of every head by its best offset and stores the weights as float16.
 
-    The best offset has the highest class mean Dice on the dataset, native heads on the scan's grid, the others at
-    level 0; a head that serves several scales gets the one with the best mean over them.
+    The best offset has the highest class mean Dice on the dataset, heads of the scan's grid on it, the others at level
+    0; a head that serves several scales gets the one with the best mean over them.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`; it gets the calibrated weights.
@@ -69,8 +69,8 @@ def calibrate(
 
 
 def bias_of(network: nn.Module, grid: str, level: int) -> str:
-    """Name of the bias that decides on the segmentations of a level's scans on a grid, ``"native"`` or ``"full"``."""
-    if grid == "native" or network.num_levels == 1 or level == 0:
+    """Name of the bias that decides on the segmentations of a level's scans on a grid, ``"scan"`` or ``"fine"``."""
+    if grid == "scan" or network.num_levels == 1 or level == 0:
         return f"heads.{min(level, network.num_levels - 1)}.conv.bias"
     return f"full_heads.{level - 1}.conv_block.1.conv.bias"
 
@@ -103,7 +103,7 @@ def score_offsets(
                 by_offset[offset].append(dice_per_class(shifted.argmax(dim=0, keepdim=True), label, len(shifted)))
     means: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (grid, level), by_offset in dice.items():
-        if grid == "full" and level == 0 and ("native", 0) in dice:
+        if grid == "fine" and level == 0 and ("scan", 0) in dice:
             continue  # the same logits
         for offset, scans in by_offset.items():
             means[bias_of(network, grid, level)][offset].append(_class_mean(scans))
@@ -116,9 +116,9 @@ def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str,
     predictions = prediction if isinstance(prediction, Mapping) else {"pred_fine": prediction}
     label = orient(item["label_fine"])
     fine = ResampleToMatch(mode="nearest")(predictions["pred_fine"][0].cpu(), label)
-    pairs = [("full", fine.as_tensor(), label.as_tensor())]
+    pairs = [("fine", fine.as_tensor(), label.as_tensor())]
     if "pred" in predictions:
-        pairs.append(("native", predictions["pred"][0].cpu().as_tensor(), orient(item["label"]).as_tensor()))
+        pairs.append(("scan", predictions["pred"][0].cpu().as_tensor(), orient(item["label"]).as_tensor()))
     return pairs
 
 

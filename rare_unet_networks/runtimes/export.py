@@ -15,7 +15,8 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from .load import FILES, OUTPUTS, RUNTIMES, STAMP, describe, divisor, optional, read, sha256
+from ..levels import OUTPUTS
+from .load import FILES, RUNTIMES, STAMP, describe, optional, read, sha256
 
 __all__ = ["LevelPath", "export_runtimes"]
 
@@ -35,8 +36,8 @@ class LevelPath(nn.Module):
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
         level: the level entered.
-        output: ``"native"`` for the logits on the image's grid, ``"full"`` for those on the level 0 grid, ``"both"``
-            for the two. At level 0 they are the same; a network without ``fine_convs`` has the native ones only.
+        output: ``"scan"`` for the logits on the image's grid, ``"fine"`` for those on the level 0 grid, ``"both"`` for
+            the two. At level 0 they are the same; a network without ``fine_convs`` has those on the image's grid only.
 
     Raises:
         ValueError: when ``output`` is unknown, or the network does not have it.
@@ -47,29 +48,29 @@ class LevelPath(nn.Module):
         has_fine = len(network.full_heads) > 0
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
-        if output == "full" and not has_fine:
-            raise ValueError("output must be 'native' or 'both' for a network without fine_convs, got 'full'.")
+        if output == "fine" and not has_fine:
+            raise ValueError("output must be 'scan' or 'both' for a network without fine_convs, got 'fine'.")
         self.network = network
         self.level = level
-        self.outputs = ("native", "full") if output == "both" else (output,)
+        self.outputs = ("scan", "fine") if output == "both" else (output,)
         if level == 0 or not has_fine:
             self.outputs = self.outputs[:1]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if len(self.outputs) == 2:
-            (native,), _, (full,) = self.network(image, level=self.level, output="both")
-            return native, full
+            scan, fine = self.network(image, level=self.level, output="both")
+            return scan, fine
         return (self.network(image, level=self.level, output=self.outputs[0]),)
 
     def example(self, *blocks: int) -> torch.Tensor:
         """An image of as many blocks of the level's divisor along each axis, as far as there are axes."""
         weight = next(self.network.encoder.parameters())  # (features, C, kernel)
-        k = divisor(self.network, self.level)
+        k = self.network.divisor(self.level)
         return torch.rand(1, weight.shape[1], *(k * n for n in blocks[: weight.ndim - 2]))
 
 
 def _program(path: LevelPath) -> ExportedProgram:
-    image, k = path.example(2, 3, 4), divisor(path.network, path.level)
+    image, k = path.example(2, 3, 4), path.network.divisor(path.level)
     sizes = {2 + i: k * Dim(f"blocks_{i}", min=1) for i in range(image.ndim - 2)}
     return torch.export.export(path, (image,), dynamic_shapes={"image": sizes})
 

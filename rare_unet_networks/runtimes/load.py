@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from ..data.datalists import read_json
-from ..utils.geometry import format_size
+from ..levels import OUTPUTS, check_divisible, check_level
+from ..networks.outputs import Prediction
 
 __all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
 
 logger = logging.getLogger(__name__)
 RUNTIMES = ("eager", "torchscript", "onnx", "openvino")
-OUTPUTS = ("native", "full", "both")
 # What a level's program is called by each runtime; TorchScript has one for all levels, as its ``level`` is an argument.
 FILES = {
     "torchscript": "network.ts",
@@ -49,11 +49,6 @@ def optional(package: str, runtime: str) -> ModuleType:
         ) from None
 
 
-def divisor(network: nn.Module, level: int) -> int:
-    """What every axis of a level's grid must be divisible by (``ResolutionLevels.divisor``)."""
-    return 2 ** (network.num_stages - 1 - level)
-
-
 def sha256(path: str | Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -75,7 +70,7 @@ class LevelPrograms(nn.Module):
         programs: from level 0 on. Each takes an image of shape (1, C, *spatial_size) and gives the logits of its
             ``outputs``.
         divisors: what every axis must be divisible by, one per level.
-        outputs: ``"native"`` (the image's grid), ``"full"`` (the level 0 grid) or both, one tuple per level. At level
+        outputs: ``"scan"`` (the image's grid), ``"fine"`` (the level 0 grid) or both, one tuple per level. At level
             0 the two are the same.
     """
 
@@ -86,25 +81,18 @@ class LevelPrograms(nn.Module):
         self.outputs = tuple(outputs)
 
     @torch.no_grad()
-    def forward(
-        self, x: torch.Tensor, level: int = 0, output: str = "native"
-    ) -> torch.Tensor | tuple[list[torch.Tensor], list, list[torch.Tensor]]:
+    def forward(self, x: torch.Tensor, level: int = 0, output: str = "scan") -> torch.Tensor | Prediction:
         """As :py:meth:`rare_unet_networks.networks.RAREUNet.forward` for an image.
 
         Raises:
             ValueError: when ``level`` does not exist, a size does not divide, or ``output`` asks for what the programs
                 do not have.
         """
-        if not 0 <= level < len(self.programs):
-            raise ValueError(f"level must be 0 to {len(self.programs) - 1}, got {level}.")
-        if any(n % self.divisors[level] for n in x.shape[2:]):
-            raise ValueError(
-                f"spatial_size at level {level} must be divisible by {self.divisors[level]}, "
-                f"got {format_size(x.shape[2:])}."
-            )
+        check_level(level, len(self.programs))
+        check_divisible(list(x.shape[2:]), level, self.divisors[level])
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
-        wanted = ("native", "full") if output == "both" else (output,)
+        wanted = ("scan", "fine") if output == "both" else (output,)
         missing = [name for name in wanted if level > 0 and name not in self.outputs[level]]
         if missing:
             raise ValueError(
@@ -114,9 +102,9 @@ class LevelPrograms(nn.Module):
         by_image = [self.programs[level](image[None]) for image in images]
         logits = {name: torch.cat(parts).to(x.device) for name, parts in zip(self.outputs[level], zip(*by_image))}
         if level == 0:
-            logits = dict.fromkeys(("native", "full"), *logits.values())
+            logits = dict.fromkeys(("scan", "fine"), *logits.values())
         if output == "both":
-            return [logits["native"]], [], [logits["full"]]
+            return Prediction(logits["scan"], logits["fine"])
         return logits[output]
 
 
@@ -156,7 +144,7 @@ def read(
         return torch.jit.load(folder / FILES[runtime], map_location=device)
     levels = range(network.num_levels)
     programs = [READERS[runtime](folder / FILES[runtime].format(level)) for level in levels]
-    return LevelPrograms(programs, [divisor(network, level) for level in levels], outputs)
+    return LevelPrograms(programs, [network.divisor(level) for level in levels], outputs)
 
 
 def load_runtime(

@@ -103,7 +103,7 @@ def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run
     if run_id == "inferring":  # an export that somebody else made
         (tmp_path / "onnx").mkdir()
         network = ConfigParser(config("inference.json")).get_parsed_content("network_def")
-        stamp = {"files": {}, "outputs": [["native"]] * 4}
+        stamp = {"files": {}, "outputs": [["scan"]] * 4}
         stamp |= {"checkpoint": sha256(HIPPOCAMPUS / "models/model.pt"), "network": describe(network)}
         (tmp_path / "onnx/export.json").write_text(json.dumps(stamp))
     variables = {"PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
@@ -124,5 +124,5 @@ def test_the_program_of_the_documentation_gives_the_shapes_it_says(tmp_path, mon
     names = {}
     exec(code, names)
     assert workflow.parser.get_parsed_content("levels").divisor(1) == 8 and "divisible by 8" in code
-    for name in ("native", "full"):
+    for name in ("scan", "fine"):
         assert str(names[name].shape) in code and names[name].shape[:2] == (1, 3)

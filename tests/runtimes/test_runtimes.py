@@ -9,7 +9,7 @@ import torch
 
 from rare_unet_networks.networks import RAREUNet
 from rare_unet_networks.runtimes.export import PACKAGES, LevelPath, _check, export_runtimes
-from rare_unet_networks.runtimes.load import LevelPrograms, describe, divisor, load_runtime
+from rare_unet_networks.runtimes.load import LevelPrograms, describe, load_runtime
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
@@ -61,24 +61,22 @@ def test_every_runtime_answers_as_eager_at_every_level_and_size(exported, runtim
     torch.manual_seed(level)
     x = torch.rand(2, 2, *(n * 2 ** (3 - level) for n in blocks))  # a batch of two, although the files take one
     with torch.no_grad():
-        for output in ("native", "full"):
+        for output in ("scan", "fine"):
             answer, expected = (net(x, level=level, output=output) for net in (found, network))
             torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
-        (native,), pairs, (full,) = found(x, level=level, output="both")
-        torch.testing.assert_close(native, network(x, level=level), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(full, network(x, level=level, output="full"), atol=1e-4, rtol=1e-4)
-    assert pairs == [] and full.shape[2:] == torch.Size(n * 2**level for n in x.shape[2:])
+        both = found(x, level=level, output="both")
+        torch.testing.assert_close(both.scan, network(x, level=level), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(both.fine, network(x, level=level, output="fine"), atol=1e-4, rtol=1e-4)
+    assert both.fine.shape[2:] == torch.Size(n * 2**level for n in x.shape[2:])
 
 
 def programs_of(network, output="both"):
     """``LevelPrograms`` of a network whose programs are those that the exporters get."""
     paths = [LevelPath(network, level, output) for level in range(network.num_levels)]
-    return LevelPrograms(paths, [divisor(network, p.level) for p in paths], [p.outputs for p in paths])
+    return LevelPrograms(paths, [network.divisor(p.level) for p in paths], [p.outputs for p in paths])
 
 
-@pytest.mark.parametrize(
-    "output, outputs", [("both", ("native", "full")), ("native", ("native",)), ("full", ("full",))]
-)
+@pytest.mark.parametrize("output, outputs", [("both", ("scan", "fine")), ("scan", ("scan",)), ("fine", ("fine",))])
 def test_a_program_computes_one_output_or_both(output, outputs):
     torch.manual_seed(0)
     network = RAREUNet(**KWARGS).eval()
@@ -88,18 +86,18 @@ def test_a_program_computes_one_output_or_both(output, outputs):
         assert [len(path(path.example(1, 1, 2))) for path in programs.programs] == [1, len(outputs), len(outputs)]
         for name in outputs:
             torch.testing.assert_close(programs(x, level=1, output=name), network(x, level=1, output=name))
-        for name in ("native", "full"):  # at level 0 both are one
+        for name in ("scan", "fine"):  # at level 0 both are one
             torch.testing.assert_close(
                 programs(torch.ones(1, 2, 8, 8, 16), output=name), network(torch.ones(1, 2, 8, 8, 16))
             )
-        for name in {"native", "full", "both"} - {*outputs, output}:
+        for name in {"scan", "fine", "both"} - {*outputs, output}:
             match = f"output must be '{output}', the only one of the exported programs, got '{name}'"
             with pytest.raises(ValueError, match=match):
                 programs(x, level=1, output=name)
 
 
 @pytest.mark.parametrize("runtime", [runtime_or_skip(runtime) for runtime in ("onnx", "openvino")])
-@pytest.mark.parametrize("output, other", [("native", "full"), ("full", "native")])
+@pytest.mark.parametrize("output, other", [("scan", "fine"), ("fine", "scan")])
 def test_programs_of_one_output_are_exported_and_loaded(tmp_path, runtime, output, other):
     network, checkpoint = weights_of(tmp_path)
     export_runtimes(runtime, RAREUNet(**KWARGS), tmp_path, checkpoint, output=output)
@@ -114,8 +112,8 @@ def test_programs_of_one_output_are_exported_and_loaded(tmp_path, runtime, outpu
 
 
 @pytest.mark.parametrize("kwargs, output, match", [
-    (KWARGS, "fine", r"output must be one of \('native', 'full', 'both'\), got 'fine'"),
-    (FLAT, "full", "output must be 'native' or 'both' for a network without fine_convs, got 'full'"),
+    (KWARGS, "full", r"output must be one of \('scan', 'fine', 'both'\), got 'full'"),
+    (FLAT, "fine", "output must be 'scan' or 'both' for a network without fine_convs, got 'fine'"),
 ])  # fmt: skip
 def test_an_output_that_the_network_lacks_is_not_exported(tmp_path, kwargs, output, match):
     network, checkpoint = weights_of(tmp_path, kwargs=kwargs)
@@ -131,15 +129,15 @@ def test_a_flat_network_without_full_heads_gives_native_logits_only():
         x = torch.rand(1, 2, *size)
         with torch.no_grad():
             torch.testing.assert_close(programs(x, level=level), network(x, level=level))
-    with pytest.raises(ValueError, match="output must be 'native', the only one of the exported programs, got 'full'"):
-        programs(x, level=1, output="full")
+    with pytest.raises(ValueError, match="output must be 'scan', the only one of the exported programs, got 'fine'"):
+        programs(x, level=1, output="fine")
 
 
 CALLS = [
     (dict(level=3), (8, 8, 8), "level must be 0 to 2, got 3"),
     (dict(level=-1), (8, 8, 8), "level must be 0 to 2, got -1"),
-    (dict(level=1), (8, 6, 8), "spatial_size at level 1 must be divisible by 4, got 8×6×8"),
-    (dict(output="fine"), (8, 8, 8), r"output must be one of \('native', 'full', 'both'\), got 'fine'"),
+    (dict(level=1), (8, 6, 8), "spatial_size at level 1 must be divisible by 4, got \\[8, 6, 8\\]"),
+    (dict(output="full"), (8, 8, 8), r"output must be one of \('scan', 'fine', 'both'\), got 'full'"),
 ]
 
 
@@ -228,7 +226,7 @@ def test_logits_that_are_no_numbers_are_no_small_difference():
 
     def exported(image, level, output):
         logits = path.network(image, level=level, output=output)
-        return logits * float("nan") if output == "full" else logits
+        return logits * float("nan") if output == "fine" else logits
 
     with pytest.raises(RuntimeError, match=r"runtime 'onnx' must give the logits of eager to 0\.001, .* differ by nan"):
         _check("onnx", exported, path)
