@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 # Further overrides that are paths, beside those that end so.
 PATH_ENDS = ("_dir", "_file")
-# Overrides that are true or false, where the config has an expression instead of either.
-SWITCHES = ("amp",)
+# Overrides that are true or false, where the config has an expression or nothing instead of either.
+SWITCHES = ("amp", "network_def#use_checkpoint")
 EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.

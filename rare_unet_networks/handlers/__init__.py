@@ -8,8 +8,6 @@ from .training import (
     ClipGradients,
     KeepLossOnly,
     ProgressBar,
-    UpdateAverage,
-    averaged_model,
     cosine_decay,
     has_tensorboard,
 )

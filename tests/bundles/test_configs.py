@@ -1,4 +1,4 @@
-"""The bundles' files agree with each other. What MONAI expects of a bundle: tools/verify_bundle.py and its test."""
+"""The bundles' files agree with each other. What MONAI expects of a bundle: tools/verify_bundle and its test."""
 
 import pytest
 
