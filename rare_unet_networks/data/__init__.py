@@ -1,7 +1,8 @@
-"""Lists of cases, datasets and writers."""
+"""Lists of cases, datasets, readers and writers."""
 
 from .datalists import answer_postfix, case_id, expand_levels, input_datalist
 from .datasets import FaultTolerantDataset, LevelsDataset, collate_patches
 from .labelled import labelled_datalist
 from .modalities import modality_datalist
+from .readers import HeaderPreservingNibabelReader
 from .writers import HeaderPreservingNibabelWriter
