@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import LINEAR, format_size, symmetric_core, symmetric_pad
+from ..utils.quality import distance_warning
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
 
 __all__ = ["ResolutionRoutingInferer"]
@@ -197,14 +198,9 @@ class ResolutionRoutingInferer(Inferer):
         return copy_meta_like(logits, inputs)
 
     def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
-        # With one level every coarser scan is far from it, and meant to be upsampled.
-        if route.spacing is not None and self.levels.num_levels > 1:
-            nearest = self.levels.level_spacing(route.level)
-            if not 0.5 <= min(s / t for s, t in zip(route.spacing, nearest)) <= 1.5:  # between levels at most √2
-                scan = f"{self._name(inputs)}spacing {format_size(route.spacing)} mm"
-                logger.warning(
-                    f"{scan} is far from the nearest level's, {format_size(nearest)} mm: do not trust the answer"
-                )
+        warning = "" if route.spacing is None else distance_warning(self.levels, route.spacing)
+        if warning:
+            logger.warning(f"{self._name(inputs)}{warning}")
 
     def _fits(self, padded_size: Sequence[int]) -> bool:
         return self.roi_size is None or all(n <= r for n, r in zip(padded_size, self.roi_size))

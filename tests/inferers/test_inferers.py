@@ -117,11 +117,15 @@ def test_level_and_reason_are_logged(caplog):
     assert "padded from 18×26×18 to 24×32×24" in caplog.text
 
 
-@pytest.mark.parametrize("spacing, far", [(0.4, True), (0.5, False), (1.4, False), (8.0, False), (20.0, True)])
-def test_spacing_far_from_every_level_is_warned_of(caplog, spacing, far):
+@pytest.mark.parametrize(
+    "spacing, far",
+    [(0.4, False), (1.4, False), (8.0, False), (8.8, False), (8.9, True), (12.0, True), ((1.0, 1.0, 12.0), True)],
+)
+def test_spacing_coarser_than_every_level_is_warned_of_by_its_coarsest_axis(caplog, spacing, far):
+    spacing = spacing if isinstance(spacing, tuple) else (spacing,) * 3
     with caplog.at_level(logging.WARNING):
-        ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16), (spacing,) * 3), Recorder())
-    assert ("is far from the nearest level's" in caplog.text) == far
+        ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16), spacing), Recorder())
+    assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in caplog.text) == far
 
 
 def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
