@@ -20,6 +20,7 @@ from ..levels import ResolutionLevels, Route
 from ..utils.geometry import LINEAR, format_size, symmetric_core, symmetric_pad
 from ..utils.quality import distance_warning
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
+from .window import window_size
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -54,8 +55,9 @@ class ResolutionRoutingInferer(Inferer):
 
     Args:
         levels: the resolution levels of the task.
-        roi_size: largest grid, in voxels of the level entered, that goes through the network at once; a larger one
-            goes through MONAI's sliding window within its level. A size that level 0 can process.
+        roi_size: largest grid, in voxels of level 0, that goes through the network at once; a larger one goes through
+            MONAI's sliding window within its level. A window covers as many mm at each level, and so has fewer voxels
+            at coarser ones. A size that level 0 can process.
         sw_batch_size: windows computed together.
         overlap: overlap of the windows, 0 to below 1.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1], and what is outside the head
@@ -173,7 +175,7 @@ class ResolutionRoutingInferer(Inferer):
             inside = [slice(s.start * scale, s.stop * scale) for s in box]
             return paste_into_background(logits, inside, [n * scale for n in x.shape[2:]])
 
-        logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
+        logits = self._slide(padded, predict, level)
         wanted = {"native": ["pred"], "full": ["pred_fine"], "both": ["pred", "pred_fine"]}[output]
         if not isinstance(logits, dict):
             scale = 2**level if output == "full" else 1
@@ -202,11 +204,12 @@ class ResolutionRoutingInferer(Inferer):
         if warning:
             logger.warning(f"{self._name(inputs)}{warning}")
 
-    def _fits(self, padded_size: Sequence[int]) -> bool:
-        return self.roi_size is None or all(n <= r for n, r in zip(padded_size, self.roi_size))
-
-    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any]) -> Any:
-        roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]
+    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any], level: int) -> Any:
+        if self.roi_size is None:
+            return predict(x)
+        roi_size = [min(n, r) for n, r in zip(x.shape[2:], window_size(self.levels, self.roi_size, level))]
+        if roi_size == list(x.shape[2:]):
+            return predict(x)
         logger.info(f"larger than roi_size: sliding window of {format_size(roi_size)} voxels, overlap {self.overlap:g}")
         return sliding_window_inference(x, roi_size, self.sw_batch_size, predict, overlap=self.overlap, mode="gaussian")
 

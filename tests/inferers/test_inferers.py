@@ -128,10 +128,13 @@ def test_spacing_coarser_than_every_level_is_warned_of_by_its_coarsest_axis(capl
     assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in caplog.text) == far
 
 
-def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
-    net, image = Recorder(), scan((40, 40, 40), (2.0, 2.0, 2.0))
+@pytest.mark.parametrize("level, window", [(0, 32), (1, 16), (2, 8), (3, 4)])
+def test_larger_than_roi_goes_through_a_sliding_window_of_as_many_mm_at_each_level(level, window):
+    """Grids of one and a quarter windows: two windows along each axis."""
+    size, spacing = window * 5 // 4, 2.0**level
+    net, image = Recorder(), scan((size,) * 3, (spacing,) * 3)
     out = ResolutionRoutingInferer(LEVELS, roi_size=(32, 32, 32))(image, net)
-    assert {call[:2] for call in net.calls} == {((32, 32, 32), 1)} and len(net.calls) == 8
+    assert {call[:2] for call in net.calls} == {((window,) * 3, level)} and len(net.calls) == 8
     torch.testing.assert_close(out[:, :1].as_tensor(), image.as_tensor())
 
 
@@ -204,7 +207,7 @@ def test_full_answer_without_resampling_is_the_networks_in_place():
 def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
     image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Repeater()
     out = ResolutionRoutingInferer(LEVELS, output="full", roi_size=(32, 32, 32))(image, net)
-    assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(32, 16, 16)}
+    assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(16, 16, 16)}
     expected = image.as_tensor()
     for axis in (2, 3, 4):
         expected = expected.repeat_interleave(2, dim=axis)
