@@ -17,7 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command, config, read, run
+from .conftest import CONFIGS, EVALUATE, SAMPLE, SMALL, command, config, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 INFERENCE, EVALUATION, TRAINING = (
@@ -120,7 +120,7 @@ def test_a_case_that_fails_has_no_rows_of_an_earlier_run(tmp_path):
 
 def test_three_processes_score_what_one_does(tmp_path):
     """Two cases at four levels: the parts are 3, 3 and 2."""
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "one"))
+    run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "one"))
     options = dict(dataset_dir=SUBJECT, output_dir=tmp_path / "three")
     result = command("evaluating", EVALUATION, launcher=launcher(3), **options)
     assert result.returncode == 0, result.stdout

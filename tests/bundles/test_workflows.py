@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 from rare_unet_networks.transforms.grids import answer_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
+from .conftest import CONFIGS, EVALUATE, EVALUATING, SAMPLE, SMALL, command, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
@@ -49,7 +49,7 @@ def test_trained_weights_are_the_average_not_the_last(trained):
 def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tmp_path):
     _, output = trained
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
-    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
+    run(*EVALUATE, dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
@@ -58,7 +58,7 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
 def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_that_level(tiny, trained, tmp_path):
     """Scans of 1 mm and 20 to 29 voxels: by spacing they enter level 0 of 32×64×32, by size level 1."""
     options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
-    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
+    run(*EVALUATE, dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
     assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
@@ -205,7 +205,7 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
 def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, output):
     answers = {}
     protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
-    workflow = run("evaluate.json", run=False, **protocol)
+    workflow = run(*EVALUATE, run=False, **protocol)
     evaluator, output_grid = workflow.parser.get_parsed_content("evaluator"), output
 
     def keep(engine):
@@ -258,7 +258,7 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
     torch.save(state, tmp_path / "four.pt")
     options = dict(dataset_dir=dataset, output_dir=output, split="test", checkpoint=tmp_path / "four.pt")
     names = {"network_def#out_channels": 4, "class_names": "['anterior','posterior','absent']"}
-    result = command("evaluating", CONFIGS / "evaluate.json", **options, **names)
+    result = command("evaluating", EVALUATING, **options, **names)
     assert result.returncode == 1 and "16 of 20 failed" in result.stdout, result.stdout
     for name, reason in {
         "unreadable": "not a gzip file",
@@ -408,7 +408,7 @@ def test_volumes_of_earlier_runs_stay_and_a_case_done_again_is_replaced(tmp_path
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_evaluating_and_inferring_run_on_a_gpu(tmp_path):
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
+    run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 48
     run("inference.json", output_dir=str(tmp_path), device="cuda:0")
     assert len(read(tmp_path / "volumes.csv")) == 16
