@@ -173,18 +173,15 @@ def _check_value(key: str, written: str, default: Any) -> None:
         default: its value in the config.
 
     Raises:
-        SystemExit: when a path would be read as a number or a list, or a switch is neither True nor False.
+        SystemExit: when a path would be read as a number or a list, or a switch is neither true nor false.
     """
     if written.startswith(EXPRESSIONS):
         return
     value = DefaultParseValue(written)
     if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
         raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
-    is_switch = isinstance(default, bool) or key in SWITCHES
-    if is_switch and value not in (True, False):
-        lower = written.lower()
-        hint = f": write --{key} {lower.capitalize()}" if lower in ("true", "false") else "."
-        raise SystemExit(f"error: --{key} must be True or False, got {written!r}{hint}")
+    if (isinstance(default, bool) or key in SWITCHES) and written.lower() not in ("true", "false"):
+        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.")
 
 
 def _check_processes(config: dict[str, Any]) -> None:
@@ -205,7 +202,7 @@ def _check_processes(config: dict[str, Any]) -> None:
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on unknown overrides, paths that do not exist, values of another type, and processes that are not joined.
 
-    An override may add an argument to a component: ``--inferer#overlap 0.5``.
+    An override may add an argument to a component: ``--inferer#cval 0.5``.
 
     Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
     level DEBUG only.

@@ -38,8 +38,9 @@ def find_doubt_limits(
     values: list[tuple[int, float]] = []
 
     def collect(engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output or []):
-            values.append((levels.route(batch["image"][None]).level, float(output["pred"].meta["doubt"])))
+        for output in engine.state.output or []:
+            meta = output["pred"].meta
+            values.append((meta["route"].level, meta["doubt"]))
 
     with evaluator.add_event_handler(Events.ITERATION_COMPLETED, collect):
         evaluator.run()

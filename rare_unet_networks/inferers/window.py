@@ -19,4 +19,4 @@ def window_size(levels: ResolutionLevels, roi_size: Sequence[int], level: int) -
         roi_size: voxels of level 0, a size that level 0 can process.
         level: the level that the window enters.
     """
-    return levels.padded_size([max(1, n // 2**level) for n in roi_size], level)
+    return levels.padded_size([max(1, n // s) for n, s in zip(roi_size, levels.scale(level))], level)

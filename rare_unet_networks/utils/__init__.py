@@ -1,5 +1,6 @@
 """Helpers that several kinds share."""
 
+from .coarsening import coarsen, coarsen_label
 from .distributed import (
     all_gather,
     broadcast_from_rank0,
@@ -15,6 +16,7 @@ from .geometry import (
     extent_of,
     format_size,
     rescaled_affine,
+    scaled_box,
     spacing_of,
     symmetric_core,
     symmetric_margins,

@@ -89,8 +89,8 @@ def test_cut_oblique_and_coarse_crops_are_to_be_reviewed(tmp_path, image, caplog
             assert f"{tmp_path / name}.nii.gz: {reason}" in caplog.messages
 
 
-@pytest.mark.parametrize("output, name", [("native", "scan_seg.nii.gz"), ("full", "scan_full_seg.nii.gz")])
-def test_a_prediction_lies_on_its_scan_for_itk_where_the_forms_differ(tmp_path, image, output, name):
+@pytest.mark.parametrize("grid, name", [("scan", "scan_seg.nii.gz"), ("fine", "scan_fine_seg.nii.gz")])
+def test_a_prediction_lies_on_its_scan_for_itk_where_the_forms_differ(tmp_path, image, grid, name):
     """Centres of mass of the structure at 1 mm and at 4 mm, in the space of the scan's sform and of its qform."""
     for step in (1, 4):
         folder = tmp_path / str(step)
@@ -102,7 +102,7 @@ def test_a_prediction_lies_on_its_scan_for_itk_where_the_forms_differ(tmp_path, 
         scan.set_qform(nib.affines.from_matvec(np.diag([float(step)] * 3), [(step - 1) / 2] * 3), code=1)
         scan.set_sform(nib.affines.from_matvec(np.diag([float(step)] * 3), [(step - 1) / 2 - 90] * 3), code=4)
         nib.save(scan, folder / "scan.nii.gz")
-        reviews, _ = infer(folder, output=output)
+        reviews, _ = infer(folder, grid=grid)
         assert "the header contradicts itself by up to 156 mm" in " ".join(reviews["scan"])
     centres = []
     for step in (1, 4):

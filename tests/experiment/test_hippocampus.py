@@ -55,10 +55,8 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
     inferers = [training.get_parsed_content("validate#evaluator").inferer]
     files = [PROTOCOL, *overlays(TASK, evaluate)]
     inferers.append(run(*EVALUATE, *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
-    described = [
-        (type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "as_is")) for i in inferers
-    ]
-    assert described[0] == described[1] and described[0][3] == "as_is"
+    described = [(type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "left")) for i in inferers]
+    assert described[0] == described[1] and described[0][3] == "left"
 
 
 def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with(tiny, tmp_path):
@@ -130,7 +128,7 @@ def test_the_papers_protocol_crops_or_pads_every_case_to_its_size(tmp_path):
 def test_the_papers_protocol_scores_a_third_grid_and_leaves_the_other_two_as_they_are(tmp_path):
     """By the command of the documentation, from another folder: the bundle is that of the first config file."""
     files = f"['{CONFIGS}/inference.json','{CONFIGS}/evaluate.json','{PROTOCOL}']"
-    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="true")
+    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="True")
     assert result.returncode == 0, result.stdout
     run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "shipped"))
     paper, shipped = (read(tmp_path / name / "metrics" / "per_case.csv") for name in ("paper", "shipped"))
