@@ -180,8 +180,21 @@ def _check_value(key: str, written: str, default: Any) -> None:
     value = DefaultParseValue(written)
     if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
         raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
-    if (isinstance(default, bool) or key in SWITCHES) and written.lower() not in ("true", "false"):
+    if isinstance(default, bool) or key in SWITCHES:
+        _check_switch(key, written)
+
+
+def _check_switch(key: str, written: str) -> None:
+    """Stops on a switch that is neither true nor false.
+
+    Our own options, which are entries at the top of a config, take any letter case. An argument of a component goes to
+    it as Fire reads it, and to Python the text "false" is true.
+    """
+    lower = written.lower()
+    if lower not in ("true", "false", "1", "0"):
         raise SystemExit(f"error: --{key} must be true or false, got {written!r}.")
+    if ("#" in key or "::" in key) and written not in ("True", "False", "1", "0"):
+        raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {lower.capitalize()}")
 
 
 def _check_processes(config: dict[str, Any]) -> None:

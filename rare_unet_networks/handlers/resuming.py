@@ -15,6 +15,7 @@ from ..bundle.command_line import command_options, config_files
 from ..data.datalists import FAILURE, answer_name
 from ..transforms.grids import answer_key
 from ..utils.distributed import all_gather, broadcast_from_rank0, rank
+from ..utils.switches import is_on
 from ..utils.tables import rows_there
 from .reports import VolumeSaver
 
@@ -67,7 +68,7 @@ def _answered(items: Sequence[dict], folder: Path, grid: str, checkpoint: str) -
 
 
 def unfinished(
-    items: Sequence[dict], output_dir: str, grid: str, checkpoint: str, overwrite: bool = False
+    items: Sequence[dict], output_dir: str, grid: str, checkpoint: str, overwrite: bool | str = False
 ) -> list[dict]:
     """Leaves out the scans that an earlier run of the same command has answered.
 
@@ -91,7 +92,7 @@ def unfinished(
     """
     answer_key(grid)
     answered: set[str] = set()
-    if not overwrite and command_options() and rank() == 0:
+    if not is_on(overwrite) and command_options() and rank() == 0:
         answered = _answered(items, Path(output_dir), grid, checkpoint)
     answered = broadcast_from_rank0(answered)
     if answered:

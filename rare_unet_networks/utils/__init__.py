@@ -23,4 +23,5 @@ from .geometry import (
     symmetric_pad,
 )
 from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
+from .switches import is_on
 from .tables import CaseTable, aligned, rows_there

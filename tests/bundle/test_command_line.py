@@ -189,15 +189,15 @@ def test_a_switch_that_is_true_or_false_passes(config, switch, value):
     check_command_line(command(config, switch, value))
 
 
+@pytest.mark.parametrize("value", ["true", "FALSE"])
+@pytest.mark.parametrize("switch", SWITCHES[:2])
+def test_an_option_of_ours_takes_any_letter_case(config, switch, value):
+    check_command_line(command(config, switch, value))
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize(
-    "value, match",
-    [
-        ("false", "must be True or False, got 'false': write {} False$"),
-        ("TRUE", "must be True or False, got 'TRUE': write {} True$"),
-        ("maybe", r"must be True or False, got 'maybe'\.$"),
-        ("2", r"must be True or False, got '2'\.$"),
-    ],
+    "value, match", [("maybe", r"must be true or false, got 'maybe'\.$"), ("2", r"must be true or false, got '2'\.$")]
 )
 def test_a_switch_that_is_neither_stops_the_program(config, switch, value, match):
     with pytest.raises(SystemExit, match=f"{switch} {match.format(switch)}"):
@@ -254,3 +254,10 @@ def test_processes_that_are_joined_and_one_that_torchrun_started_go_on(tmp_path,
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", size)
     check_command_line(command(path))
+
+
+@pytest.mark.parametrize("value, python", [("false", "False"), ("TRUE", "True")])
+def test_an_argument_of_a_component_takes_pythons_spelling_only(config, value, python):
+    match = f"--trainer#decollate must be True or False, got '{value}': write --trainer#decollate {python}$"
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(config, "--trainer#decollate", value))
