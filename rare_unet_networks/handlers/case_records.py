@@ -109,6 +109,8 @@ class CaseRecordSaver:
                 level=route.level,
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
+                doubt=pred.meta.get("doubt"),
+                review=list(pred.meta.get("review", ())),
                 volumes=volumes,
                 seconds=self._seconds,
             )

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
 from ..data.datalists import case_id
+from ..data.readers import HeaderPreservingNibabelReader
 from ..utils.geometry import extent_of, format_size
 
 __all__ = ["LoadModalitiesd", "RandDropChannelsd"]
@@ -41,7 +42,7 @@ class LoadModalitiesd(MapTransform):
         super().__init__(keys)
         self.modalities = list(modalities)
         self.case_key = case_key
-        self.load = LoadImage(ensure_channel_first=True)
+        self.load = LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
