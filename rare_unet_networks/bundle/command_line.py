@@ -19,7 +19,8 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..utils.errors import _innermost, root_cause
+from ..utils.errors import is_user_error, one_line, root_cause
+from .device import check_device
 
 __all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "command_options", "config_files"]
 
@@ -45,7 +46,7 @@ def as_bool(value: Any) -> bool:
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # What a user can mend gets a line; anything else is for a developer as well.
-    if isinstance(_innermost(error), (ValueError, OSError, ImportError)):
+    if is_user_error(error):
         logger.debug("what led to it:", exc_info=error)
     else:
         sys.__excepthook__(kind, error, trace)
@@ -224,4 +225,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         if key not in runner and key not in parser and key not in config:
             _check_override(parser, key, options, [*config, *runner])
         if key in EXISTING and not Path(value).exists():
-            raise SystemExit(f"error: --{key} must exist, {value} does not.")
+            raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
+    if "device" in options:
+        check_device(options["device"])

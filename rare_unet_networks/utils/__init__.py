@@ -9,7 +9,7 @@ from .distributed import (
     rank,
     world_size,
 )
-from .errors import root_cause
+from .errors import is_user_error, one_line, root_cause
 from .geometry import (
     LINEAR,
     extent_of,
