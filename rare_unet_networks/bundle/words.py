@@ -49,8 +49,8 @@ def check_words(argv: Sequence[str] | None = None) -> None:
     further = words[2:] if "run_id" not in options else words[1:]
     if further:
         raise SystemExit(
-            f"error: {', '.join(map(one_line, further))} belong(s) to no option: of a wildcard without quotes an option "
-            "takes the first file only. Give a folder, or run the command once per file."
+            f"error: {', '.join(map(one_line, further))} belong(s) to no option: of a wildcard without quotes an "
+            "option takes the first file only. Give a folder, or run the command once per file."
         )
     for name, value in options.items():
         if value.startswith(EXPRESSIONS) and Path(value).exists():
