@@ -108,9 +108,9 @@ def test_what_is_not_what_its_name_says_is_refused_with_the_files_name_and_words
 def test_gzip_under_the_wrong_name_is_told(tmp_path):
     (tmp_path / "a.nii").write_bytes(gzip.compress(nifti()))
     (tmp_path / "b.nii.gz").write_bytes(nifti())
-    with pytest.raises(ValueError, match="a.nii: the name says .nii, the content is not NIfTI but gzip"):
+    with pytest.raises(ValueError, match=r"a.nii: the name says .nii, the content is not NIfTI but gzip"):
         check_file(tmp_path / "a.nii")
-    with pytest.raises(ValueError, match="b.nii.gz: the name says .nii.gz, the content is not a gzip file"):
+    with pytest.raises(ValueError, match=r"b.nii.gz: the name says .nii.gz, the content is not a gzip file"):
         check_file(tmp_path / "b.nii.gz")
 
 
@@ -135,7 +135,7 @@ def test_every_flipped_bit_and_every_cut_of_a_compressed_file_is_noticed_or_harm
     for length in (0, 1, 10, 18, 100, len(content) // 2, len(content) - 9, len(content) - 1):
         path.write_bytes(content[:length])
         files._check_content.cache_clear()
-        with pytest.raises(ValueError, match="a.nii.gz"):
+        with pytest.raises(ValueError, match=r"a.nii.gz"):
             check_file(path)
 
 
@@ -160,7 +160,7 @@ def test_what_a_header_claims_is_not_allocated_and_a_bomb_is_not_read(tmp_path, 
 def test_voxels_that_do_not_fit_into_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
     path = write(tmp_path, "a.nii.gz", nifti())
     monkeypatch.setattr(files, "_physical_memory", lambda: 8000)
-    with pytest.raises(ValueError, match="12×11×10 voxels: 0.0 GiB, too much"):
+    with pytest.raises(ValueError, match=r"12×11×10 voxels: 0.0 GiB, too much"):
         check_file(path)
 
 
@@ -175,13 +175,13 @@ def test_formats_without_a_reader_are_named(tmp_path, name):
 
 def test_folders_pipes_and_missing_files_are_refused(tmp_path):
     (tmp_path / "folder.nii").mkdir()
-    with pytest.raises(ValueError, match="folder.nii: expected a file, got a folder"):
+    with pytest.raises(ValueError, match=r"folder.nii: expected a file, got a folder"):
         check_file(tmp_path / "folder.nii")
-    with pytest.raises(FileNotFoundError, match="gone.nii.gz: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"gone.nii.gz: there is no such file"):
         check_file(tmp_path / "gone.nii.gz")
     if sys.platform != "win32":
         os.mkfifo(tmp_path / "pipe.nii.gz")  # opening it would wait for ever
-        with pytest.raises(ValueError, match="pipe.nii.gz: expected a file, got a device"):
+        with pytest.raises(ValueError, match=r"pipe.nii.gz: expected a file, got a device"):
             check_file(tmp_path / "pipe.nii.gz")
 
 
