@@ -21,6 +21,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..utils.errors import is_user_error, one_line, root_cause
 from .device import check_device
+from .logs import drop_repeated_errors
 
 __all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "command_options", "config_files"]
 
@@ -47,7 +48,7 @@ def as_bool(value: Any) -> bool:
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # What a user can mend gets a line; anything else is for a developer as well.
     if is_user_error(error):
-        logger.debug("what led to it:", exc_info=error)
+        logger.debug("what led to it:", exc_info=(kind, error, trace))
     else:
         sys.__excepthook__(kind, error, trace)
     print(f"error: {root_cause(error)}", file=sys.stderr)
@@ -216,6 +217,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     if not options:
         return
     sys.excepthook = _end_with_reason
+    drop_repeated_errors()
     config = ConfigParser.load_config_files(config_files(options))
     _check_processes(config)
     parser = ConfigParser(config)

@@ -65,8 +65,9 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
     def _fail(self, name: str, reason: str) -> None:
         reason = reason.removeprefix(f"{name}: ")  # checks name the file themselves
         name = one_line(name)
+        if (name, reason) not in self.failures:  # a case may come at several levels
+            logger.error(f"{name}: {reason}")
         self.failures.append((name, reason))
-        logger.error(f"{name}: {reason}")
 
     @staticmethod
     def _name(batchdata: dict[str, Any]) -> str:

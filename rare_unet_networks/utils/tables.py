@@ -13,6 +13,18 @@ from .distributed import file_lock
 __all__ = ["CaseTable", "aligned", "rows_there"]
 
 Row = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins so, a spreadsheet takes for a formula and runs it
+
+
+def as_cell(value: Any) -> Any:
+    """A value as it stands in a CSV file: a text that a spreadsheet would run has an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+
+
+def from_cell(text: Any) -> Any:
+    """The value that :py:func:`as_cell` wrote."""
+    quoted = isinstance(text, str) and text.startswith("'") and text.lstrip("'").startswith(FORMULA)
+    return text[1:] if quoted else text
 
 
 def rows_there(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -25,7 +37,7 @@ def rows_there(path: Path, columns: Sequence[str]) -> list[Row]:
         return []
     text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    rows = list(reader)
+    rows = [{column: from_cell(cell) for column, cell in row.items()} for row in reader]
     if text and tuple(reader.fieldnames or ()) != tuple(columns):
         there = ", ".join(reader.fieldnames or ())
         raise ValueError(f"{path}: expected the columns {', '.join(columns)}, got {there}: move it elsewhere.")
@@ -33,7 +45,7 @@ def rows_there(path: Path, columns: Sequence[str]) -> list[Row]:
 
 
 def _formatted(row: Row) -> Row:
-    return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()}
+    return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else as_cell(v) for k, v in row.items()}
 
 
 def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:

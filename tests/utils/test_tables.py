@@ -59,3 +59,19 @@ def test_a_file_with_other_columns_is_named_and_left_as_it_is(tmp_path, text):
 
 def test_lines_are_aligned():
     assert aligned([("case", "mm3"), ("a", "12"), ("long name", "")]) == "case       mm3\na          12\nlong name"
+
+
+@pytest.mark.parametrize("case", ["=1+1", "+1", "-1", "@x", "'=1", "''-x"])
+def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_read_back(tmp_path, case):
+    path = tmp_path / "volumes.csv"
+    CaseTable(path, COLUMNS).append([line(case, -1.5)])
+    assert path.read_bytes().split(b"\r\n")[1] == f"'{case},-1.5000".encode()
+    assert rows(path) == [(case, "-1.5000")]
+    CaseTable(path, COLUMNS, keep=True).replace([case], [line(case, 2)])
+    assert rows(path) == [(case, "2")]
+
+
+@pytest.mark.parametrize("case", ["a=1", "'quoted'", "ä"])
+def test_other_names_stay_as_they_are(tmp_path, case):
+    CaseTable(tmp_path / "a.csv", COLUMNS).append([line(case, 1)])
+    assert f"{case},1".encode() in (tmp_path / "a.csv").read_bytes() and rows(tmp_path / "a.csv") == [(case, "1")]
