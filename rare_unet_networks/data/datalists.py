@@ -14,10 +14,10 @@ from typing import Any
 from ..utils.errors import one_line
 from .files import SUFFIXES, suffix_of
 
-__all__ = ["answer_postfix", "case_id", "expand_levels", "input_datalist"]
+__all__ = ["case_id", "expand_levels", "input_datalist", "prediction_path"]
 
 logger = logging.getLogger(__name__)
-POSTFIXES = {"native": "seg", "full": "full_seg"}
+POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 LABEL_ENDS = ("_seg", "-seg")  # of earlier answers, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 NAMED = 50  # files left out of a folder that are named
@@ -34,23 +34,20 @@ def case_id(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def answer_postfix(output: str) -> str:
-    """What the names of the answers' files on the grid asked for end with: ``<case>_<postfix>.nii.gz``.
+def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
+    """The file of a case's prediction, for those who write it, record it or look for it.
 
     Args:
-        output: ``"native"`` or ``"full"``.
+        case: the case, see :py:func:`case_id`.
+        grid: ``"scan"`` or ``"fine"``.
+        folder: folder of the predictions.
 
     Raises:
-        ValueError: on another name.
+        ValueError: on another grid.
     """
-    if output not in POSTFIXES:
-        raise ValueError(f"output must be one of {tuple(POSTFIXES)}, got {output!r}.")
-    return POSTFIXES[output]
-
-
-def answer_name(case: str, output: str) -> str:
-    """File name of a case's answer, as ``SaveImaged`` writes it with :py:func:`answer_postfix`."""
-    return f"{case}_{answer_postfix(output)}.nii.gz"
+    if grid not in POSTFIXES:
+        raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
+    return Path(folder) / f"{case}_{POSTFIXES[grid]}.nii.gz"
 
 
 def read_json(path: Path) -> Any:
@@ -135,37 +132,37 @@ def refuse_names(items: Sequence[dict]) -> None:
             item[FAILURE] = faults[0]
 
 
-def refuse_same_answers(items: Sequence[dict], output: str) -> None:
+def refuse_same_answers(items: Sequence[dict], grid: str) -> None:
     """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other.
 
     Some file systems do not tell capitals from small letters.
     """
     usable = [item for item in items if FAILURE not in item]
-    names = [answer_name(item["case"], output) for item in usable]
+    names = [prediction_path(item["case"], grid, "").name for item in usable]
     counts = Counter(name.lower() for name in names)
     for item, name in zip(usable, names):
         if counts[name.lower()] > 1:
             item[FAILURE] = f"another scan would write {name} as well"
 
 
-def input_datalist(path: str, output: str = "native") -> list[dict[str, str]]:
+def input_datalist(path: str, grid: str = "scan") -> list[dict[str, str]]:
     """Scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier answers (``*_seg``).
 
     Args:
         path: a file or a folder. A file of another kind is taken as well: it fails by itself, with its reason.
-        output: grid of the answers, ``"native"`` or ``"full"``, which their names tell.
+        grid: grid of the answers, ``"scan"`` or ``"fine"``, which their names tell.
 
     Returns:
         items with ``image`` (path) and ``case``; of files that would write the same answer, with the reason under
         ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
-        ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
+        ValueError: when the path does not exist or holds no NIfTI file, or ``grid`` is another grid.
     """
     source = Path(str(path))
     files = find_niftis(source)
     items = [{"image": str(p), "case": case_id(p)} for p in files]
     refuse_names(items)
-    refuse_same_answers(items, output)
+    refuse_same_answers(items, grid)
     logger.info(f"{len(items)} scan(s) in {one_line(str(source))}")
     return items

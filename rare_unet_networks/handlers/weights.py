@@ -122,6 +122,8 @@ def load_weights(path: str | Path, network: nn.Module, map_location: Any = None)
     Raises:
         ValueError: naming the file and what it is, when it is missing, of another kind, damaged, or of another network.
     """
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        network = network.module
     try:
         state = _state_dict(_read(Path(path), map_location))
         _check_fit(state, network)

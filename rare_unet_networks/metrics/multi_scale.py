@@ -17,6 +17,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
+from ..levels import level_scale
 from ..utils.distributed import all_gather, world_size
 from .summary import KEY, ROW, mean_or_nan, summarise
 
@@ -137,8 +138,8 @@ class MultiScaleMetrics(Metric):
         for item in output:
             for grid, (pred, label) in GRIDS.items():
                 if pred in item and label in item:
-                    scale = 0.5 ** int(item["level"])
-                    key = (item["case"], scale if scale < 1 else 1, grid)
+                    scale = level_scale(int(item["level"]))
+                    key = (item["case"], 1 / scale if scale > 1 else 1, grid)
                     # The engine moves only the keys it knows to its device.
                     maps = item[pred], item[label].to(item[pred].device)
                     self._add(key, self.class_names, *maps)

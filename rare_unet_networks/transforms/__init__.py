@@ -5,5 +5,5 @@ from .checks import CheckLabeld, CheckScand
 from .grids import ResampleToBothGridsd, answer_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
-from .low_resolution import MultiResolutionPyramidd, SimulateLowResolutiond, coarsen_image, coarsen_label
+from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .modalities import LoadModalitiesd, RandDropChannelsd

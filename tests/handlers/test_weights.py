@@ -43,6 +43,13 @@ def test_layouts_that_other_programs_write_are_taken(tmp_path, layout, legacy):
     assert all(torch.equal(a, b) for a, b in zip(target.state_dict().values(), values, strict=True))
 
 
+def test_a_network_of_several_devices_takes_them_as_well(tmp_path):
+    torch.save(network().state_dict(), tmp_path / "w.pt")
+    target = nn.DataParallel(network())
+    load_weights(tmp_path / "w.pt", target)
+    assert torch.equal(target.module[0].weight, torch.load(tmp_path / "w.pt", weights_only=True)["0.weight"])
+
+
 class Payload:
     def __init__(self, path):
         self.path = path
