@@ -1,3 +1,5 @@
 """What a bundle's command line needs."""
 
+from .calibration import calibrate
 from .command_line import bundle_root, check_command_line, command_options, config_files
+from .options import prediction_options

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 # Further overrides that are paths, beside those that end so.
 PATH_ENDS = ("_dir", "_file")
-# Overrides that are true or false, where the config has an expression instead of either.
-SWITCHES = ("amp",)
+# Overrides that are true or false, where the config has an expression or nothing instead of either.
+SWITCHES = ("amp", "network_def#use_checkpoint")
 EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.
@@ -173,18 +173,28 @@ def _check_value(key: str, written: str, default: Any) -> None:
         default: its value in the config.
 
     Raises:
-        SystemExit: when a path would be read as a number or a list, or a switch is neither True nor False.
+        SystemExit: when a path would be read as a number or a list, or a switch is neither true nor false.
     """
     if written.startswith(EXPRESSIONS):
         return
     value = DefaultParseValue(written)
     if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
         raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
-    is_switch = isinstance(default, bool) or key in SWITCHES
-    if is_switch and value not in (True, False):
-        lower = written.lower()
-        hint = f": write --{key} {lower.capitalize()}" if lower in ("true", "false") else "."
-        raise SystemExit(f"error: --{key} must be True or False, got {written!r}{hint}")
+    if isinstance(default, bool) or key in SWITCHES:
+        _check_switch(key, written)
+
+
+def _check_switch(key: str, written: str) -> None:
+    """Stops on a switch that is neither true nor false.
+
+    Our own options, which are entries at the top of a config, take any letter case. An argument of a component goes to
+    it as Fire reads it, and to Python the text "false" is true.
+    """
+    lower = written.lower()
+    if lower not in ("true", "false", "1", "0"):
+        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.")
+    if ("#" in key or "::" in key) and written not in ("True", "False", "1", "0"):
+        raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {lower.capitalize()}")
 
 
 def _check_processes(config: dict[str, Any]) -> None:

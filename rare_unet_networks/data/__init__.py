@@ -1,7 +1,10 @@
 """Lists of cases, datasets and writers."""
 
-from .datalists import answer_postfix, case_id, expand_levels, input_datalist
+from .datalists import case_id, expand_levels, input_datalist, prediction_path
 from .datasets import FaultTolerantDataset, LevelsDataset, collate_patches
 from .labelled import labelled_datalist
 from .modalities import modality_datalist
-from .writers import HeaderPreservingNibabelWriter
+from .records import CaseRecords
+from .samplers import UnclaimedSampler
+from .volume_table import collect_volumes
+from .writers import HeaderPreservingNibabelWriter, PredictionLayout

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["answer_postfix", "case_id", "expand_levels", "input_datalist"]
+__all__ = ["case_id", "expand_levels", "input_datalist", "prediction_path"]
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
@@ -24,23 +24,20 @@ def case_id(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def answer_postfix(grid: str) -> str:
-    """What the names of the answers' files on the grid asked for end with: ``<case>_<postfix>.nii.gz``.
+def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
+    """The file of a case's prediction, for those who write it, record it or look for it.
 
     Args:
+        case: the case, see :py:func:`case_id`.
         grid: ``"scan"`` or ``"fine"``.
+        folder: folder of the predictions.
 
     Raises:
-        ValueError: on another name.
+        ValueError: on another grid.
     """
     if grid not in POSTFIXES:
         raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
-    return POSTFIXES[grid]
-
-
-def answer_name(case: str, grid: str) -> str:
-    """File name of a case's answer, as ``SaveImaged`` writes it with :py:func:`answer_postfix`."""
-    return f"{case}_{answer_postfix(grid)}.nii.gz"
+    return Path(folder) / f"{case}_{POSTFIXES[grid]}.nii.gz"
 
 
 def read_json(path: Path) -> Any:
@@ -85,7 +82,7 @@ def expand_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
 def refuse_same_answers(items: Sequence[dict], grid: str) -> None:
     """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other."""
     usable = [item for item in items if FAILURE not in item]
-    names = [answer_name(item["case"], grid) for item in usable]
+    names = [prediction_path(item["case"], grid, "").name for item in usable]
     counts = Counter(names)
     for item, name in zip(usable, names):
         if counts[name] > 1:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.switches import is_on
 from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_same_answers
 
 __all__ = ["modality_datalist"]
@@ -99,7 +100,7 @@ def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing
 
 
 def modality_datalist(
-    path: str, modalities: Mapping[str, str], allow_missing: bool = False, grid: str = "scan"
+    path: str, modalities: Mapping[str, str], allow_missing: bool | str = False, grid: str = "scan"
 ) -> list[dict[str, Any]]:
     """Scans to segment: a 4-D file, a folder (with its subfolders) of 4-D files or of one file per modality, or a list.
 
@@ -120,7 +121,7 @@ def modality_datalist(
     Raises:
         ValueError: when the path does not exist or holds no NIfTI file, or ``grid`` is another grid.
     """
-    source = Path(str(path))
+    source, allow_missing = Path(str(path)), is_on(allow_missing)
     if source.suffix.lower() == ".json" and source.is_file():
         entries = read_json(source)
         if not isinstance(entries, list) or not entries:

@@ -1,23 +1,47 @@
-"""NIfTI answers with the very shape, codes and units of the scan's file."""
+"""NIfTI answers under their names, with the very shape, codes and units of the scan's file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageWriter, MetaTensor, NibabelWriter
+from monai.data.folder_layout import FolderLayoutBase
 
-__all__ = ["HeaderPreservingNibabelWriter"]
+from ..utils.files import replaced_as_a_whole
+from .datalists import case_id, prediction_path
+
+__all__ = ["HeaderPreservingNibabelWriter", "PredictionLayout"]
+
+
+class PredictionLayout(FolderLayoutBase):
+    """File names of predictions, see :py:func:`rare_unet_networks.data.prediction_path`, for ``SaveImaged``.
+
+    Args:
+        folder: folder of the predictions, made with the first of them.
+        grid: their grid.
+    """
+
+    def __init__(self, folder: str, grid: str) -> None:
+        self.folder = Path(folder)
+        self.grid = grid
+
+    def filename(self, subject: PathLike = "", **kwargs: Any) -> Path:
+        """The file of the prediction of a scan's file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return prediction_path(case_id(subject), self.grid, self.folder)
 
 
 class HeaderPreservingNibabelWriter(NibabelWriter):
     """``monai.data.NibabelWriter`` that keeps axes of a single voxel, which MONAI drops at the end of a shape.
 
     A scan of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets an answer of that shape. What the affine
-    means (scanner, aligned, MNI space …) and the units are the scan's, too. For ``SaveImaged(writer=...)``.
+    means (scanner, aligned, MNI space …) and the units are the scan's, too. A file appears when it is complete. For
+    ``SaveImaged(writer=...)``.
     """
 
     _header: Mapping = {}
@@ -37,7 +61,8 @@ class HeaderPreservingNibabelWriter(NibabelWriter):
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         if not {"sform_code", "qform_code", "xyzt_units"} <= set(self._header):
-            super().write(filename, verbose, **obj_kwargs)
+            with replaced_as_a_whole(Path(filename)) as temporary:
+                super().write(temporary, verbose, **obj_kwargs)
             return
         # MONAI's write would save the file with codes of its own; of the base class only the log line is wanted.
         ImageWriter.write(self, filename, verbose)
@@ -46,5 +71,6 @@ class HeaderPreservingNibabelWriter(NibabelWriter):
         image.set_sform(image.affine, code=sform or qform or 1)  # the scan's affine may have come from either
         image.set_qform(image.affine, code=qform)
         image.header["xyzt_units"] = units
-        nib.save(image, filename)
+        with replaced_as_a_whole(Path(filename)) as temporary:
+            nib.save(image, temporary)
         self.data_obj = image

@@ -13,7 +13,8 @@ from rare_unet_networks.metrics.summary import summarise
 from .conftest import CONFIGS, DATA, EVALUATE, REPOSITORY, SAMPLE, needs_data, read, run
 
 # Figures of the shipped weights with their tolerances: summary.csv of
-# python -m monai.bundle run evaluating --config_file "['…/inference.json','…/evaluate.json']" --dataset_dir …/sample/Task04_Hippocampus
+# python -m monai.bundle run evaluating --config_file "['…/inference.json','…/evaluate.json']" \
+#     --dataset_dir …/sample/Task04_Hippocampus
 EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
 # Dice on the full validation set: on the coarse grid and on the 1 mm grid
 THRESHOLDS = {

@@ -128,7 +128,7 @@ def test_the_papers_protocol_crops_or_pads_every_case_to_its_size(tmp_path):
 def test_the_papers_protocol_scores_a_third_grid_and_leaves_the_other_two_as_they_are(tmp_path):
     """By the command of the documentation, from another folder: the bundle is that of the first config file."""
     files = f"['{CONFIGS}/inference.json','{CONFIGS}/evaluate.json','{PROTOCOL}']"
-    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="true")
+    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="True")
     assert result.returncode == 0, result.stdout
     run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "shipped"))
     paper, shipped = (read(tmp_path / name / "metrics" / "per_case.csv") for name in ("paper", "shipped"))

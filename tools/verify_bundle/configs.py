@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import torch
-from ignite.engine import Engine
-from monai.bundle import ConfigParser, ReferenceResolver, config_item
-from monai.engines import Workflow
+from monai.bundle import config_item
 from monai.transforms import Compose, Randomizable
 from monai.utils import ensure_tuple
-from verify_common import Bundle, Failed, NotChecked, reason
 
-__all__ = ["check_expressions", "check_network_def", "check_preprocessing", "check_properties"]
+from .common import Bundle, Failed, NotChecked
+
+__all__ = ["check_network_def", "check_preprocessing", "check_properties"]
 
 IMAGE = "image"
 # Where MONAI's specification has the preprocessing of a validation and of an inference, and where a dataset has it.
@@ -157,90 +153,3 @@ def check_properties(bundle: Bundle) -> str:
         if missing:
             raise Failed(f"{name} has no, or wrongly named, {', '.join(missing)}")
     return f"none is missing in {', '.join(bundle.complete)}"
-
-
-def check_expressions(bundle: Bundle) -> str:
-    """Every expression, reference and component of every JSON config is evaluated; engines are made and not run.
-
-    A config that does not stand alone is read together with the first one that makes its entries work.
-    """
-    count, faults, of_a_gpu, computed = 0, [], [], bundle.computed
-    for name in bundle.complete:
-        bundle.needs_data(name)
-    for name, content in computed.items():
-        alone = name in bundle.complete
-        tried = {}
-        for names in [(name,)] if alone else [(base, name) for base in sorted(bundle.complete, key=_training_first)]:
-            try:
-                count += _evaluate(bundle, names, None if alone else content)
-                break
-            except Exception as error:
-                tried[names[0]] = reason(error)
-        else:
-            alternatives = [text if alone else f"with {base}: {text}" for base, text in tried.items()]
-            needs_gpu = re.search("cuda|nccl", next(iter(tried.values())), re.IGNORECASE)
-            where = of_a_gpu if needs_gpu and not torch.cuda.is_available() else faults
-            where.append(f"{name}: {', '.join(alternatives)}")
-    if faults:
-        raise Failed("; ".join(faults))
-    if of_a_gpu:
-        raise NotChecked(f"without a GPU {'; '.join(of_a_gpu)}; the other files are fine")
-    return f"{count} expressions, references and components of {len(computed)} files"
-
-
-def _training_first(name: str) -> tuple[bool, bool, str]:
-    return name != "train.json", name == "inference.json", name
-
-
-def _evaluate(bundle: Bundle, names: tuple[str, ...], keys: Mapping[str, Any] | None) -> int:
-    parser = bundle.parser(*names)
-    ids = sorted(bundle.references(names, keys), key=_order)
-    calls = []
-
-    def run(engine: Engine, *args: Any, **kwargs: Any) -> None:
-        calls.append(engine)
-
-    # MONAI's own does not get to Ignite's where there is no data.
-    with mock.patch.object(Engine, "run", run), mock.patch.object(Workflow, "run", run), _one_process():
-        for item in ids:
-            try:
-                for part in _acts(parser, item) or [item]:
-                    parser.get_parsed_content(part)
-            except Exception as error:
-                raise Failed(f"{item.replace('::', '#')}: {reason(error)}") from None
-    if keys is None and not calls:
-        raise Failed("no expression of it runs an engine")
-    return len(ids)
-
-
-def _acts(parser: ConfigParser, item: str) -> list[str]:
-    """References of an expression of a run that is more than an engine's ``run``: it may write, so it is left alone."""
-    run, *place = item.split("::")
-    steps = parser[run]
-    if run in ("imports", "initialize", "finalize") or len(place) != 1 or not isinstance(steps, list):
-        return []
-    if not all(isinstance(step, str) and step.startswith("$") for step in steps):
-        return []
-    step = steps[int(place[0])]
-    return [] if step.endswith(".run()") else list(ReferenceResolver.match_refs_pattern(step))
-
-
-def _order(item: str) -> int:
-    """Imports first, then what a run starts with; what ends it last. The rest stays in its order."""
-    first = item.split("::")[0]
-    return {"imports": 0, "initialize": 1, "finalize": 3}.get(first, 2)
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    """What a launcher of several processes tells the only one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    with mock.patch.dict(os.environ, told):
-        try:
-            yield
-        finally:
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()

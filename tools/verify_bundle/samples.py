@@ -15,7 +15,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from verify_common import Bundle, Failed, NotChecked, reason, visible_files
+
+from .common import Bundle, Failed, NotChecked, reason, visible_files
 
 __all__ = ["Image", "coarse", "dice_of", "labels_of", "of_samples", "off_grid", "read_answers", "samples", "segment"]
 

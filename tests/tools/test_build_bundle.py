@@ -16,11 +16,13 @@ import pytest
 import torch
 import yaml
 
-from .bundles.conftest import BUNDLE, BUNDLES, REPOSITORY, read
-from .bundles.documents import programs
-from .test_tools import tool
+from tools.verify_bundle import files
 
-build_bundle = tool("build_bundle")
+from ..bundles.conftest import BUNDLE, BUNDLES, REPOSITORY, read
+from ..bundles.documents import programs
+from .helpers import tool
+
+build_bundle = tool("release/build_bundle")
 
 NAME = BUNDLE.name
 VERSION = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["version"]
@@ -366,3 +368,7 @@ def test_wheel_and_source_hold_the_package(tmp_path):
         done = python("-c", where, cwd=tmp_path, env={"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin"})
         version, path = done.stdout.split()
         assert path.startswith(str(target)) and wheel.name.startswith(f"rare_unet_networks-{version}-"), done.stderr
+
+
+def test_what_is_large_is_decided_alike_by_whoever_builds_and_whoever_verifies():
+    assert build_bundle.LARGE == files.LARGE

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
-from unittest import mock
 from urllib.error import URLError
 
 from monai.bundle import ConfigParser, verify_metadata
-from verify_common import Bundle, Failed, NotChecked, reason, visible_files
 
-__all__ = ["check_duplicates", "check_files", "check_keys", "check_large_files", "check_schema", "check_version"]
+from .common import Bundle, Failed, NotChecked, reason
+
+__all__ = ["check_files", "check_keys", "check_large_files", "check_schema", "check_version"]
 
 FILES = (
     "LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md",
@@ -77,18 +76,3 @@ def check_schema(bundle: Bundle) -> str:
     except URLError as error:
         raise NotChecked(f"the schema cannot be fetched ({reason(error)}); give --schema FILE") from error
     return f"metadata.json follows {bundle.metadata['schema'].rsplit('/', 1)[-1]}"
-
-
-def check_duplicates(bundle: Bundle) -> str:
-    """No key stands twice in a JSON file: the last would win, silently."""
-    faults = []
-    paths = visible_files(bundle.configs, "*.json")
-    with mock.patch.dict(os.environ, MONAI_FAIL_ON_DUPLICATE_CONFIG="1"):
-        for path in paths:
-            try:
-                ConfigParser.load_config_file(str(path))
-            except ValueError as error:
-                faults.append(f"{path.relative_to(bundle.configs)}: {' '.join(str(error).split())}")
-    if faults:
-        raise Failed("; ".join(faults))
-    return f"no key stands twice in {len(paths)} files"

@@ -1,6 +1,7 @@
 """MONAI Label's real server with both bundles, asked by 3D Slicer's own client.
 
-Needs an environment of its own: python tools/monai_label.py environment --env .monai_label (or MONAI_LABEL_ENV).
+Needs an environment of its own (or MONAI_LABEL_ENV):
+    python tools/release/monai_label.py environment --env .monai_label
 """
 
 import json
@@ -16,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from .bundles.conftest import BUNDLE, BUNDLES, REPOSITORY, run
-from .test_tools import tool
+from ..bundles.conftest import BUNDLE, BUNDLES, REPOSITORY, run
+from .helpers import tool
 
 ENV = Path(os.environ.get("MONAI_LABEL_ENV", REPOSITORY / ".monai_label")).absolute()
 HIPPOCAMPUS, BRAIN = "hippocampus_mri_segmentation", "brain_tumor_mri_segmentation"
 pytestmark = pytest.mark.skipif(
     not (ENV / "bin" / "monailabel").is_file(),
-    reason=f"MONAI Label is not in {ENV}: python tools/monai_label.py environment --env {ENV}",
+    reason=f"MONAI Label is not in {ENV}: python tools/release/monai_label.py environment --env {ENV}",
 )
 SAMPLES = BUNDLE / "sample"
 
@@ -65,7 +66,7 @@ def serve(folder, asked):
     """Starts the server in a folder and sends it requests; answers by name, the folder, and the server's log."""
     (folder / "studies").mkdir()
     (folder / "home").mkdir()
-    words = tool("monai_label").make_app(ENV, folder / "app", list(BUNDLES.values()))
+    words = tool("release/monai_label").make_app(ENV, folder / "app", list(BUNDLES.values()))
     url = f"http://127.0.0.1:{free_port()}"
     words += ["--studies", str(folder / "studies"), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1]]
     environment = {**os.environ, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}

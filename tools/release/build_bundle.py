@@ -1,6 +1,6 @@
 """Makes of a bundle what others download: a zip, and the folder of a repository on the Hugging Face hub.
 
-    python tools/build_bundle.py bundles/hippocampus_mri_segmentation bundles/brain_tumor_mri_segmentation
+    python tools/release/build_bundle.py bundles/hippocampus_mri_segmentation bundles/brain_tumor_mri_segmentation
 
     dist/<name>_v<version>.zip     top folder <name>/, the same bytes whenever it is built from the same files
     dist/hub/<name>/               the same files and a model card
@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from verify_files import LARGE
 
 from rare_unet_networks.data.datalists import read_json
 from rare_unet_networks.runtimes.load import sha256
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "rare_unet_networks"
 LEFT_OUT = shutil.ignore_patterns("output", "data", "eval", "__pycache__", ".*", "*.ts")
 PACKAGE_LEFT_OUT = shutil.ignore_patterns(
@@ -38,6 +37,7 @@ PACKAGE_LEFT_OUT = shutil.ignore_patterns(
 )  # baselines: docs/experiment alone needs them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold
 PIPELINE = "image-segmentation"
+LARGE = 25_000_000  # bytes, as in tools/verify_bundle/files.py
 MEAN_DICE = re.compile(r"dice_native_scale_(?P<scale>[0-9.]+)_mean")
 
 

@@ -1,11 +1,11 @@
-"""tools/monai_label.py: an app is made whole or not at all, and its command can be pasted; needs no MONAI Label."""
+"""tools/release/monai_label.py: an app is made whole or not at all, and its command can be pasted."""
 
 import json
 import shlex
 
 import pytest
 
-from .test_tools import tool
+from .helpers import tool
 
 FILES = ("inference.json", "train.json", "finetune.json", "monai_label.json")
 
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_command_can_be_pasted(folder, capsys):
-    tool("monai_label").main(["app", "--env", "env", "--app", "my app", "--bundles", "bundle"])
+    tool("release/monai_label").main(["app", "--env", "env", "--app", "my app", "--bundles", "bundle"])
     assert shlex.split(capsys.readouterr().out) == [
         f"{folder}/env/bin/python", "-m", "monailabel.main", "start_server", "--app", f"{folder}/my app",
         "--conf", "models", "bundle", "--conf", "zoo_source", "local", "--conf", "sam2", "false",
@@ -40,14 +40,14 @@ def test_the_command_can_be_pasted(folder, capsys):
 
 def test_a_bundle_is_named_by_its_folder_where_it_is_given_as_a_dot(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder / "bundle")
-    tool("monai_label").main(["app", "--env", "../env", "--app", "../app", "--bundles", "."])
+    tool("release/monai_label").main(["app", "--env", "../env", "--app", "../app", "--bundles", "."])
     assert "--conf models bundle" in capsys.readouterr().out
     assert (folder / "app" / "model" / "bundle" / "configs" / "train.json").is_file()
 
 
 @pytest.mark.parametrize("missing, message", [
     ("env/monailabel/sample-apps/monaibundle/main.py", "env must be an environment with MONAI Label, {} is missing; "
-     "make it with: python tools/monai_label.py environment --env {folder}/env"),
+     "make it with: python tools/release/monai_label.py environment --env {folder}/env"),
     ("bundle/configs/inference.json", "{folder}/bundle has no configs/inference.json."),
     ("bundle/configs/train.json", "{folder}/bundle has no configs/train.json."),
     ("bundle/configs/finetune.json", "{folder}/bundle has no configs/finetune.json."),
@@ -56,7 +56,7 @@ def test_a_bundle_is_named_by_its_folder_where_it_is_given_as_a_dot(folder, monk
 def test_a_slip_is_told_in_one_line_and_leaves_no_app(folder, missing, message, capsys):
     (folder / missing).unlink()
     with pytest.raises(SystemExit):
-        tool("monai_label").main(["app", "--env", "env", "--app", "app", "--bundles", "bundle"])
+        tool("release/monai_label").main(["app", "--env", "env", "--app", "app", "--bundles", "bundle"])
     error = capsys.readouterr().err.splitlines()[-1]
     assert "error: " in error and error.endswith(message.format(folder / missing, folder=folder))
     assert not (folder / "app").exists()
@@ -65,6 +65,6 @@ def test_a_slip_is_told_in_one_line_and_leaves_no_app(folder, missing, message, 
 def test_an_app_that_is_there_is_left_alone(folder, capsys):
     (folder / "app").mkdir()
     with pytest.raises(SystemExit):
-        tool("monai_label").main(["app", "--env", "env", "--app", "app", "--bundles", "bundle"])
+        tool("release/monai_label").main(["app", "--env", "env", "--app", "app", "--bundles", "bundle"])
     assert f"error: app must not exist yet (it holds what was trained in it), {folder}/app" in capsys.readouterr().err
     assert list((folder / "app").iterdir()) == []

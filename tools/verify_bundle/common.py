@@ -1,4 +1,4 @@
-"""What the checks of ``verify_bundle.py`` share: the bundle's configs as they are run, and the ways a check can end.
+"""What the checks share: the bundle's configs as they are run, and the ways a check can end.
 
 Nothing here knows more of a bundle than MONAI's bundle specification names, and nothing of this package.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,22 +56,6 @@ def reason(error: BaseException, limit: int = LONG) -> str:
     text = " ".join(str(error).split())
     text = text if isinstance(error, Failed) and text else f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else f"{text[:limit]} …"
-
-
-def _is_computed(content: Any) -> bool:
-    """Whether an entry is an expression, a reference, a macro or a component."""
-    if isinstance(content, str):
-        return content[:1] in ("$", "@", "%")
-    return isinstance(content, Mapping) and "_target_" in content
-
-
-def _computed(content: Any) -> Iterator[Any]:
-    """The entries of a config, at any depth, that are more than plain values."""
-    if _is_computed(content):
-        yield content
-    children = content.values() if isinstance(content, Mapping) else content if isinstance(content, list) else ()
-    for child in children:
-        yield from _computed(child)
 
 
 @dataclass
@@ -144,12 +128,6 @@ class Bundle:
         return found
 
     @property
-    def computed(self) -> dict[str, dict]:
-        """Those configs that hold anything but plain values; settings for ``--tracking`` are none."""
-        configs = {name: content for name, content in self.files.items() if "handlers_id" not in content}
-        return {name: content for name, content in configs.items() if any(_computed(content))}
-
-    @property
     def complete(self) -> list[str]:
         """Configs that stand alone: ``bundle_root`` is the property that every kind of workflow has to have."""
         return [name for name, content in self.files.items() if "bundle_root" in content]
@@ -203,17 +181,3 @@ class Bundle:
         folder = parser.get_parsed_content("dataset_dir") if "dataset_dir" in parser else "."
         if not Path(str(folder)).exists():
             raise NotChecked(f"{name}: there is no {folder}; give --override {name}:dataset_dir=FOLDER")
-
-    def references(self, names: tuple[str, ...], keys: Mapping[str, Any] | None = None) -> Iterator[str]:
-        """Ids of the entries of these configs that hold an expression, a reference or a component.
-
-        Args:
-            names: configs read together.
-            keys: only entries at or below one of these.
-        """
-        wanted = None if keys is None else [key.lstrip("+").replace("#", "::") for key in keys]
-        for item, config in self.parser(*names).ref_resolver.items.items():
-            if not _is_computed(config.get_config()):
-                continue
-            if wanted is None or any(item == key or item.startswith(f"{key}::") for key in wanted):
-                yield item

@@ -10,8 +10,9 @@ import sys
 
 import nibabel as nib
 import numpy as np
-from verify_common import Bundle, Failed, NotChecked
-from verify_samples import coarse, dice_of, labels_of, of_samples, off_grid, read_answers, samples, segment
+
+from .common import Bundle, Failed, NotChecked
+from .samples import coarse, dice_of, labels_of, of_samples, off_grid, read_answers, samples, segment
 
 __all__ = [
     "check_accuracy", "check_command", "check_grid", "check_input", "check_orientation", "check_thick_slices", "store",

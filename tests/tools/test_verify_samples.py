@@ -1,6 +1,5 @@
-"""tools/verify_*.py: which files and samples are a bundle's own, and Dice against stored figures; no network is run."""
+"""tools/verify_bundle: which files and samples are a bundle's own, Dice against stored figures; runs no network."""
 
-import importlib
 import json
 import math
 
@@ -8,18 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from .bundles.conftest import REPOSITORY
+from tools.verify_bundle import __main__ as main
+from tools.verify_bundle import answers, files, samples
+from tools.verify_bundle.common import Bundle, Failed
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """A function that imports one of the tools."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))  # as when it is run
-    return importlib.import_module
-
-
-@pytest.fixture
-def bundle(module, tmp_path):
+def bundle(tmp_path):
     """A function that makes a bundle of metadata alone, with stored figures of Dice or none."""
     root, work = tmp_path / "bundle", tmp_path / "work"
     (root / "configs").mkdir(parents=True)
@@ -28,7 +22,7 @@ def bundle(module, tmp_path):
     def make(verification=None, **more):
         metadata = {} if verification is None else {"verification": verification}
         (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
-        return module("verify_common").Bundle(root, work, **more)
+        return Bundle(root, work, **more)
 
     return make
 
@@ -52,7 +46,7 @@ def large_file(path):
 
 
 @pytest.mark.parametrize("given, expected", [(None, ["a"]), ("data", ["b"]), (".mine", ["c"])])
-def test_samples_are_the_bundles_own_or_those_given_without_hidden_ones(module, bundle, given, expected):
+def test_samples_are_the_bundles_own_or_those_given_without_hidden_ones(bundle, given, expected):
     made = bundle()
     add_case(made.root / "sample", "a")
     add_case(made.root / ".mine", "c")
@@ -62,24 +56,23 @@ def test_samples_are_the_bundles_own_or_those_given_without_hidden_ones(module, 
         for name in ("imagesTr", "labelsTr"):  # as macOS puts beside a file on another file system
             (made.root / folder / name / "._a.nii.gz").write_bytes(b"no NIfTI")
     made.sample = given and made.root / given
-    assert list(module("verify_samples").samples(made)) == expected
+    assert list(samples.samples(made)) == expected
 
 
-def test_large_files_are_sought_among_the_bundles_own(module, bundle):
-    files, made = module("verify_files"), bundle()
+def test_large_files_are_sought_among_the_bundles_own(bundle):
+    made = bundle()
     for name in (".git/lfs/objects/ab/c1", "models/.cache/large.pt", "data/large.nii.gz", "output/models/large.pt"):
         large_file(made.root / name)
     assert files.check_large_files(made) == "no file over 25 MB"
     large_file(made.root / "models" / "data" / "large.pt")
-    with pytest.raises(module("verify_common").Failed, match=r"^models/data/large\.pt has more than 25 MB and is not"):
+    with pytest.raises(Failed, match=r"^models/data/large\.pt has more than 25 MB and is not"):
         files.check_large_files(made)
 
 
-def test_hidden_files_are_no_configs(module, bundle):
+def test_hidden_files_are_no_configs(bundle):
     made = bundle()
     (made.configs / "._train.json").write_bytes(b"\x00\x05\x16\x07")
     assert made.files == {}
-    assert module("verify_files").check_duplicates(made) == "no key stands twice in 1 files"
 
 
 @pytest.mark.parametrize("answer, label, expected", [
@@ -88,25 +81,25 @@ def test_hidden_files_are_no_configs(module, bundle):
     (0, 3, {"1": 0.0, "all": 0.0}),
     (3, 1, {"1": 0.5, "all": 0.5}),  # 2 · 1 / (3 + 1)
 ])  # fmt: skip
-def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(module, answer, label, expected):
+def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(answer, label, expected):
     pair = (np.asarray(labels(voxels).dataobj) for voxels in (answer, label))
-    assert module("verify_samples").dice_of(*pair) == expected
+    assert samples.dice_of(*pair) == expected
 
 
-def test_a_healthy_scan_in_which_something_is_found_fails(module, bundle, monkeypatch):
-    answers, made = module("verify_answers"), bundle(answers={"healthy": labels(0)})
+def test_a_healthy_scan_in_which_something_is_found_fails(bundle, monkeypatch):
+    made = bundle(answers={"healthy": labels(0)})
     add_case(made.root, "healthy", 0)
     monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("healthy", {"axis0": 1.0}))
     answers.store(made)
     stored = json.loads((made.configs / "metadata.json").read_text())["verification"]
     assert stored["dice"] == {"healthy": {"all": 1.0}}
     assert answers.check_accuracy(bundle(stored, answers={"healthy": labels(0)})).startswith("Dice of healthy all: 1.0")
-    with pytest.raises(module("verify_common").Failed, match=r"^healthy, all classes: Dice 0\.0, stored is 1\.0 "):
+    with pytest.raises(Failed, match=r"^healthy, all classes: Dice 0\.0, stored is 1\.0 "):
         answers.check_accuracy(bundle(stored, answers={"healthy": labels(3)}))
 
 
-def test_a_figure_that_is_no_number_is_not_stored(module, bundle, monkeypatch):
-    answers, made = module("verify_answers"), bundle(answers={"a": labels(1)})
+def test_a_figure_that_is_no_number_is_not_stored(bundle, monkeypatch):
+    made = bundle(answers={"a": labels(1)})
     add_case(made.root, "a")
     monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("a", {"axis0": math.nan}))
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -118,13 +111,12 @@ def test_a_figure_that_is_no_number_is_not_stored(module, bundle, monkeypatch):
     ("check_accuracy", r"a, class 1: Dice 1\.0, stored is nan ± 0\.005"),
     ("check_thick_slices", "a, 3 voxels along axis0 as one: Dice 0.9, expected nan at least"),
 ])  # fmt: skip
-def test_a_stored_figure_that_is_no_number_fails(module, bundle, monkeypatch, check, message):
-    answers = module("verify_answers")
+def test_a_stored_figure_that_is_no_number_fails(bundle, monkeypatch, check, message):
     stored = {"dice": {"a": {"1": math.nan, "all": 1.0}}, "thick_slices": {"a": {"axis0": math.nan}}}
     made = bundle(stored, answers={"a": labels(1)})
     add_case(made.root, "a")
     monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("a", {"axis0": 0.9}))
-    with pytest.raises(module("verify_common").Failed, match=message):
+    with pytest.raises(Failed, match=message):
         getattr(answers, check)(made)
 
 
@@ -138,17 +130,17 @@ OF_A = {"a": {"1": 1.0, "all": 1.0}}
     (True, OF_A, ("ok", "Dice of a 1: 1.000, all: 1.000 (stored ± 0.005); no figure is stored of b")),
     (True, {"a": {"1": 0.5, "all": 1.0}}, ("FAILED", "a, class 1: Dice 1.0, stored is 0.5 ± 0.005")),
 ])  # fmt: skip
-def test_of_the_cases_given_those_with_a_stored_figure_are_compared(module, bundle, given, dice, expected):
+def test_of_the_cases_given_those_with_a_stored_figure_are_compared(bundle, given, dice, expected):
     made = bundle({"dice": dice}, answers={"a": labels(1), "b": labels(1)})
     folder = made.work if given else made.root
     made.sample = folder if given else None
     for case in ("a", "b"):
         add_case(folder, case)
-    assert module("verify_bundle").outcome(module("verify_answers").check_accuracy, made) == expected
+    assert main.outcome(answers.check_accuracy, made) == expected
 
 
-def test_an_answer_is_found_by_a_name_that_looks_like_a_pattern(module, tmp_path):
+def test_an_answer_is_found_by_a_name_that_looks_like_a_pattern(tmp_path):
     for name, voxels in (("a[1]", 5), ("a1", 6)):
         nib.save(labels(voxels), tmp_path / f"{name}_seg.nii.gz")
-    (answer,) = module("verify_samples").read_answers(tmp_path, ["a[1]"]).values()
+    (answer,) = samples.read_answers(tmp_path, ["a[1]"]).values()
     assert np.asarray(answer.dataobj).sum() == 5

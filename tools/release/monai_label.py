@@ -1,7 +1,7 @@
 """Sets up MONAI Label with the bundles: an environment of its own, and its app "monaibundle" with both in it.
 
-    python tools/monai_label.py environment --env .monai_label
-    python tools/monai_label.py app --env .monai_label --app monai_label_app
+    python tools/release/monai_label.py environment --env .monai_label
+    python tools/release/monai_label.py app --env .monai_label --app monai_label_app
 
 The second prints the command that starts the server. MONAI Label wants versions of its own (numpy below 2), so it gets
 an environment; the bundles bring a copy of their package. It knows no configs but inference.json and train.json: the
@@ -80,7 +80,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
     """
     samples = env / "monailabel" / "sample-apps" / "monaibundle"
     if not (samples / "main.py").is_file():
-        make = f"python tools/monai_label.py environment --env {shlex.quote(str(env))}"
+        make = f"python tools/release/monai_label.py environment --env {shlex.quote(str(env))}"
         raise ValueError(
             f"env must be an environment with MONAI Label, {samples / 'main.py'} is missing; make it with: {make}"
         )

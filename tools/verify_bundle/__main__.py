@@ -1,6 +1,6 @@
 """Verifies a MONAI bundle as the model-zoo does, and what it answers: point it at any bundle's folder.
 
-    python tools/verify_bundle.py BUNDLE --schema meta_schema.json --override train.json,evaluate.json:dataset_dir=DATA
+    python -m tools.verify_bundle BUNDLE --schema meta_schema.json --override train.json,evaluate.json:dataset_dir=DATA
 
 A line for each check: ok, FAILED with the reason, or "not checked" with what it lacks. The exit status is 1 if any
 failed. Nothing is written into the bundle, except by ``--store``. Needs monai, torch, pytorch-ignite, nibabel, fire and
@@ -23,11 +23,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import verify_answers as answers
-import verify_configs as configs
-import verify_files as files
-import verify_network as network
-from verify_common import Bundle, Failed, NotChecked, reason
+from . import answers, configs, files, network
+from .common import Bundle, Failed, NotChecked, reason
 
 Check = Callable[[Bundle], str]
 CHECKS: dict[str, Check] = {
@@ -35,13 +32,10 @@ CHECKS: dict[str, Check] = {
     "keys": files.check_keys,
     "version": files.check_version,
     "large files": files.check_large_files,
-    "duplicate keys": files.check_duplicates,
     "schema": files.check_schema,
     "network_def": configs.check_network_def,
     "preprocessing": configs.check_preprocessing,
     "properties": configs.check_properties,
-    "expressions": configs.check_expressions,
-    "shapes": network.check_shapes,
     "weights": network.check_weights,
     "TorchScript": network.check_torchscript,
     "network in and out": network.check_in_out,
@@ -80,7 +74,9 @@ def override(text: str) -> tuple[tuple[str, ...], str, Any]:
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m tools.verify_bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path, help="the bundle's folder")
     parser.add_argument("--override", action="append", default=[], type=override, metavar="[FILE,…:]KEY=VALUE",
                         help="overrides an entry of the configs that have it, or of those named")  # fmt: skip

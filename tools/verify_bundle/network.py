@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ckpt_export, verify_net_in_out
 from monai.bundle.scripts import _get_fake_spatial_shape
-from verify_common import Bundle, Failed, NotChecked, reason
 
-__all__ = ["check_in_out", "check_shapes", "check_torchscript", "check_weights"]
+from .common import Bundle, Failed, reason
+
+__all__ = ["check_in_out", "check_torchscript", "check_weights"]
 
 INFERENCE = "inference.json"
 # Voxels of the input on which TorchScript is compared: enough for any patch, and done in seconds on a CPU.
@@ -59,43 +59,6 @@ def load(network: torch.nn.Module, bundle: Bundle) -> dict[str, torch.Tensor]:
     except RuntimeError as error:
         raise Failed(f"models/model.pt does not fit network_def: {reason(error)}") from None
     return state
-
-
-def window_of(config: Any, entry: str) -> str | None:
-    """Id of the sliding window's size in the config of an inferer, which may have it in an inferer within."""
-    if not isinstance(config, dict):
-        return None
-    if "roi_size" in config:
-        return f"{entry}::roi_size"
-    inner = (window_of(value, f"{entry}::{key}") for key, value in config.items())
-    return next((window for window in inner if window), None)
-
-
-def check_shapes(bundle: Bundle) -> str:
-    """Channels, shapes and types of the metadata are those of the network; only shapes are computed."""
-    network = copy.deepcopy(network_of(bundle)).to("meta")
-    image, answer = (stated(bundle, end) for end in ("inputs", "outputs"))
-    for end in (image, answer):
-        if "channel_def" in end and len(end["channel_def"]) != end["num_channels"]:
-            raise Failed(f"{end['num_channels']} channels, but channel_def has {len(end['channel_def'])}")
-    shape = input_shape(bundle)
-    try:
-        with torch.no_grad():
-            output = first(network(torch.zeros(shape, dtype=getattr(torch, image["dtype"]), device="meta")))
-    except NotImplementedError as error:
-        raise NotChecked(f"the network cannot be run for its shapes alone: {reason(error)}") from error
-    except (RuntimeError, ValueError) as error:
-        raise Failed(f"the network does not take the stated input {shape}: {reason(error)}") from error
-    expected = [1, answer["num_channels"], *_get_fake_spatial_shape(answer["spatial_shape"])]
-    if list(output.shape) != expected or str(output.dtype) != f"torch.{answer['dtype']}":
-        found = f"{list(output.shape)} {str(output.dtype).removeprefix('torch.')}"
-        raise Failed(f"the metadata says {expected} {answer['dtype']}, the network gives {found}")
-    parser = bundle.parser(INFERENCE)
-    entry = window_of(parser.get("inferer"), "inferer")
-    window = parser.get_parsed_content(entry) if entry else None
-    if image.get("is_patch_data") and window is not None and list(window) != shape[2:]:
-        raise Failed(f"the metadata says patches of {shape[2:]}, the inferer takes {list(window)}")
-    return f"{shape} gives {expected}, as the metadata says"
 
 
 def check_in_out(bundle: Bundle) -> str:

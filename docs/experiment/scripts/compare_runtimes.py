@@ -1,13 +1,13 @@
-"""Compares the engines of ``run inferring --engine …`` with eager and writes docs/experiment/TASK/engines.csv.
+"""Compares the runtimes of ``run inferring --runtime …`` with eager and writes docs/experiment/TASK/runtimes.csv.
 
     python -m monai.bundle run exporting --config_file "['…/inference.json','…/export.json']"
-    python docs/experiment/scripts/compare_engines.py --task hippocampus
+    python docs/experiment/scripts/compare_runtimes.py --task hippocampus
 
 On validation cases and what they are at 1/2, 1/4 and 1/8, as ``run evaluating`` makes them. Of each scale: the largest
 difference of a logit, in all calls of the network that the inferer makes; the least Dice of the label maps that come of
 it, of any class and scan, on the scan's grid and on that of level 0; the seconds that all these calls take in each,
 medians of ``--runs``, taken in turn. With ``--runs 0`` nothing is timed: on a busy machine times mean nothing. Lines of
-other engines and scales stay in the file. The tables of docs/exports.md are written anew.
+other runtimes and scales stay in the file. The tables of docs/exports.md are written anew.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from monai.transforms import Compose
 
 from rare_unet_networks.levels import scale_name
 from rare_unet_networks.metrics.multi_scale import dice_per_class
-from rare_unet_networks.runtimes.load import ENGINES, with_engine
+from rare_unet_networks.runtimes.load import RUNTIMES, load_runtime
 
-COLUMNS = ("engine", "version", "scale", "scans", "difference", "dice", "threads", "seconds_eager", "seconds")
+COLUMNS = ("runtime", "version", "scale", "scans", "difference", "dice", "threads", "seconds_eager", "seconds")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # the others come with torch
 
 
@@ -74,13 +74,13 @@ class Recorder:
 
 
 def compare(
-    task: Task, engines: Sequence[str], runs: int, levels: Sequence[int], cases: int, **overrides: Any
+    task: Task, runtimes: Sequence[str], runs: int, levels: Sequence[int], cases: int, **overrides: Any
 ) -> list[tuple]:
-    """A line per engine and scale.
+    """A line per runtime and scale.
 
     Args:
         task: the task.
-        engines: their names; the exports have to be there.
+        runtimes: their names; the exports have to be there.
         runs: 0 to time nothing.
         levels: the scales.
         cases: how many, the first ones of the split.
@@ -99,7 +99,7 @@ def compare(
     network = parser.get_parsed_content("network_def").eval()
     checkpoint, export_dir = (parser.get_parsed_content(key) for key in ("checkpoint", "export_dir"))
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    networks = {name: with_engine(name, network, export_dir, checkpoint) for name in engines}
+    networks = {name: load_runtime(name, network, export_dir, checkpoint) for name in runtimes}
     inferer = parser.get_parsed_content("inferer")
     to_maps = Compose(parser.get_parsed_content("postprocessing").transforms[:3])  # as in inference.json
 
@@ -108,7 +108,7 @@ def compare(
         item = to_maps({**item, "pred": pred})
         return [item["pred"], item["pred_fine"]]
 
-    found: dict[tuple[str, int], list[tuple]] = {(name, level): [] for name in engines for level in levels}
+    found: dict[tuple[str, int], list[tuple]] = {(name, level): [] for name in runtimes for level in levels}
     for item in islice(parser.get_parsed_content("dataset"), cases * len(levels)):  # a case at all levels, the next
         if "label" not in item:
             raise ValueError(f"every scan must be readable, got {item}.")
@@ -137,10 +137,10 @@ def compare(
 
 
 def take_in(path: Path, rows: Sequence[tuple]) -> None:
-    """Adds lines to the file, in place of those of the same engine and scale."""
-    lines = {(r["engine"], r["scale"]): r for r in lines_of(path)}
+    """Adds lines to the file, in place of those of the same runtime and scale."""
+    lines = {(r["runtime"], r["scale"]): r for r in lines_of(path)}
     lines.update({(row[0], row[2]): dict(zip(COLUMNS, map(str, row))) for row in rows})
-    in_order = sorted(lines.values(), key=lambda r: (ENGINES.index(r["engine"]), -float(r["scale"])))
+    in_order = sorted(lines.values(), key=lambda r: (RUNTIMES.index(r["runtime"]), -float(r["scale"])))
     write_lines(path, COLUMNS, in_order)
 
 
@@ -148,7 +148,7 @@ def take_in(path: Path, rows: Sequence[tuple]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.shipped], required=True)
-    parser.add_argument("--engines", choices=ENGINES[1:], nargs="+", default=list(ENGINES[1:]))
+    parser.add_argument("--runtimes", choices=RUNTIMES[1:], nargs="+", default=list(RUNTIMES[1:]))
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--cases", type=int, default=2, help="as many of the first validation cases")
     parser.add_argument("--runs", type=int, default=5)
@@ -161,10 +161,10 @@ def main() -> None:
     if not folders["dataset_dir"].is_dir():  # MONAI would wrap what is said of it
         parser.error(f"--dataset_dir must be a folder, {folders['dataset_dir']} is none")
     try:
-        rows = compare(task, args.engines, args.runs, args.levels, args.cases, **overrides)
+        rows = compare(task, args.runtimes, args.runs, args.levels, args.cases, **overrides)
     except (ValueError, ModuleNotFoundError) as error:  # no export, or no package that runs it
         parser.error(str(error))
-    take_in(task.results / "engines.csv", rows)
+    take_in(task.results / "runtimes.csv", rows)
     EXPORTS.write_text(with_tables(EXPORTS.read_text()))
 
 
