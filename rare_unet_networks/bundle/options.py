@@ -19,20 +19,8 @@ __all__ = ["prediction_options"]
 # weights themselves are compared by their content.
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
-    *(
-        "dataset_dir",
-        "input",
-        "scans",
-        "part",
-        "overwrite",
-        "records",
-        "data",
-        "dataloader",
-        "num_workers",
-        "device",
-        "gpu",
-    ),
-    *("output_dir", "checkpoint", "export_dir"),
+    *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
+    *("dataloader", "num_workers", "device", "output_dir", "checkpoint", "export_dir"),
 }
 
 

@@ -8,8 +8,7 @@ from .training import (
     ClipGradients,
     KeepLossOnly,
     ProgressBar,
-    UpdateAverage,
-    averaged_model,
     cosine_decay,
     has_tensorboard,
 )
+from .weights import WeightsLoader, load_weights

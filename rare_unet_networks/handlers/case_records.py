@@ -102,7 +102,7 @@ class CaseRecordSaver:
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
-            route = pred.meta["route"]
+            route = pred.meta["route"]  # the inferer notes it
             spacing = [float(s) for s in pred.pixdim]
             self.records.write(
                 case,
@@ -110,6 +110,8 @@ class CaseRecordSaver:
                 level=route.level,
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
+                doubt=pred.meta.get("doubt"),
+                review=list(pred.meta.get("review", ())),
                 volumes=volumes,
                 seconds=self._seconds,
             )

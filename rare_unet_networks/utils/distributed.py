@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ignite.distributed import get_rank as rank
+from ignite.distributed import get_world_size as world_size
 from monai.data import DistributedSampler
 from torch.utils.data import Sampler, SequentialSampler
 
@@ -24,16 +26,6 @@ __all__ = [
 
 # A process that is done waits for the slowest, however large its scans are; one that died is torchrun's business.
 PATIENCE = timedelta(days=30)
-
-
-def world_size() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def init_distributed(device: torch.device) -> None:

@@ -71,7 +71,7 @@ def test_rows_of_a_case_that_is_being_done_again_or_failed_go(tmp_path):
 def test_a_folder_of_version_0_6_keeps_its_rows_until_its_cases_are_done_again(tmp_path):
     old = "case,class,voxels,mm3,mm3_full,spacing,level,seconds"
     (tmp_path / "volumes.csv").write_text("\n".join([old, *rows("b", 7), *rows("gone"), *rows("a", 8), ""]))
-    for name in ("a_full_seg.nii.gz", "b_seg.nii.gz"):
+    for name in ("a_fine_seg.nii.gz", "b_seg.nii.gz"):
         (tmp_path / name).touch()
     record(tmp_path, "c")
     collect_volumes(tmp_path)
