@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from rare_unet_networks.metrics.multi_scale import dice_per_class
 from rare_unet_networks.runtimes.load import network_digest, sha256
 
-from ..test_exports import engine_or_skip
+from ..runtimes.test_exports import engine_or_skip
 from .conftest import BUNDLES, CONFIGS, EVALUATE, REPOSITORY, SAMPLE, command, config, read, run
 from .documents import programs
 
