@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from ..utils.geometry import format_size, rescaled_affine
 from ..utils.resampling import area_resize, as_plain_tensor
 
-__all__ = ["ResampleToBothGridsd", "answer_key"]
+__all__ = ["ResampleToBothGridsd", "prediction_key"]
 
 
-def answer_key(grid: str) -> str:
+def prediction_key(grid: str) -> str:
     """Key of the prediction on a grid, ``"scan"`` or ``"fine"``, as in :py:class:`ResampleToBothGridsd`.
 
     Raises:
@@ -43,25 +43,25 @@ class ResampleToBothGridsd(MapTransform):
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or the dictionary; ``<key>_fine`` is added.
         image_key: the scan the network saw.
-        bring_back: how a prediction on the scan's grid becomes a fine one, ``"linear"`` or ``"repeat"`` (the paper's
+        upsample_mode: how a prediction on the scan's grid becomes a fine one, ``"linear"`` or ``"repeat"`` (the paper's
             labels).
         softmax: whether the predictions are logits still; otherwise they are probabilities.
 
     Raises:
-        ValueError: when a prediction has no route or lies on neither grid, or on an unknown ``bring_back``.
+        ValueError: when a prediction has no route or lies on neither grid, or on an unknown ``upsample_mode``.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         image_key: str = "image",
-        bring_back: str = "linear",
+        upsample_mode: str = "linear",
         softmax: bool = True,
     ) -> None:
         super().__init__(keys)
-        if bring_back not in ("linear", "repeat"):
-            raise ValueError(f"bring_back must be 'linear' or 'repeat', got {bring_back!r}.")
-        self.repeat = bring_back == "repeat"
+        if upsample_mode not in ("linear", "repeat"):
+            raise ValueError(f"upsample_mode must be 'linear' or 'repeat', got {upsample_mode!r}.")
+        self.repeat = upsample_mode == "repeat"
         self.image_key = image_key
         self.softmax = softmax
 

@@ -14,7 +14,7 @@ from ignite.engine import Events
 from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
 from rare_unet_networks.levels import ResolutionLevels, Route
-from rare_unet_networks.transforms.grids import answer_key
+from rare_unet_networks.transforms.grids import prediction_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 from .conftest import CONFIGS, EVALUATE, EVALUATING, SAMPLE, SMALL, command, read, run
@@ -235,7 +235,7 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
 
     def keep(engine):
         item, output = engine.state.batch[0], engine.state.output[0]
-        answers[item["case"], int(item["level"])] = output[answer_key(grid)]
+        answers[item["case"], int(item["level"])] = output[prediction_key(grid)]
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
     workflow.run()
