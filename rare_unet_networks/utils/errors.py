@@ -1,4 +1,4 @@
-"""What went wrong, in one line."""
+"""The cause of an error in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["root_cause"]
 logger = logging.getLogger(__name__)
 
 
-LONG = 1000  # characters of a reason
+MAX_LENGTH = 1000  # characters of a reason
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -19,9 +19,9 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def root_cause(error: BaseException) -> str:
-    """What went wrong in one line: MONAI wraps an error of a transform or an expression in others."""
+    """Cause of an error in one line: MONAI wraps errors of transforms and expressions in further ones."""
     error = _innermost(error)
     text = " ".join(str(error).split())
     text = text if isinstance(error, (ValueError, ImportError)) and text else f"{type(error).__name__}: {text}"
-    # Weights of another network are told parameter by parameter.
-    return text if len(text) <= LONG else f"{text[:LONG]} …"
+    # For weights of another network, torch lists every parameter.
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"

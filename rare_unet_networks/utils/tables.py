@@ -1,4 +1,4 @@
-"""CSV files, and tables for the log."""
+"""Reads and writes CSV files, and formats tables for the log."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
-    """Rows of a file; none where there is no file. A last line that was cut short is left out.
+    """Reads the rows of a file; none if it does not exist. An incomplete last line is ignored.
 
     Args:
         path: the file.
         required: columns that it must have; it may have more.
 
     Raises:
-        ValueError: when a column is missing.
+        ValueError: if a column is missing.
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
+    text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     rows = list(reader)
     columns = reader.fieldnames or ()
@@ -39,7 +39,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
 
 
 def formatted(row: Row) -> Row:
-    """A row as it is written: numbers with four decimals."""
+    """Formats the numbers of a row with four decimals."""
     return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()}
 
 
@@ -50,19 +50,19 @@ def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row] = ()) -> None:
-    """Writes a file anew, with a line of the columns' names. Whatever happens, the old or the new file is whole."""
+    """Writes a file with a header line, and replaces an old one atomically."""
     names = dict(zip(columns, columns))
     with replaced_as_a_whole(path) as temporary:
         temporary.write_bytes(_lines(columns, [names, *rows]))
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Writes rows below those of a file, in one write."""
+    """Appends rows to a file, in one write."""
     with open(path, "ab", buffering=0) as file:
         file.write(_lines(columns, rows))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns."""
+    """Formats rows of cells as lines with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
