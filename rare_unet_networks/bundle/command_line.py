@@ -20,7 +20,9 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..utils.errors import _innermost, root_cause
+from ..utils.errors import is_user_error, one_line, root_cause
+from .device import check_device
+from .logs import drop_repeated_errors
 
 __all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
 
@@ -39,8 +41,8 @@ JOINING = ("init_distributed", "init_process_group")
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # An error that a user can correct gets one line; for any other a developer needs the traceback.
-    if isinstance(_innermost(error), (ValueError, OSError, ImportError)):
-        logger.debug("traceback of the error:", exc_info=error)
+    if is_user_error(error):
+        logger.debug("traceback of the error:", exc_info=(kind, error, trace))
     else:
         sys.__excepthook__(kind, error, trace)
     print(f"error: {root_cause(error)}", file=sys.stderr)
@@ -242,6 +244,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     if not options:
         return
     sys.excepthook = _end_with_reason
+    drop_repeated_errors()
     config = ConfigParser.load_config_files(config_files(options))
     _check_processes(config)
     parser = ConfigParser(config)
@@ -253,4 +256,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         if key not in runner:
             _check_value(key, value, parser.get(key))
         if key in EXISTING and not Path(value).exists():
-            raise SystemExit(f"error: --{key} must exist, {value} does not.")
+            raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
+    if "device" in options:
+        check_device(options["device"])

@@ -184,6 +184,10 @@ class CheckLabeld(MapTransform):
         return dict(data)
 
     def _check(self, label: MetaTensor, image: MetaTensor) -> None:
+        if label.shape[0] != 1:
+            raise ValueError(
+                f"the label must have one channel of class indices, got {label.shape[0]} (one-hot?): take the argmax"
+            )
         if label.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"the label has {format_size(label.shape[1:])} voxels, its image {format_size(image.shape[1:])}"
@@ -192,9 +196,12 @@ class CheckLabeld(MapTransform):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
         if self.spacing is not None:
             self._check_spacing(spacing_of(label.affine, label.ndim - 1))
-        values = set(torch.unique(label.as_tensor()).tolist())
-        if not values <= set(range(self.num_classes)):
-            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(values)}")
+        if not torch.isfinite(label).all():
+            raise ValueError("the label has voxels that are NaN or infinite")
+        values = torch.unique(label.as_tensor()).tolist()
+        if not set(values) <= set(range(self.num_classes)):
+            listed = f"{values[:10]}".replace("]", ", …]" if len(values) > 10 else "]")
+            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {listed}")
 
     def _check_spacing(self, spacing: Sequence[float]) -> None:
         # The small number is for affines stored in float32. Written with "not all", so that NaN is rejected, too.

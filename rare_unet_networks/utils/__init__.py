@@ -10,7 +10,7 @@ from .distributed import (
     rank,
     world_size,
 )
-from .errors import root_cause
+from .errors import is_user_error, one_line, root_cause
 from .files import replaced_as_a_whole, sha256
 from .geometry import (
     LINEAR,

@@ -13,6 +13,26 @@ from .files import replaced_as_a_whole
 __all__ = ["aligned", "append_rows", "formatted", "read_rows", "write_rows"]
 
 Row = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs text that begins so as a formula
+
+
+def _is_formula(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.startswith(FORMULA)
+    return False  # a negative number
+
+
+def as_cell(value: Any) -> Any:
+    """Value of a cell of a CSV file: text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and _is_formula(value.lstrip("'")) else value
+
+
+def from_cell(text: Any) -> Any:
+    """Inverse of :py:func:`as_cell`."""
+    quoted = isinstance(text, str) and text.startswith("'") and _is_formula(text.lstrip("'"))
+    return text[1:] if quoted else text
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
@@ -29,7 +49,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
         return []
     text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    rows = list(reader)
+    rows = [{column: from_cell(cell) for column, cell in row.items()} for row in reader]
     columns = reader.fieldnames or ()
     if text and not set(required) <= set(columns):
         raise ValueError(
@@ -45,7 +65,9 @@ def formatted(row: Row) -> Row:
 
 def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
-    csv.DictWriter(text, columns).writerows(map(formatted, rows))
+    cells = csv.DictWriter(text, columns)
+    for row in rows:
+        cells.writerow({column: as_cell(value) for column, value in formatted(row).items()})
     return text.getvalue().encode()
 
 

@@ -89,6 +89,9 @@ def test_a_label_on_its_images_grid_passes():
         (label(affine=torch.diag(torch.tensor([-1.0, 1, 1, 1]))), "the label's affine is not its image's"),
         (label((0, 1, 3)), r"must hold 0 to 2 only, got \[0.0, 1.0, 3.0\]"),
         (label((0, 0.5)), r"must hold 0 to 2 only, got \[0.0, 0.5\]"),
+        (label(range(40)), r"got \[0.0, 1.0, .*, 9.0, …\]$"),
+        (label((0, float("nan"))), "the label has voxels that are NaN or infinite"),
+        (MetaTensor(torch.ones(3, 8, 8, 8)), r"one channel of class indices, got 3 \(one-hot\?\)"),
     ],
 )
 def test_labels_that_do_not_belong_to_their_image_are_refused(ill, match):

@@ -33,3 +33,19 @@ def test_more_columns_are_read_and_missing_ones_are_an_error(tmp_path):
 
 def test_lines_are_aligned():
     assert aligned([("case", "mm3"), ("a", "12"), ("long name", "")]) == "case       mm3\na          12\nlong name"
+
+
+@pytest.mark.parametrize("case", ["=1+1", "+a", "-a", "@x", "'=1", "''-x"])
+def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_read_back(tmp_path, case):
+    path = tmp_path / "volumes.csv"
+    write_rows(path, COLUMNS, [{"case": case, "value": -1.5}])
+    assert path.read_bytes().split(b"\r\n")[1] == f"'{case},-1.5000".encode()
+    assert read_rows(path, COLUMNS) == [{"case": case, "value": "-1.5000"}]
+    write_rows(path, COLUMNS, read_rows(path, COLUMNS))
+    assert read_rows(path, COLUMNS) == [{"case": case, "value": "-1.5000"}]
+
+
+@pytest.mark.parametrize("case", ["a=1", "'quoted'", "ä", "-1"])
+def test_other_names_stay_as_they_are(tmp_path, case):
+    append_rows(tmp_path / "a.csv", COLUMNS, [{"case": case, "value": 1}])
+    assert (tmp_path / "a.csv").read_bytes() == f"{case},1\r\n".encode()
