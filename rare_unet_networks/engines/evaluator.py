@@ -88,9 +88,7 @@ def _saved_files(outputs: Any) -> list[Path]:
 def exit_status(evaluator: FaultTolerantEvaluator) -> None:
     """Logs the number of cases, and ends the program with status 1 if one failed or lost its files.
 
-    For a config's ``finalize``.
-
-    Counts the cases of all ranks, so that all end with the same status.
+    For a config's ``finalize``. Counts the cases of all ranks, so that all end with the same status.
 
     Raises:
         SystemExit: if a case failed.
