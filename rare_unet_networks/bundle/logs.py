@@ -30,5 +30,6 @@ def _classes(base: type) -> Iterator[type]:
 
 def drop_repeated_errors() -> None:
     """Keeps errors of engines out of the log that the end of the program says anyway, in one line."""
-    for engine in _classes(Engine):
-        logging.getLogger(f"{Engine.__module__}.{engine.__name__}").addFilter(_keep)  # as Engine names its logger
+    names = [f"{Engine.__module__}.{engine.__name__}" for engine in _classes(Engine)]  # as Engine names its logger
+    for name in [*names, "monai.handlers.StatsHandler"]:
+        logging.getLogger(name).addFilter(_keep)
