@@ -1,4 +1,5 @@
 """What MONAI's engines lack."""
 
+from .calibration import find_doubt_limits
 from .evaluator import FaultTolerantEvaluator, exit_status
 from .prepare_batch import PreparePyramidBatch

@@ -33,6 +33,7 @@ def _recorded_route(route: Route) -> dict[str, Any]:
     """What a record says about a route."""
     return {
         "reason": route.reason,
+        "scale": list(route.scale),
         "spacing": None if route.spacing is None else [float(s) for s in route.spacing],
         "spatial_size": list(route.spatial_size),
         "resampled_size": list(route.resampled_size),
@@ -109,6 +110,8 @@ class CaseRecordSaver:
                 level=route.level,
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
+                doubt=pred.meta.get("doubt"),
+                review=list(pred.meta.get("review", ())),
                 volumes=volumes,
                 seconds=self._seconds,
             )

@@ -7,3 +7,4 @@ from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .modalities import LoadModalitiesd, RandDropChannelsd
+from .quality import CheckFinited, ReviewPredictiond

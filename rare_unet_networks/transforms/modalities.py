@@ -14,6 +14,7 @@ from monai.transforms import LoadImage, MapTransform, RandomizableTransform, Spa
 
 from ..data.datalists import case_id
 from ..data.files import check_file
+from ..data.readers import HeaderPreservingNibabelReader
 from ..utils.geometry import extent_of, format_size
 from .modality_checks import modality_warnings
 
@@ -44,7 +45,7 @@ class LoadModalitiesd(MapTransform):
         super().__init__(keys)
         self.modalities = list(modalities)
         self.case_key = case_key
-        self.load = LoadImage(ensure_channel_first=True)
+        self.load = LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

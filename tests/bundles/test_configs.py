@@ -44,7 +44,7 @@ def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
     evaluate, inference = config("evaluate.json", bundle), config("inference.json", bundle)
     assert of_image(evaluate["load"]) == of_image(inference["load"])
     assert evaluate["preprocessing#transforms"] == "$@load + @coarsen + @prepare"
-    assert evaluate["postprocessing#transforms"] == "$@to_labels + @to_scores"
+    assert evaluate["postprocessing#transforms"] == "$@check_logits + @to_labels + @to_scores"
     assert evaluate["handlers"][0] == inference["handlers"][0]  # loads the weights
 
 
@@ -53,9 +53,13 @@ def test_validation_makes_labels_and_scores_as_evaluating_does(bundle):
     validate = train["validate"]
     assert train["load"] == evaluate["load"]
     *labels, scores = validate["postprocessing"]["transforms"]
-    expected = [
-        {**t, "transform": "@validate#preprocessing"} if "transform" in t else t for t in inference["to_labels"]
-    ]
+    expected = []
+    for transform in inference["to_labels"]:
+        if "ReviewPredictiond" in transform["_target_"]:
+            continue  # nobody reviews the predictions of a validation
+        expected.append(
+            {**transform, "transform": "@validate#preprocessing"} if "transform" in transform else transform
+        )
     assert labels == expected and [scores] == evaluate["to_scores"]
     validation, evaluation = validate["key_metric"]["val_mean_dice"], evaluate["key_metric"]["mean_dice"]
     assert {**validation, "distances": evaluation["distances"]} == evaluation

@@ -200,7 +200,7 @@ def test_the_same_command_again_has_nothing_left_and_does_all_again_if_told_to(t
     shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", scan)
     options = dict(input=scan, output_dir=tmp_path / "out")
     outputs = []
-    for overwrite in ((), (), ("--overwrite", "True")):
+    for overwrite in ((), (), ("--overwrite", "true")):
         result = command("inferring", CONFIGS / "inference.json", *overwrite, **options)
         assert result.returncode == 0, result.stdout
         outputs.append(result.stdout)

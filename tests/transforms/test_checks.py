@@ -1,5 +1,7 @@
 import logging
+import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,22 @@ def test_a_field_of_view_far_from_the_training_crops_is_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         CheckScand("image", max_extent=80)({"image": scan})
     assert "field of view 160×8×8 mm" in caplog.text
+
+
+@pytest.mark.parametrize("angle, warned", [(0, False), (19, False), (21, True), (44, True), (69, True), (71, False)])
+@pytest.mark.parametrize("axis", range(3))
+def test_an_oblique_scan_is_warned_of_and_the_warning_noted(caplog, angle, warned, axis):
+    """Turned by 71 degrees, the axes are 19 degrees away from other axes of the body."""
+    angles = [0.0, 0.0, 0.0]
+    angles[axis] = math.radians(angle)
+    affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(*angles) @ np.diag([-1, 2, 1.5]), [5, 6, 7])
+    scan = MetaTensor(torch.tensor(GOOD), affine=torch.as_tensor(affine))
+    with caplog.at_level(logging.WARNING):
+        CheckScand("image")({"image": scan})
+        CheckScand("image")({"image": scan})
+    text = f"its axes are turned by {min(angle, 90 - angle)} degrees from those of the body"
+    assert (text in caplog.text) == warned == (text in scan.meta.get("warnings", ""))
+    assert scan.meta.get("warnings", "").count("turned") == warned
 
 
 @pytest.mark.parametrize("background, warned", [(0.0, ""), (-1.0, "1.0 l of the scan are not 0")])
