@@ -31,5 +31,6 @@ def _classes(base: type) -> Iterator[type]:
 
 def drop_repeated_errors() -> None:
     """Drops log records of errors that the program prints at its end anyway, in one line."""
-    for engine in _classes(Engine):
-        logging.getLogger(f"{Engine.__module__}.{engine.__name__}").addFilter(_keep)  # Engine's name of its logger
+    names = [f"{Engine.__module__}.{engine.__name__}" for engine in _classes(Engine)]  # as Engine names its logger
+    for name in [*names, "monai.handlers.StatsHandler"]:
+        logging.getLogger(name).addFilter(_keep)
