@@ -21,6 +21,7 @@ from .utils.geometry import format_size, spacing_of
 __all__ = ["ResolutionLevels", "Route", "scale_name"]
 
 ROUTINGS = ("auto", "spacing", "size")
+RULES = ("finest", "volume")
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
 _LOG2_SLACK = 1e-5
 
@@ -80,6 +81,8 @@ class ResolutionLevels:
         routing: what places an input. ``"spacing"``: its voxel size, axes off the level's spacing are resampled;
             ``"size"``: its voxels alone (the paper's rule), nothing is resampled; ``"auto"``: "spacing" for a
             ``MetaTensor`` and "size" for a plain tensor.
+        rule: which voxel size of an anisotropic scan counts: ``"finest"``, that of its finest axis, or ``"volume"``,
+            that of a cube of its voxels' volume (the geometric mean of the spacing).
 
     Raises:
         ValueError: when an argument is absurd, or neither or unequally long ``spatial_size`` and ``spacing`` are given.
@@ -101,6 +104,7 @@ class ResolutionLevels:
         num_stages: int | None = None,
         tolerance: float = 0.1,
         routing: str = "auto",
+        rule: str = "finest",
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -116,8 +120,11 @@ class ResolutionLevels:
             raise ValueError(f"tolerance must be 0 or more, got {tolerance}.")
         if routing not in ROUTINGS:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
         self.tolerance = tolerance
         self.routing = routing
+        self.rule = rule
         self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
         self.spatial_size = None if spatial_size is None else self._checked_size(spatial_size)
         self.spacing = None if spacing is None else self._checked_spacing(spacing)
@@ -154,7 +161,7 @@ class ResolutionLevels:
         return tuple(s * 2 ** self._checked_level(level) for s in self.spacing)
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
-        """Level whose voxel size is nearest in log2; of an anisotropic scan the finest axis decides.
+        """Level whose voxel size is nearest in log2; of an anisotropic scan the finest axis or the volume, by ``rule``.
 
         Args:
             spacing: voxel size in mm, one entry per axis.
@@ -163,7 +170,8 @@ class ResolutionLevels:
             ValueError: on a wrong number of axes, or a spacing that is 0, negative, infinite or NaN.
         """
         reference = self.level_spacing(0)
-        return self._nearest(min(math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)))
+        ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
+        return self._nearest(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios))
 
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).

@@ -1,4 +1,5 @@
 """What MONAI's engines lack."""
 
+from .collate import CollateAcquisitions
 from .evaluator import FaultTolerantEvaluator, exit_status
 from .prepare_batch import PreparePyramidBatch

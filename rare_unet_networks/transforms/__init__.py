@@ -1,9 +1,11 @@
 """MONAI dictionary transforms."""
 
+from .acquisition import Acquisition, RandSimulateAcquisitiond, SimulateAcquisitiond, simulate_acquisition
 from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
 from .grids import ResampleToBothGridsd, answer_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
+from .level_grids import ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, SimulateLowResolutiond, coarsen_image, coarsen_label
 from .modalities import LoadModalitiesd, RandDropChannelsd
