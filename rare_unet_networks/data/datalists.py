@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["answer_postfix", "case_id", "expand_levels", "input_datalist"]
+from ..acquisitions import Acquisition
+
+__all__ = ["answer_postfix", "case_id", "expand_acquisitions", "expand_levels", "input_datalist"]
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
@@ -76,10 +78,25 @@ def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
     return files
 
 
+def _named(items: Sequence[dict]) -> list[dict]:
+    return [item if "case" in item else {**item, "case": case_id(item["image"])} for item in items]
+
+
 def expand_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     """Every item once per level, with the level under ``level``; without ``case`` it is named by its image's file."""
-    named = [item if "case" in item else {**item, "case": case_id(item["image"])} for item in items]
-    return [{**item, "level": level} for item in named for level in levels]
+    return [{**item, "level": level} for item in _named(items) for level in levels]
+
+
+def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisition]) -> list[dict]:
+    """Every item once per acquisition, under ``acquisition``, with its ``spacing`` and ``profile`` as tables name them.
+
+    Without ``case`` an item is named by its image's file.
+    """
+    return [
+        {**item, "acquisition": a, "spacing": a.spacing_name, "profile": a.profile}
+        for item in _named(items)
+        for a in acquisitions
+    ]
 
 
 def refuse_same_answers(items: Sequence[dict], output: str) -> None:

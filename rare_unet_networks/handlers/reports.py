@@ -15,7 +15,6 @@ from monai.engines import IterationEvents
 from ..data.datalists import case_id
 from ..inferers.routing import ResolutionRoutingInferer
 from ..metrics.multi_scale import MultiScaleMetrics
-from ..metrics.summary import ROW, SUMMARY_ROW
 from ..utils.distributed import all_gather, rank
 from ..utils.tables import CaseTable, aligned
 
@@ -47,7 +46,7 @@ class PerCaseMetricsSaver:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
 
     def _new_file(self) -> CaseTable:
-        return CaseTable(self.output_dir / "metrics" / "per_case.csv", ROW)
+        return CaseTable(self.output_dir / "metrics" / "per_case.csv", self.metric.columns)
 
     def started(self) -> None:
         self._written = 0
@@ -60,15 +59,16 @@ class PerCaseMetricsSaver:
     def epoch_completed(self) -> None:
         if len(self.metric.rows) > self._written:  # the metric has those of other processes now
             self._new_file().append(self.metric.rows)
-        CaseTable(self.output_dir / "summary.csv", SUMMARY_ROW).append(self.metric.summary)
+        CaseTable(self.output_dir / "summary.csv", self.metric.summary_columns).append(self.metric.summary)
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{aligned(self._overview())}")
 
     def _overview(self) -> list[list[str]]:
         """The summary's means, a line per grid and scale."""
-        means = {(s["grid"], s["scale"], s["class"], s["measure"]): s["mean"] for s in self.metric.summary}
+        group = self.metric.group
+        means = {(s["grid"], s[group], s["class"], s["measure"]): s["mean"] for s in self.metric.summary}
         columns = [("dice", name) for name in [*self.metric.class_names, "mean", *self.metric.regions]]
         columns += [(m, "mean") for m in dict.fromkeys(key[3] for key in means) if m != "dice"]
-        lines = [["grid", "scale", *(f"{measure} {name}" for measure, name in columns)]]
+        lines = [["grid", group, *(f"{measure} {name}" for measure, name in columns)]]
         for grid, scale in dict.fromkeys(key[:2] for key in means):
             cells = [f"{means[grid, scale, name, measure]:.3f}" for measure, name in columns]
             lines.append([grid, str(scale), *cells])

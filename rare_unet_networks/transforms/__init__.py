@@ -1,6 +1,6 @@
 """MONAI dictionary transforms."""
 
-from .acquisition import Acquisition, RandSimulateAcquisitiond, SimulateAcquisitiond, simulate_acquisition
+from .acquisition import RandSimulateAcquisitiond, SimulateAcquisitiond, simulate_acquisition
 from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
 from .grids import ResampleToBothGridsd, answer_key

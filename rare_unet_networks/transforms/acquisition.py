@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,56 +21,13 @@ from monai.transforms import MapTransform, Randomizable
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import ensure_tuple
 
+from ..acquisitions import Acquisition
 from ..utils.geometry import format_size, spacing_of
 from ..utils.resampling import as_plain_tensor
 
-__all__ = ["Acquisition", "RandSimulateAcquisitiond", "SimulateAcquisitiond", "simulate_acquisition"]
+__all__ = ["RandSimulateAcquisitiond", "SimulateAcquisitiond", "simulate_acquisition"]
 
-PROFILES = ("gaussian", "box")
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, in standard deviations
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """How a scan is acquired.
-
-    Attributes:
-        spacing: distance of the voxels' centres in mm, one entry per axis of the tensor.
-        profile: what a voxel averages over, ``"gaussian"`` with a FWHM of its thickness, or ``"box"``, evenly.
-        thickness: width of the profile in mm, one entry per axis; below ``spacing`` it leaves gaps between slices.
-            The spacing by default.
-        offset: shift of the grid in voxels of the new scan, one entry per axis; 0 centres it on the given scan.
-        noise: standard deviation of the noise that voxels of the given scan's volume would have, as a fraction of the
-            intensity range (0.5 to 99.5 percentile). The signal grows with the volume: voxels of twice the volume have
-            half the noise.
-
-    Raises:
-        ValueError: on an entry out of its range, an unknown profile or unequal numbers of axes.
-    """
-
-    spacing: tuple[float, ...]
-    profile: str = "gaussian"
-    thickness: tuple[float, ...] | None = None
-    offset: tuple[float, ...] | None = None
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("spacing", "thickness", "offset"):
-            values = getattr(self, name)
-            if values is not None:
-                object.__setattr__(self, name, tuple(float(v) for v in ensure_tuple(values)))
-                if len(getattr(self, name)) != len(self.spacing):
-                    raise ValueError(f"{name} must have {len(self.spacing)} axes as spacing has, got {values}.")
-        for name, values in (("spacing", self.spacing), ("thickness", self.thickness or ())):
-            if not all(math.isfinite(v) and v > 0 for v in values):
-                raise ValueError(f"{name} must be finite and above 0 mm, got {format_size(values)}.")
-        if self.profile not in PROFILES:
-            raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}.")
-        if not self.noise >= 0:
-            raise ValueError(f"noise must be 0 or more, got {self.noise}.")
-
-    def __str__(self) -> str:
-        return f"{format_size(self.spacing)} mm, {self.profile}"
 
 
 def _profile_weights(num_voxels: int, centres: torch.Tensor, width: float, profile: str) -> torch.Tensor:
