@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..levels import ResolutionLevels
 from ..utils.geometry import rescaled_affine, spacing_of, symmetric_margins, symmetric_pad
 from ..utils.resampling import as_plain_tensor, resample
-from .acquisition import _profile_weights, sample_label
+from .acquisition import profile_weights, sample_label
 from .low_resolution import coarsen_label
 
 __all__ = ["ResampleToLeveld"]
@@ -61,5 +61,5 @@ class ResampleToLeveld(Transform):
         weights = []
         for axis, n in enumerate(spatial_size):
             centres = to_label[axis, -1] + to_label[axis, axis] * torch.arange(n, dtype=torch.float64)
-            weights.append(_profile_weights(label.shape[1 + axis], centres, 1.0, "gaussian"))
+            weights.append(profile_weights(label.shape[1 + axis], centres, 1.0, "gaussian"))
         return sample_label(as_plain_tensor(label), weights)
