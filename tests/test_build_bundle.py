@@ -62,7 +62,8 @@ from monai.bundle import create_workflow, load
 bundle_dir, name, sample, kind, output = sys.argv[1:]
 net = load(name, bundle_dir=bundle_dir, workflow_type=kind).eval()
 workflow = create_workflow(
-    config_file=f"{bundle_dir}/{name}/configs/evaluate.json", workflow_type="infer", bundle_root=f"{bundle_dir}/{name}",
+    config_file=[f"{bundle_dir}/{name}/configs/{file}.json" for file in ("inference", "evaluate")],
+    workflow_type="infer", bundle_root=f"{bundle_dir}/{name}",
     dataset_dir=sample, output_dir=output,
 )
 for own, loaded in zip(workflow.network_def.parameters(), net.parameters(), strict=True):
@@ -299,7 +300,7 @@ def test_in_its_folder_the_bundle_needs_no_package(downloaded, tmp_path):
     assert (tmp_path / "out" / "icbm152_left_4mm_seg.nii.gz").is_file()
 
 
-@pytest.mark.parametrize("config", ["inference.json", "train.json", "evaluate.json"])
+@pytest.mark.parametrize("config", ["inference.json", "train.json"])
 def test_without_the_package_the_one_line_says_what_to_install(downloaded, tmp_path, config):
     env = minimal(tmp_path / "minimal", [*EXTRAS, "rare_unet_networks"])
     words = ["-m", "monai.bundle", "run", "--config_file", downloaded / NAME / "configs" / config]

@@ -137,20 +137,17 @@ def other_torchscript(bundle):
 
 
 def answers_of_half_size(content):
-    content["postprocessing"]["transforms"].insert(
-        3, {"_target_": "Zoomd", "keys": "pred", "zoom": 0.5, "keep_size": False}
-    )
+    content["to_labels"].append({"_target_": "Zoomd", "keys": "pred", "zoom": 0.5, "keep_size": False})
 
 
 def axes_as_stored(content):
-    del content["preprocessing"]["transforms"][2]
+    del content["prepare"][1]
 
 
 def writes_beside_itself(content):
     content["initialize"].append("$open('left.txt', 'w').close()")
 
 
-PREPROCESSING = "preprocessing#transforms"
 # name: check, what is broken, what the check says
 BROKEN = {
     "no licence": ("files", lambda b: (b / "LICENSE").unlink(), "LICENSE is missing"),
@@ -165,16 +162,16 @@ BROKEN = {
         r"train.json: RAREUNet with channels \[16, 32, 64, 96, 64\] where inference.json has \[16, 32, 64, 96, 128\]",
     ),
     "validated flipped": (
-        "preprocessing", entry("train.json", f"validate#{PREPROCESSING}#5#axcodes", "LAS"),
+        "preprocessing", entry("train.json", "prepare#1#axcodes", "LAS"),
         "train.json: Orientationd with axcodes LAS where inference.json has RAS",
     ),
     "trained flipped": (
-        "preprocessing", entry("train.json", "train#deterministic_transforms#3#axcodes", "LAS"),
+        "preprocessing", entry("train.json", "train#orient#axcodes", "LAS"),
         "train.json, training: Orientationd with axcodes LAS where inference.json has RAS",
     ),
     "another scaling": (
-        "preprocessing", entry("evaluate.json", "scaling#upper", 100),
-        "evaluate.json: ScaleIntensityRangePercentilesd with upper 100 where inference.json has 99.5",
+        "preprocessing", entry("train.json", "scaling#upper", 100),
+        "train.json: ScaleIntensityRangePercentilesd with upper 100 where inference.json has 99.5",
     ),
     "a property gone": (
         "properties", edited("inference.json", lambda c: c.update(input=c.pop("dataset_dir"))), "dataset_dir",
@@ -185,7 +182,7 @@ BROKEN = {
     "an expression that fails": (
         "expressions", entry("train.json", "log_dir", "$str(1 / 0)"), "train.json: .*log_dir.*ZeroDivisionError",
     ),
-    "nothing is run": ("expressions", entry("evaluate.json", "evaluating", []), "no expression of it runs an engine"),
+    "nothing is run": ("expressions", entry("train.json", "training", []), "no expression of it runs an engine"),
     "other output channels": (
         "shapes", edited("metadata.json", lambda c: c["network_data_format"]["outputs"]["pred"].update(
             num_channels=4, channel_def={str(i): "" for i in range(4)})),

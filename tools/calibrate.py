@@ -82,7 +82,7 @@ def shift(state: dict[str, torch.Tensor], name: str, num_classes: int, offset: f
 def calibrate(state: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
     """Shifts the background of every head of ``state`` by its best offset."""
     workflow = ConfigWorkflow(
-        [str(BUNDLE / "configs/evaluate.json"), *args.delta],
+        [*(str(BUNDLE / "configs" / name) for name in ("inference.json", "evaluate.json")), *args.delta],
         workflow_type="infer",
         logging_file=False,
         bundle_root=str(BUNDLE),

@@ -1,3 +1,3 @@
 """What a bundle's command line needs."""
 
-from .command_line import as_bool, as_path, bundle_root, check_command_line, command_options, config_files
+from .command_line import bundle_root, check_command_line, command_options, config_files

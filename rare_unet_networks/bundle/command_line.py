@@ -15,32 +15,26 @@ from pydoc import ErrorDuringImport, locate
 from types import TracebackType
 from typing import Any
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..utils.errors import _innermost, root_cause
 
-__all__ = ["as_bool", "as_path", "bundle_root", "check_command_line", "command_options", "config_files"]
+__all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
 
 logger = logging.getLogger(__name__)
 # Overrides that name something that has to be there already.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
+# Further overrides that are paths, beside those that end so.
+PATH_ENDS = ("_dir", "_file")
+# Overrides that are true or false, where the config has an expression instead of either.
+SWITCHES = ("amp",)
+EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.
 JOINING = ("init_distributed", "init_process_group")
-
-
-def as_bool(value: Any) -> bool:
-    """``--amp false`` arrives as the string "false", which is true to Python.
-
-    Raises:
-        ValueError: when the value is neither true nor false.
-    """
-    text = str(value).lower()
-    if text not in ("true", "false", "1", "0"):
-        raise ValueError(f"expected true or false, got {value!r}.")
-    return text in ("true", "1")
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -92,17 +86,6 @@ def _tracking_keys(options: dict[str, str]) -> list[str]:
     return list(settings.get("configs", ()))
 
 
-def as_path(name: str, value: Any) -> str:
-    """A path override as it was written: ``--output_dir 2024.10`` arrives as the number 2024.1.
-
-    Args:
-        name: the override's name.
-        value: its value in the config, used where the command line does not set it, or sets it to an expression.
-    """
-    written = command_options().get(name, str(value))
-    return str(value) if written.startswith(("$", "@", "%")) else written
-
-
 def bundle_root(argv: Sequence[str] | None = None) -> str:
     """The bundle that the command's (first) ``--config_file`` lies in, so that a command works from any folder.
 
@@ -141,7 +124,7 @@ def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None)
         return None if is_value else set()
     component = ConfigComponent({**node, **({"_target_": target} if target else {})}, locator=parser.locator)
     name = component.resolve_module_name()
-    if not isinstance(name, str) or name.startswith(("$", "@", "%")):
+    if not isinstance(name, str) or name.startswith(EXPRESSIONS):
         return None
     try:
         parameters = inspect.signature(locate(name)).parameters.values()
@@ -181,6 +164,29 @@ def _check_override(parser: ConfigParser, key: str, options: dict[str, str], kno
     )
 
 
+def _check_value(key: str, written: str, default: Any) -> None:
+    """Stops on a value that Python Fire reads as another type than the override has.
+
+    Args:
+        key: the override.
+        written: its value on the command line.
+        default: its value in the config.
+
+    Raises:
+        SystemExit: when a path would be read as a number or a list, or a switch is neither True nor False.
+    """
+    if written.startswith(EXPRESSIONS):
+        return
+    value = DefaultParseValue(written)
+    if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
+        raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
+    is_switch = isinstance(default, bool) or key in SWITCHES
+    if is_switch and value not in (True, False):
+        lower = written.lower()
+        hint = f": write --{key} {lower.capitalize()}" if lower in ("true", "false") else "."
+        raise SystemExit(f"error: --{key} must be True or False, got {written!r}{hint}")
+
+
 def _check_processes(config: dict[str, Any]) -> None:
     """Without being joined, several processes would each do all of the work, and write the same files."""
     joining = any(name in str(config.get("initialize")) for name in JOINING)
@@ -197,7 +203,7 @@ def _check_processes(config: dict[str, Any]) -> None:
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Stops on an override that the configs do not know, on a path that does not exist, and on processes not joined.
+    """Stops on unknown overrides, paths that do not exist, values of another type, and processes that are not joined.
 
     An override may add an argument to a component: ``--inferer#overlap 0.5``.
 
@@ -223,5 +229,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     for key, value in options.items():
         if key not in runner and key not in parser and key not in config:
             _check_override(parser, key, options, [*config, *runner])
+        if key not in runner:
+            _check_value(key, value, parser.get(key))
         if key in EXISTING and not Path(value).exists():
             raise SystemExit(f"error: --{key} must exist, {value} does not.")

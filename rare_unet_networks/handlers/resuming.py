@@ -11,7 +11,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ..bundle.command_line import as_bool, command_options, config_files
+from ..bundle.command_line import command_options, config_files
 from ..data.datalists import FAILURE, answer_name
 from ..transforms.grids import answer_key
 from ..utils.distributed import all_gather, broadcast_from_rank0, rank
@@ -67,7 +67,7 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
 
 
 def unfinished(
-    items: Sequence[dict], output_dir: str, output: str, checkpoint: str, overwrite: bool | str = False
+    items: Sequence[dict], output_dir: str, output: str, checkpoint: str, overwrite: bool = False
 ) -> list[dict]:
     """Leaves out the scans that an earlier run of the same command has answered.
 
@@ -87,19 +87,18 @@ def unfinished(
         the items that are left to do.
 
     Raises:
-        ValueError: when ``output`` is another grid, ``overwrite`` neither true nor false, or ``volumes.csv`` not one of
-            ours.
+        ValueError: when ``output`` is another grid, or ``volumes.csv`` not one of ours.
     """
     answer_key(output)
     answered: set[str] = set()
-    if not as_bool(overwrite) and command_options() and rank() == 0:
+    if not overwrite and command_options() and rank() == 0:
         answered = _answered(items, Path(output_dir), output, checkpoint)
     answered = broadcast_from_rank0(answered)
     if answered:
         names = sorted(answered)
         logger.info(
             f"{len(names)} of {len(items)} were answered by this command before and are left out "
-            f"(--overwrite true does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
+            f"(--overwrite True does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
             f"their volumes are in {Path(output_dir) / 'volumes.csv'}"
         )
     return [item for item in items if FAILURE in item or item["case"] not in answered]

@@ -17,9 +17,10 @@ from monai.networks.utils import one_hot
 from monai.transforms import DivisiblePad, MapTransform, Randomizable, Resize
 from monai.utils import ensure_tuple, ensure_tuple_rep
 
+from ..levels import ResolutionLevels
 from ..utils.geometry import format_size
 
-__all__ = ["MultiResolutionPyramidd", "SimulateLowResolutiond", "coarsen_image", "coarsen_label"]
+__all__ = ["MultiResolutionPyramidd", "PadPyramidd", "SimulateLowResolutiond", "coarsen_image", "coarsen_label"]
 
 IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
 LABEL_MODES = ("majority", "nearest")
@@ -197,4 +198,25 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
             del d[key]
             wanted = levels if key in self.label_keys else self.levels
             d.update({f"{key}_{level}": scan for level, scan in zip(levels, scans) if level in wanted})
+        return d
+
+
+class PadPyramidd(MapTransform):
+    """Pads each level of a pyramid at its end to what the network can process there.
+
+    Args:
+        levels: resolution levels of the task; ``image_0``, ``label_0``, … are padded to multiples of their ``divisor``.
+        keys: names without the level. A level that the pyramid does not have is left out.
+    """
+
+    def __init__(self, levels: ResolutionLevels, keys: KeysCollection = ("image", "label")) -> None:
+        super().__init__(keys)
+        self.pads = [DivisiblePad(levels.divisor(level), method="end") for level in range(levels.num_levels)]
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for level, pad in enumerate(self.pads):
+            for key in (f"{key}_{level}" for key in self.keys):
+                if key in d:
+                    d[key] = pad(d[key])
         return d

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rare_unet_networks.bundle import as_bool, as_path, bundle_root, check_command_line, command_line
+from rare_unet_networks.bundle import bundle_root, check_command_line, command_line
 from rare_unet_networks.utils.errors import root_cause
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
@@ -12,8 +12,15 @@ MODULE = "/site-packages/monai/bundle/__main__.py"
 def config(tmp_path):
     folder = tmp_path / "bundle" / "configs"
     (folder / "baselines").mkdir(parents=True)
+    content = {
+        "dataset_dir": "",
+        "output_dir": "",
+        "amp": "$torch.cuda.is_available()",
+        "overwrite": False,
+        "trainer": {"max_epochs": 1, "decollate": False, "save_dir": ""},
+    }
     for path in (folder / "train.json", folder / "baselines" / "delta.json"):
-        path.write_text(json.dumps({"dataset_dir": "", "output_dir": "", "trainer": {"max_epochs": 1}}))
+        path.write_text(json.dumps(content))
     return folder / "train.json"
 
 
@@ -44,7 +51,7 @@ def test_known_overrides_pass(config, options):
         (("--dataset_dri", "x"), r"--dataset_dri is neither .* Did you mean --dataset_dir\?"),
         (("--datasetdir=x",), "--datasetdir is neither"),
         (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
-        (("--amp",), "--amp is neither"),
+        (("--ampp",), "--ampp is neither"),
         (("-inputt", "x"), "--inputt is neither"),  # fire takes one dash as well
         (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
     ],
@@ -125,18 +132,23 @@ def test_an_args_file_counts_as_options(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, value, expected",
+    "options, match",
     [
-        (("--output_dir", "2024.10"), 2024.1, "2024.10"),
-        (("--output_dir=1e3",), 1000.0, "1e3"),
-        (("--output_dir", "a,b"), ("a", "b"), "a,b"),
-        (("--output_dir", "$'x' + 'y'"), "xy", "xy"),  # an expression counts by its value
-        ((), 7, "7"),
+        (("--output_dir", "2024.10"), "--output_dir 2024.10 would be read as 2024.1: write ./2024.10$"),
+        (("--output_dir=1e3",), "--output_dir 1e3 would be read as 1000.0: write ./1e3$"),
+        (("--output_dir", "a,b"), r"--output_dir a,b would be read as \('a', 'b'\): write ./a,b$"),
+        (("--dataset_dir", "7"), "--dataset_dir 7 would be read as 7: write ./7$"),  # before it is looked for
+        (("--trainer#save_dir", "0x10"), "would be read as 16"),
     ],
 )
-def test_a_path_is_taken_as_it_was_written(config, monkeypatch, options, value, expected):
-    monkeypatch.setattr("sys.argv", command(config, *options))
-    assert as_path("output_dir", value) == expected
+def test_a_path_that_would_be_read_as_another_type_stops_the_program(config, options, match):
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(config, *options))
+
+
+@pytest.mark.parametrize("path", ["./2024.10", "2024.10.1", "$'x' + 'y'", "2024-10", "/data/7"])
+def test_a_path_that_stays_text_passes(config, path):
+    check_command_line(command(config, "--output_dir", path))
 
 
 def test_other_programs_are_left_alone(config):
@@ -153,17 +165,28 @@ def test_bundle_root_is_found_from_any_folder(config, monkeypatch):
     assert bundle_root(command("configs/train.json")) == str(bundle)
 
 
+SWITCHES = ["--amp", "--overwrite", "--trainer#decollate"]  # an expression, a value, a nested value
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("value", ["True", "False", "1", "0", "$1 > 2", "@overwrite"])
+def test_a_switch_that_is_true_or_false_passes(config, switch, value):
+    check_command_line(command(config, switch, value))
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize(
-    "value, expected",
-    [("false", False), ("False", False), (False, False), ("true", True), (True, True), (1, True), ("0", False)],
+    "value, match",
+    [
+        ("false", "must be True or False, got 'false': write {} False$"),
+        ("TRUE", "must be True or False, got 'TRUE': write {} True$"),
+        ("maybe", r"must be True or False, got 'maybe'\.$"),
+        ("2", r"must be True or False, got '2'\.$"),
+    ],
 )
-def test_as_bool_reads_what_the_command_line_makes_of_it(value, expected):
-    assert as_bool(value) is expected
-
-
-def test_as_bool_refuses_anything_else():
-    with pytest.raises(ValueError, match="expected true or false, got 'maybe'"):
-        as_bool("maybe")
+def test_a_switch_that_is_neither_stops_the_program(config, switch, value, match):
+    with pytest.raises(SystemExit, match=f"{switch} {match.format(switch)}"):
+        check_command_line(command(config, switch, value))
 
 
 def test_innermost_reason_is_one_line():

@@ -19,6 +19,9 @@ CONFIGS = BUNDLE / "configs"
 SAMPLE = BUNDLE / "sample"
 SHARED = REPOSITORY.parent / "shared" / "data"
 DATA, BRAIN_DATA = SHARED / "Task04_Hippocampus", SHARED / "Task01_BrainTumour"
+# Evaluating is an overlay on inferring: files of ``run``, and of a command.
+EVALUATE = ("inference.json", "evaluate.json")
+EVALUATING = str([f"{CONFIGS}/{name}" for name in EVALUATE]).replace(" ", "")
 # Small enough to train in seconds, with the depth of the real network.
 SMALL = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4, 4]}
 

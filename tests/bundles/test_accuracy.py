@@ -10,10 +10,11 @@ import pytest
 
 from rare_unet_networks.metrics.summary import summarise
 
-from .conftest import CONFIGS, DATA, REPOSITORY, SAMPLE, needs_data, read, run
+from .conftest import CONFIGS, DATA, EVALUATE, REPOSITORY, SAMPLE, needs_data, read, run
 
 # Figures of the shipped weights with their tolerances: summary.csv of
-# python -m monai.bundle run evaluating --config_file …/evaluate.json --dataset_dir …/sample/Task04_Hippocampus
+# python -m monai.bundle run evaluating --config_file "['…/inference.json','…/evaluate.json']" \
+#     --dataset_dir …/sample/Task04_Hippocampus
 EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
 # Dice on the full validation set: on the coarse grid and on the 1 mm grid
 THRESHOLDS = {
@@ -23,7 +24,7 @@ THRESHOLDS = {
 
 
 def evaluate(output_dir, *files, **overrides):
-    workflow = run("evaluate.json", *files, output_dir=str(output_dir), **overrides)
+    workflow = run(*EVALUATE, *files, output_dir=str(output_dir), **overrides)
     rows = summarise(workflow.parser.get_parsed_content("key_metric#mean_dice").rows)
     dice = [s for s in rows if s["measure"] == "dice" and s["scale"] != "average"]
     return {f"{s['grid']}_{s['scale']}_{s['class']}": s["mean"] for s in dice}

@@ -9,7 +9,7 @@ from monai.transforms import Compose, LoadImaged, SaveImage
 
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
-from .conftest import BRAIN_DATA, BUNDLES, needs_brain_data, read
+from .conftest import BRAIN_DATA, BUNDLES, EVALUATE, needs_brain_data, read
 from .conftest import run as run_of
 
 BUNDLE = BUNDLES["brain_tumor_mri_segmentation"]
@@ -103,7 +103,7 @@ def test_files_give_the_answer_of_the_4d_file_and_thick_t2w_slices_nearly(tmp_pa
 @needs_brain_data
 def test_validation_dice_at_the_coarse_levels_is_that_of_the_documentation(tmp_path):
     """Levels 0 and 1 take most of the time, and are left out."""
-    workflow = run_of("evaluate.json", bundle=BUNDLE, dataset_dir=str(BRAIN_DATA), output_dir=str(tmp_path),
+    workflow = run_of(*EVALUATE, bundle=BUNDLE, dataset_dir=str(BRAIN_DATA), output_dir=str(tmp_path),
                       val_levels=[2, 3])  # fmt: skip
     assert not workflow.parser.get_parsed_content("evaluator").failures
     documented = json.loads((BUNDLE / "configs/metadata.json").read_text())["eval_metrics"]

@@ -11,7 +11,7 @@ from monai.transforms import Compose, CropForeground
 
 from rare_unet_networks.networks import StackedConvBlocks
 
-from .conftest import BUNDLES, command, config, read
+from .conftest import BUNDLES, EVALUATE, command, config, read
 from .conftest import run as run_of
 
 BUNDLE = BUNDLES["brain_tumor_mri_segmentation"]
@@ -64,7 +64,7 @@ def test_training_evaluating_and_inferring(heads, trained, tmp_path):
     workflow, output = trained
     assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 4
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
-    run("evaluate.json", dataset_dir=str(heads), splits_file=str(heads / "splits.json"), **weights)
+    run(*EVALUATE, dataset_dir=str(heads), splits_file=str(heads / "splits.json"), **weights)
     rows = read(tmp_path / "metrics" / "per_case.csv")
     assert len(rows) == 2 * 4 * 2 * 6  # cases, scales, grids, classes and regions
     run("inference.json", input=str(heads / "imagesTr"), **weights)

@@ -7,23 +7,11 @@ import rare_unet_networks
 from .conftest import BUNDLES, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
-COMPLETE = ("train.json", "inference.json", "evaluate.json")
-# What stands in several files, because each of them has to work alone.
-SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def"]
-SHARED_IF_THERE = ["modalities", "allow_missing"]
-SHARED_INFERENCE = [
-    "checkpoint",
-    "engine",
-    "export_dir",
-    "network",
-    "num_workers",
-    "dataset",
-    "dataloader",
-    "inferer",
-    "finalize",
-]
-LOADING = ("LoadImaged", "rare_unet_networks.transforms.LoadModalitiesd")
-SCALING = ("ScaleIntensityRangePercentilesd", "NormalizeIntensityd")
+LINES = {HIPPOCAMPUS: 400, BRAIN: 470}  # of the three configs together
+# What stands in both, because MONAI Label loads inference.json alone.
+SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def", "check", "prepare", "inferer"]
+SHARED_IF_THERE = ["modalities", "allow_missing", "coarser", "no_package"]
+WITHOUT_LABELS = ("LoadImaged", "rare_unet_networks.transforms.LoadModalitiesd")
 
 
 @pytest.fixture(params=BUNDLES.values(), ids=list(BUNDLES))
@@ -31,35 +19,62 @@ def bundle(request):
     return request.param
 
 
-def transforms(items, config):
-    """What is done to images, without the keys, which differ where a file has labels beside them."""
-    items = [config[t[1:]] if isinstance(t, str) else t for t in items]
-    names = (*LOADING, "rare_unet_networks.transforms.CheckScand", "Orientationd", *SCALING)
-    of_images = [t for t in items if t["_target_"] in names and t["keys"] != "label"]
-    return [{k: v for k, v in t.items() if k != "keys"} for t in of_images]
+def of_image(loads):
+    """The first transform that loads an image, without the keys, which differ where a label is loaded beside it."""
+    (load,) = [t for t in loads if t["_target_"] in WITHOUT_LABELS and "image" in t["keys"]]
+    return {key: value for key, value in load.items() if key != "keys"}
 
 
-def test_what_stands_in_several_files_is_equal(bundle):
-    train, inference, evaluate = (config(name, bundle) for name in COMPLETE)
+def test_training_and_inference_name_the_same_network_checks_and_inferer(bundle):
+    train, inference = (config(f"{name}.json", bundle) for name in ("train", "inference"))
     for key in [*SHARED, *(key for key in SHARED_IF_THERE if key in inference)]:
-        assert train[key] == inference[key] == evaluate[key], key
-    for key in SHARED_INFERENCE:
-        assert inference[key] == evaluate[key], key
+        assert train[key] == inference[key], key
+    assert train["validate"]["inferer"] == "@inferer"
+    assert of_image(train["load"]) == of_image(inference["load"])
 
 
-def test_training_loads_checks_and_turns_scans_as_inference_does_and_scales_them_alike(bundle):
-    train, inference = (config(name, bundle) for name in ("train.json", "inference.json"))
-    expected = transforms(inference["preprocessing"]["transforms"], inference)
-    assert [t["_target_"] in (*LOADING, *SCALING) for t in expected] == [True, False, False, True]
-    assert transforms(train["train"]["deterministic_transforms"], train)[:3] == expected[:3]
+def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
+    """Whatever else evaluate.json replaced would be evaluated otherwise than it is used."""
+    assert set(config("evaluate.json", bundle)) - {"regions"} == {
+        *("+imports", "+initialize", "dataset_dir", "output_dir", "split", "splits_file", "downsample", "val_levels"),
+        *("load", "coarsen", "preprocessing#transforms", "cases", "data"),
+        *("to_scores", "postprocessing#transforms", "key_metric", "evaluator#key_val_metric", "handlers"),
+        *("evaluating", "run"),
+    }  # fmt: skip
+    evaluate, inference = config("evaluate.json", bundle), config("inference.json", bundle)
+    assert of_image(evaluate["load"]) == of_image(inference["load"])
+    assert evaluate["preprocessing#transforms"] == "$@load + @coarsen + @prepare"
+    assert evaluate["postprocessing#transforms"] == "$@to_labels + @to_scores"
+    assert evaluate["handlers"][0] == inference["handlers"][0]  # loads the weights
+
+
+def test_validation_makes_labels_and_scores_as_evaluating_does(bundle):
+    train, inference, evaluate = (config(f"{name}.json", bundle) for name in ("train", "inference", "evaluate"))
+    validate = train["validate"]
+    assert train["load"] == evaluate["load"]
+    *labels, scores = validate["postprocessing"]["transforms"]
+    expected = [
+        {**t, "transform": "@validate#preprocessing"} if "transform" in t else t for t in inference["to_labels"]
+    ]
+    assert labels == expected and [scores] == evaluate["to_scores"]
+    validation, evaluation = validate["key_metric"]["val_mean_dice"], evaluate["key_metric"]["mean_dice"]
+    assert {**validation, "distances": evaluation["distances"]} == evaluation
+
+
+def test_training_turns_scans_as_inference_does_and_scales_them_alike(bundle):
+    train, inference = config("train.json", bundle), config("inference.json", bundle)
+    check, turn, scale = inference["prepare"]
+    assert (check, scale) == ("@check", "@scaling") and "_target_" in inference["scaling"]
+    assert {**train["train"]["orient"], "keys": "image"} == turn
+    assert train["train"]["deterministic_transforms"].startswith("$@load + [@check, @train#orient, ")
     # The pyramid of a training step is scaled level by level, as scans of these resolutions are; a patch by the whole
-    # scan's statistics, which gives an uncut scan the same (tests/test_standardization.py).
+    # scan's statistics, which gives an uncut scan the same (tests/transforms/test_standardization.py).
     *_, last = train["train"]["random_transforms"]
     if last["_target_"] == "rare_unet_networks.transforms.StandardizeForegroundd":
-        assert expected[-1] == {"_target_": "NormalizeIntensityd", "nonzero": True, "channel_wise": True}
-        assert last["levels"] == "@train_levels"
+        scaling = {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True}
+        assert inference["scaling"] == scaling and last["levels"] == "@train_levels"
     else:
-        assert transforms([last], train) == expected[-1:]
+        assert {**last, "keys": "image"} == inference["scaling"]
 
 
 ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
@@ -68,20 +83,22 @@ ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_infe
 @pytest.mark.parametrize("name", ALIKE)
 def test_what_is_no_tasks_own_is_the_same_in_both_bundles(name):
     """A bundle has to stand alone, so each has its copy."""
-    assert config(f"{name}.json", HIPPOCAMPUS) == config(f"{name}.json", BRAIN)
+    assert (HIPPOCAMPUS / f"configs/{name}.json").read_bytes() == (BRAIN / f"configs/{name}.json").read_bytes()
 
 
-def test_answers_are_made_the_same_way_everywhere(bundle):
-    train, inference, evaluate = (config(name, bundle) for name in COMPLETE)
+def expressions(content):
+    """Every ``$`` string of a config, at any depth."""
+    if isinstance(content, str):
+        return [content] if content.startswith("$") else []
+    children = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return [expression for child in children for expression in expressions(child)]
 
-    def first_three(config):
-        both, invert, discrete = (config.get("to_labels") or config["postprocessing"]["transforms"])[:3]
-        return both, {**invert, "transform": None}, discrete
 
-    assert first_three(evaluate) == first_three(inference) == first_three(train["validate"])
-    assert train["inferer"] == inference["inferer"] and train["validate"]["inferer"] == "@inferer"
-    validation, evaluation = train["validate"]["key_metric"]["val_mean_dice"], evaluate["key_metric"]["mean_dice"]
-    assert {**validation, "distances": evaluation["distances"]} == evaluation
+def test_the_configs_stay_short_and_their_expressions_are_one_line(bundle):
+    files = [bundle / "configs" / name for name in ("inference.json", "evaluate.json", "train.json")]
+    assert sum(len(path.read_text().splitlines()) for path in files) <= LINES[bundle]
+    for path in (bundle / "configs").glob("*.json"):
+        assert [text for text in expressions(config(path.name, bundle)) if len(text) > 110] == [], path.name
 
 
 @pytest.mark.parametrize("output, name", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
@@ -103,10 +120,13 @@ def test_metadata_says_what_the_configs_do(bundle):
         assert list(io["inputs"]["image"]["channel_def"].values()) == list(inference["modalities"])
 
 
-def test_levels_fit_the_network(bundle):
-    workflow = run("inference.json", run=False, bundle=bundle)
+@pytest.mark.parametrize("channels, gateways", [([2, 4, 4, 4], 2), ([2, 4, 4, 4, 4], 0)])
+def test_the_levels_follow_the_network(bundle, channels, gateways):
+    options = {"network_def#channels": channels, "network_def#num_gateways": gateways, "network_def#fine_convs": 0}
+    workflow = run("inference.json", run=False, bundle=bundle, **options)
     network, levels = (workflow.parser.get_parsed_content(key) for key in ("network_def", "levels"))
     assert (levels.num_levels, levels.num_stages) == (network.num_levels, network.num_stages)
+    assert (levels.num_levels, levels.num_stages) == (gateways + 1, len(channels))
 
 
 def test_the_splits_of_the_tumour_cases_share_no_case():

@@ -13,7 +13,7 @@ from rare_unet_networks.metrics.multi_scale import dice_per_class
 from rare_unet_networks.runtimes.load import network_digest, sha256
 
 from ..test_exports import engine_or_skip
-from .conftest import BUNDLES, CONFIGS, REPOSITORY, SAMPLE, command, config, read, run
+from .conftest import BUNDLES, CONFIGS, EVALUATE, REPOSITORY, SAMPLE, command, config, read, run
 from .documents import programs
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
@@ -68,7 +68,7 @@ def test_evaluating_by_an_engine_gives_the_scores_of_eager(tmp_path):
     run("inference.json", "export.json", **exports)
     scores = []
     for name, options in (("eager", {}), ("torchscript", exports)):
-        run("evaluate.json", output_dir=str(tmp_path / name), **data, **options)
+        run(*EVALUATE, output_dir=str(tmp_path / name), **data, **options)
         scores.append([float(r["dice"]) for r in read(tmp_path / name / "metrics" / "per_case.csv")])
     assert len(scores[0]) == 2 * 2 * 2 * 2  # cases, scales, grids, classes
     assert scores[1] == pytest.approx(scores[0], abs=1e-3)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command, config, read, run
+from .conftest import CONFIGS, EVALUATE, SAMPLE, SMALL, command, config, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 INFERENCE, EVALUATION, TRAINING = (
@@ -95,7 +95,7 @@ def test_the_same_command_again_has_nothing_left_and_does_all_again_if_told_to(t
     shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", scan)
     options = dict(input=scan, output_dir=tmp_path / "out")
     outputs = []
-    for overwrite in ((), (), ("--overwrite", "true")):
+    for overwrite in ((), (), ("--overwrite", "True")):
         result = command("inferring", CONFIGS / "inference.json", *overwrite, **options)
         assert result.returncode == 0, result.stdout
         outputs.append(result.stdout)
@@ -120,7 +120,7 @@ def test_a_case_that_fails_has_no_rows_of_an_earlier_run(tmp_path):
 
 def test_three_processes_score_what_one_does(tmp_path):
     """Two cases at four levels: the parts are 3, 3 and 2."""
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "one"))
+    run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "one"))
     options = dict(dataset_dir=SUBJECT, output_dir=tmp_path / "three")
     result = command("evaluating", EVALUATION, launcher=launcher(3), **options)
     assert result.returncode == 0, result.stdout

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from . import test_brain_tumor as brain
-from .conftest import REPOSITORY, SMALL, read
+from .conftest import EVALUATE, REPOSITORY, SMALL, read
 from .conftest import run as run_hippocampus
 from .test_brain_tumor import heads  # noqa: F401
 
@@ -42,7 +42,7 @@ def test_training_and_evaluating_see_what_they_see_in_the_decathlons_layout(name
         states.append(workflow.parser.get_parsed_content("network_def").state_dict())
         architecture = {key: value for key, value in small.items() if key != "patch_size"}
         weights = dict(checkpoint=str(tmp_path / "0" / "model.pt"), output_dir=str(output))
-        run("evaluate.json", **weights, **paths, **architecture)
+        run(*EVALUATE, **weights, **paths, **architecture)
         scores.append(read(output / "metrics" / "per_case.csv"))
     assert scores[1] == scores[0] and {row["case"] for row in scores[0]} == {"c", "d"}
     assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(*(state.values() for state in states)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command
+from .conftest import CONFIGS, EVALUATING, SAMPLE, SMALL, command
 
 SCALES = ("1", "0.5", "0.25", "0.125")
 EXPECTED = {
@@ -91,7 +91,7 @@ def test_an_evaluation_is_tracked_as_well(tmp_path):
     pytest.importorskip("wandb", reason="wandb is not installed")
     options = ("--tracking", str(CONFIGS / "tracking_wandb.json"))
     paths = dict(dataset_dir=SAMPLE / "Task04_Hippocampus", output_dir=tmp_path)
-    result = command("evaluating", CONFIGS / "evaluate.json", *options, variables={"WANDB_MODE": "offline"}, **paths)
+    result = command("evaluating", EVALUATING, *options, variables={"WANDB_MODE": "offline"}, **paths)
     assert result.returncode == 0, result.stdout
     (entry,) = wandb_history(tmp_path)
     assert {f"mean_dice_scale_{scale}_mean" for scale in SCALES} <= entry.keys()

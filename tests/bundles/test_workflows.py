@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, Sa
 from rare_unet_networks.transforms.grids import answer_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
-from .conftest import CONFIGS, SAMPLE, SMALL, command, read, run
+from .conftest import CONFIGS, EVALUATE, EVALUATING, SAMPLE, SMALL, command, read, run
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 CASE = SUBJECT / "imagesTr" / "hippocampus_067.nii.gz"
@@ -49,7 +49,7 @@ def test_trained_weights_are_the_average_not_the_last(trained):
 def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tmp_path):
     _, output = trained
     weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path), **SMALL)
-    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
+    run(*EVALUATE, dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **weights)
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 2
@@ -58,8 +58,8 @@ def test_evaluating_and_inferring_use_weights_of_their_own_run(tiny, trained, tm
 def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_that_level(tiny, trained, tmp_path):
     """Scans of 1 mm and 20 to 29 voxels: by spacing they enter level 0 of 32×64×32, by size level 1."""
     options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
-    run("evaluate.json", dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
-    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 3 * 2  # cases, scales, grids, classes
+    run(*EVALUATE, dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
+    assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
     run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
     assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
     for path in (tiny / "imagesTr").iterdir():
@@ -205,7 +205,7 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
 def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, output):
     answers = {}
     protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
-    workflow = run("evaluate.json", run=False, **protocol)
+    workflow = run(*EVALUATE, run=False, **protocol)
     evaluator, output_grid = workflow.parser.get_parsed_content("evaluator"), output
 
     def keep(engine):
@@ -258,7 +258,7 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
     torch.save(state, tmp_path / "four.pt")
     options = dict(dataset_dir=dataset, output_dir=output, split="test", checkpoint=tmp_path / "four.pt")
     names = {"network_def#out_channels": 4, "class_names": "['anterior','posterior','absent']"}
-    result = command("evaluating", CONFIGS / "evaluate.json", **options, **names)
+    result = command("evaluating", EVALUATING, **options, **names)
     assert result.returncode == 1 and "16 of 20 failed" in result.stdout, result.stdout
     for name, reason in {
         "unreadable": "not a gzip file",
@@ -293,15 +293,18 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "Did you mean --levels#tolerance?",
         ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
-        (dict(amp="perhaps"), "error: expected true or false, got 'perhaps'."),
+        (dict(amp="perhaps"), "error: --amp must be True or False, got 'perhaps'."),
+        (dict(amp="false"), "error: --amp must be True or False, got 'false': write --amp False"),
+        (dict(output_dir="2024.10"), "error: --output_dir 2024.10 would be read as 2024.1: write ./2024.10"),
         (dict(output="fine"), "error: output must be one of ('native', 'full'), got 'fine'."),
     ],
 )
 def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides, message):
-    result = command("inferring", CONFIGS / "inference.json", output_dir=tmp_path / "out", **overrides)
+    options = {"output_dir": tmp_path / "out", **overrides}
+    result = command("inferring", CONFIGS / "inference.json", cwd=tmp_path, **options)
     assert result.returncode != 0 and result.stdout.splitlines()[-1] == message
     assert "Traceback" not in result.stdout
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_override_may_add_an_argument_to_a_component(tmp_path):
@@ -313,9 +316,9 @@ def test_an_override_may_add_an_argument_to_a_component(tmp_path):
     assert (tmp_path / "icbm152_left_2mm_seg.nii.gz").exists()
 
 
-def test_values_that_look_like_numbers_and_booleans_are_taken_as_meant(tmp_path):
+def test_a_path_that_looks_like_a_number_is_taken_as_written_behind_a_dot(tmp_path):
     (tmp_path / "2024.10").symlink_to(SAMPLE / "images")
-    options = dict(cwd=tmp_path, input="2024.10", output_dir="1e3", amp="false")
+    options = dict(cwd=tmp_path, input="./2024.10", output_dir="./1e3", amp="False")
     result = command("run", CONFIGS / "inference.json", **options)
     assert result.returncode == 0, result.stdout
     assert (tmp_path / "1e3" / "volumes.csv").exists()
@@ -408,7 +411,7 @@ def test_volumes_of_earlier_runs_stay_and_a_case_done_again_is_replaced(tmp_path
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_evaluating_and_inferring_run_on_a_gpu(tmp_path):
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
+    run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), device="cuda:0")
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 48
     run("inference.json", output_dir=str(tmp_path), device="cuda:0")
     assert len(read(tmp_path / "volumes.csv")) == 16

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ..bundles.conftest import SMALL, read, run
+from ..bundles.conftest import EVALUATE, SMALL, read, run
 from .conftest import OVERLAYS, overlays
 
 FILES = ["train.json", "finetune.json", *overlays("hippocampus", ["acquisitions"])]
@@ -36,7 +36,7 @@ def test_any_list_of_spacings_is_evaluated(trained, paths, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps([2, [1, 1, 5], {"spacing": [1, 1, 5], "profile": "box"}]))
     options = dict(checkpoint=str(trained[1] / "model.pt"), acquisitions=str(tmp_path / "list.json"), **paths, **SMALL)
     for rule, thick_level in (("finest", "0"), ("volume", "1")):
-        run("evaluate.json", OVERLAYS / "acquisitions.json", **{"levels#rule": rule}, **options)
+        run(*EVALUATE, OVERLAYS / "acquisitions.json", **{"levels#rule": rule}, **options)
         rows = read(tmp_path / "metrics" / "per_case.csv")
         assert len(rows) == 2 * 3 * 2 * 2  # cases, acquisitions, grids, classes
         assert {(r["spacing"], r["profile"], r["level"]) for r in rows} == {
@@ -61,10 +61,10 @@ def divisible(tiny, tmp_path):
 def test_block_means_are_scored_as_the_scales_are(divisible, trained, paths, tmp_path):
     options = dict(checkpoint=str(trained[1] / "model.pt"), split="train", side="as_is", **paths, **SMALL)
     options["dataset_dir"] = str(divisible)
-    run("evaluate.json", val_levels=[0, 1, 2], **options)
+    run(*EVALUATE, val_levels=[0, 1, 2], **options)
     scales = {(r["case"], float(r["scale"]), r["grid"], r["class"]): r for r in read(tmp_path / "metrics/per_case.csv")}
     boxes = [{"spacing": 2**level, "profile": "box"} for level in (0, 1, 2)]
-    run("evaluate.json", OVERLAYS / "acquisitions.json", acquisitions=boxes, **options)
+    run(*EVALUATE, OVERLAYS / "acquisitions.json", acquisitions=boxes, **options)
     rows = read(tmp_path / "metrics" / "per_case.csv")
     assert len(rows) == len(scales) == 2 * 3 * 2 * 2
     for r in rows:

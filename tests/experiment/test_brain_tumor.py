@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ..bundles.conftest import read
+from ..bundles.conftest import EVALUATE, read
 from ..bundles.test_brain_tumor import BUNDLE, SMALL, run
 from .conftest import PROTOCOL, overlays, script
 
@@ -33,7 +33,7 @@ def test_every_baseline_trains_and_is_evaluated_with_two_commands(heads, tmp_pat
     patch = {} if name == "rare_unet_paper" else {"patch_size": [64, 32, 32]}
     run("train.json", *overlays(TASK, train), **short, **patch, **paths, **train_options)
     files = [PROTOCOL, *overlays(TASK, evaluate)]
-    run("evaluate.json", *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
+    run(*EVALUATE, *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
     scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
     rows = read(tmp_path / "metrics" / "per_case.csv")
     assert {r["scale"] for r in rows} == scales and len(rows) == 2 * len(scales) * 3 * 6
@@ -56,7 +56,7 @@ def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
         files = [overlays(TASK, ["two_mm", *names]) for names in (training, evaluating)]
         run("train.json", *files[0], output_dir=str(output), **short, **paths, **small)
         weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(output))
-        run("evaluate.json", PROTOCOL, *files[1], **weights, **paths, **small)
+        run(*EVALUATE, PROTOCOL, *files[1], **weights, **paths, **small)
         rows = read(output / "metrics" / "per_case.csv")
         assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"} and len(rows) == 2 * 3 * 3 * 6
 

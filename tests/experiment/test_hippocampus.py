@@ -10,7 +10,7 @@ import torch
 from rare_unet_networks.baselines import DecoderHeadRAREUNet
 from rare_unet_networks.metrics.summary import summarise
 
-from ..bundles.conftest import CONFIGS, SAMPLE, SMALL, command, read, run
+from ..bundles.conftest import CONFIGS, EVALUATE, SAMPLE, SMALL, command, read, run
 from ..networks.test_rare_unet import leaves_run
 from .conftest import EXPERIMENT, OVERLAYS, PROTOCOL, overlays
 
@@ -38,7 +38,7 @@ def test_every_baseline_trains_and_is_evaluated_with_two_commands(tiny, tmp_path
     files = overlays(TASK, train)
     run("train.json", *files, workflow_type="train", max_epochs=1, **paths, **train_options)
     files = [PROTOCOL, *overlays(TASK, evaluate)]
-    run("evaluate.json", *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
+    run(*EVALUATE, *files, checkpoint=str(tmp_path / "model.pt"), **paths, **options)
     rows = read(tmp_path / "metrics" / "per_case.csv")
     scales = {"0.25"} if name == "single_scale" else {"1", "0.5", "0.25", "0.125"}
     assert {r["scale"] for r in rows} == scales
@@ -54,7 +54,7 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
     training = run("train.json", *files, workflow_type="train", run=False, **kwargs).parser
     inferers = [training.get_parsed_content("validate#evaluator").inferer]
     files = [PROTOCOL, *overlays(TASK, evaluate)]
-    inferers.append(run("evaluate.json", *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
+    inferers.append(run(*EVALUATE, *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
     described = [
         (type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "as_is")) for i in inferers
     ]
@@ -101,10 +101,10 @@ def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, leve
 
 def test_answers_kept_by_evaluating_are_scored_the_same_as_predictions(tmp_path):
     paths = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "a"))
-    run("evaluate.json", PROTOCOL, **paths, save_answers=True)
+    run(*EVALUATE, PROTOCOL, **paths, save_answers=True)
     expected = {tuple(list(r.values())[:4]): r for r in read(tmp_path / "a" / "metrics" / "per_case.csv")}
     for grid in ("native", "full"):
-        files = ("evaluate.json", PROTOCOL, OVERLAYS / "predictions.json")
+        files = (*EVALUATE, PROTOCOL, OVERLAYS / "predictions.json")
         paths["output_dir"] = str(tmp_path / grid)
         run(*files, **paths, predictions=str(tmp_path / "a" / "answers" / grid))
         rows = [r for r in read(tmp_path / grid / "metrics" / "per_case.csv") if r["grid"] == grid]
@@ -112,9 +112,7 @@ def test_answers_kept_by_evaluating_are_scored_the_same_as_predictions(tmp_path)
 
 
 def test_the_oracle_is_perfect_on_the_coarse_grid_and_loses_what_interpolation_loses(tmp_path):
-    workflow = run(
-        "evaluate.json", PROTOCOL, OVERLAYS / "oracle.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path)
-    )
+    workflow = run(*EVALUATE, PROTOCOL, OVERLAYS / "oracle.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path))
     rows = workflow.parser.get_parsed_content("key_metric#mean_dice").rows
     assert {r["dice"] for r in rows if r["grid"] == "native"} == {1.0}
     full = {s: [r["dice"] for r in rows if r["grid"] == "full" and r["scale"] == s] for s in (1, 0.5, 0.25, 0.125)}
@@ -124,17 +122,17 @@ def test_the_oracle_is_perfect_on_the_coarse_grid_and_loses_what_interpolation_l
 
 def test_the_papers_protocol_crops_or_pads_every_case_to_its_size(tmp_path):
     options = dict(crop=[32, 64, 32], downsample="trilinear", save_answers=True)
-    run("evaluate.json", PROTOCOL, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), **options)
+    run(*EVALUATE, PROTOCOL, dataset_dir=str(SUBJECT), output_dir=str(tmp_path), **options)
     for scale, size in (("1", (32, 64, 32)), ("0.125", (4, 8, 4))):
         assert nib.load(tmp_path / "answers/native" / scale / CASE.name).shape == size
 
 
 def test_the_papers_protocol_scores_a_third_grid_and_leaves_the_other_two_as_they_are(tmp_path):
     """By the command of the documentation, from another folder: the bundle is that of the first config file."""
-    files = f"['{CONFIGS}/evaluate.json','{PROTOCOL}']"
-    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="true")
+    files = f"['{CONFIGS}/inference.json','{CONFIGS}/evaluate.json','{PROTOCOL}']"
+    result = command("evaluating", files, dataset_dir=SUBJECT, output_dir=tmp_path / "paper", save_answers="True")
     assert result.returncode == 0, result.stdout
-    run("evaluate.json", dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "shipped"))
+    run(*EVALUATE, dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "shipped"))
     paper, shipped = (read(tmp_path / name / "metrics" / "per_case.csv") for name in ("paper", "shipped"))
     assert {row["grid"] for row in paper} == {"native", "native_nearest", "full"}
     assert [row for row in paper if row["grid"] != "native_nearest"] == shipped
@@ -143,7 +141,7 @@ def test_the_papers_protocol_scores_a_third_grid_and_leaves_the_other_two_as_the
 
 
 def test_dice_by_the_papers_protocol_on_the_shipped_labelled_subject_is_the_stored_one(tmp_path):
-    workflow = run("evaluate.json", PROTOCOL, dataset_dir=str(SUBJECT), output_dir=str(tmp_path))
+    workflow = run(*EVALUATE, PROTOCOL, dataset_dir=str(SUBJECT), output_dir=str(tmp_path))
     lines = summarise(workflow.parser.get_parsed_content("key_metric#mean_dice").rows)
     dice = [s for s in lines if s["measure"] == "dice" and s["scale"] != "average"]
     found = {f"{s['grid']}_{s['scale']}_{s['class']}": s["mean"] for s in dice}
@@ -157,5 +155,5 @@ def test_the_decoder_heads_ablation_trains_and_is_evaluated(tiny, tmp_path):
     small = {"network_def#channels": SMALL["network_def#channels"]}
     workflow = run("train.json", overlay, workflow_type="train", max_epochs=1, **paths, **small)
     assert isinstance(workflow.parser.get_parsed_content("network_def"), DecoderHeadRAREUNet)
-    run("evaluate.json", overlay, checkpoint=str(tmp_path / "model.pt"), **paths, **small)
+    run(*EVALUATE, overlay, checkpoint=str(tmp_path / "model.pt"), **paths, **small)
     assert {row["grid"] for row in read(tmp_path / "metrics" / "per_case.csv")} == {"native", "full"}

@@ -2,9 +2,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.transforms.anisotropy import RandAnisotropyd
 from rare_unet_networks.transforms.low_resolution import (
     MultiResolutionPyramidd,
+    PadPyramidd,
     SimulateLowResolutiond,
     coarsen_image,
     coarsen_label,
@@ -153,3 +155,13 @@ def test_thick_slices_change_the_image_along_one_axis_and_keep_its_mean():
     assert float(out.mean()) == pytest.approx(float(image.mean()), abs=1e-3)
     assert torch.equal(out.affine, image.affine) and out.shape == image.shape
     assert torch.equal(RandAnisotropyd("image", prob=0.0)({"image": image})["image"], image)
+
+
+def test_each_level_of_a_pyramid_is_padded_at_its_end_to_what_the_network_takes():
+    levels = ResolutionLevels(num_levels=3, num_stages=4, spacing=(1.0, 1.0, 1.0))  # multiples of 8, 4 and 2
+    sizes = {"image_1": (5, 8, 9), "label_1": (5, 8, 9), "image_2": (3, 4, 5), "label_0": (10, 16, 17)}
+    padded = PadPyramidd(levels)({key: MetaTensor(torch.ones(1, *size)) for key, size in sizes.items()})
+    assert {key: tuple(value.shape[1:]) for key, value in padded.items()} == {
+        "image_1": (8, 8, 12), "label_1": (8, 8, 12), "image_2": (4, 4, 6), "label_0": (16, 16, 24)
+    }  # fmt: skip
+    assert padded["image_1"][:, :5, :8, :9].min() == 1 and padded["image_1"].sum() == 5 * 8 * 9

@@ -87,10 +87,10 @@ def compare(
         runs: 0 to time nothing.
         levels: the scales.
         cases: how many, the first ones of the split.
-        overrides: of the bundle's evaluate.json.
+        overrides: of the bundle's inference.json and evaluate.json.
     """
     parser = ConfigParser()
-    parser.read_config(str(task.bundle / "configs/evaluate.json"))
+    parser.read_config([str(task.bundle / "configs" / name) for name in ("inference.json", "evaluate.json")])
     for key, value in {
         "bundle_root": str(task.bundle),
         "val_levels": list(levels),

@@ -21,7 +21,7 @@ BUNDLE = HIPPOCAMPUS.bundle
 def answers(dataset: Path, output: Path, case: str) -> list[dict[str, np.ndarray]]:
     """Image, answer and label of one case at every level, by the very code of ``run evaluating``."""
     workflow = ConfigWorkflow(
-        str(BUNDLE / "configs/evaluate.json"),
+        [str(BUNDLE / "configs" / name) for name in ("inference.json", "evaluate.json")],
         workflow_type="infer",
         logging_file=False,
         bundle_root=str(BUNDLE),

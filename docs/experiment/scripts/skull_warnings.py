@@ -70,7 +70,7 @@ def as_four(path: Path) -> MetaTensor:
 def volumes(scans: Iterable[MetaTensor], limit: float) -> list[float]:
     """Litres of those of the scans, each at four resolutions, that are warned of."""
     check, litres = CheckScand("image", channels=4, max_foreground=limit), Litres()
-    log = logging.getLogger("rare_unet_networks.checks")
+    log = logging.getLogger("rare_unet_networks.transforms.checks")
     log.addHandler(litres)
     log.propagate = False
     for scan in scans:
