@@ -1,9 +1,10 @@
 """Levels: which resolution enters the network where.
 
 The single place of the project that knows scales, sizes and spacings. Level 0 is the task's full resolution;
-level ``d`` has voxels ``2 ** d`` times as large. RARE-UNet (Albertsen et al. 2025, section 3.2) rounds "the input
-image size to the nearest matching resolution level"; here "nearest" is measured in log2, a tie goes to the finer
-level, and, beyond the paper, a scan that knows its voxel size is placed by that (mm) instead of by its size (voxels).
+level ``d`` has voxels ``2 ** d`` times as large (:py:func:`level_scale`). RARE-UNet (Albertsen et al. 2025, section
+3.2) rounds "the input image size to the nearest matching resolution level"; here "nearest" is measured in log2, a tie
+goes to the finer level, and, beyond the paper, a scan that knows its voxel size is placed by that (mm) instead of by
+its size (voxels).
 """
 
 from __future__ import annotations
@@ -14,29 +15,64 @@ from dataclasses import dataclass
 
 import torch
 from monai.data import MetaTensor
+from monai.transforms.utils import compute_divisible_spatial_size
 from monai.utils import ensure_tuple
 
 from .utils.geometry import format_size, spacing_of
 
-__all__ = ["ResolutionLevels", "Route", "scale_name"]
+__all__ = ["OUTPUTS", "ResolutionLevels", "Route", "check_divisible", "level_divisor", "level_scale", "scale_name"]
 
+# Grids a network or an inferer predicts on: that of its input, that of level 0, or both of them.
+OUTPUTS = ("scan", "fine", "both")
 ROUTINGS = ("auto", "spacing", "size")
 RULES = ("finest", "volume")
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
 _LOG2_SLACK = 1e-5
 
 
+def level_scale(level: int) -> int:
+    """How many times as large as those of level 0 the voxels of a level are, along every axis."""
+    return int(2**level)
+
+
+# TorchScript compiles the next three, as parts of RAREUNet: only what it understands may stand in them.
+def check_level(level: int, num_levels: int) -> None:
+    """Raises a ``ValueError`` when the level does not exist."""
+    if level < 0 or level >= num_levels:
+        raise ValueError(f"level must be 0 to {num_levels - 1}, got {level}.")
+
+
+def level_divisor(level: int, num_levels: int, num_stages: int) -> int:
+    """What every axis of a level's grid must be divisible by, so that all halvings below it come out even.
+
+    Raises:
+        ValueError: when the level does not exist.
+    """
+    check_level(level, num_levels)
+    return int(2 ** (num_stages - 1 - level))
+
+
+def check_divisible(spatial_size: list[int], level: int, divisor: int) -> None:
+    """Raises a ``ValueError`` when an axis of a level's grid is not divisible by the level's divisor."""
+    for n in spatial_size:
+        if n % divisor != 0:
+            raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {spatial_size}.")
+
+
 def scale_name(level: int) -> str:
     """Scale of a level as files and folders name it: ``"1"``, ``"0.5"``, ``"0.25"``, …"""
-    return f"{0.5**level:g}"
+    return f"{1 / level_scale(level):g}"
 
 
 @dataclass(frozen=True)
 class Route:
     """The way of one input (or one batch) through the network.
 
+    An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``.
+
     Attributes:
         level: the level entered, 0 = full resolution.
+        scale: how many times as large as those of level 0 the voxels of the level are, a factor per axis.
         spacing: voxel size of the input in mm, or None where it was placed by its size.
         spatial_size: voxels of the input.
         resampled_size: voxels of the grid the network works on; equal to ``spatial_size`` if nothing is resampled.
@@ -45,19 +81,29 @@ class Route:
     """
 
     level: int
+    scale: tuple[int, ...]
     spacing: tuple[float, ...] | None
     spatial_size: tuple[int, ...]
     resampled_size: tuple[int, ...]
     padded_size: tuple[int, ...]
     reason: str
 
+    # MONAI's decollate_batch refuses what it does not know, in metadata as well, but takes an object without axes for a
+    # scalar and asks for its value: every member of the batch gets the route.
+    ndim = 0
+
+    def item(self) -> Route:
+        """The route itself, see the comment above."""
+        return self
+
     @property
     def fine_size(self) -> tuple[int, ...]:
         """Voxels of the level 0 grid over the extent of the input."""
-        return tuple(n * 2**self.level for n in self.resampled_size)
+        return tuple(n * s for n, s in zip(self.resampled_size, self.scale))
 
     def __str__(self) -> str:
-        scale = f"1/{2**self.level}" if self.level else "1"
+        fractions = [f"1/{s}" if s > 1 else "1" for s in self.scale]
+        scale = fractions[0] if len(set(fractions)) == 1 else "×".join(fractions)
         steps = [f"level {self.level} (scale {scale}): {self.reason}"]
         if self.resampled_size != self.spatial_size:
             steps.append(
@@ -146,19 +192,22 @@ class ResolutionLevels:
         return spacing
 
     def _checked_level(self, level: int) -> int:
-        if not 0 <= level < self.num_levels:
-            raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
+        check_level(level, self.num_levels)
         return level
 
     def _nearest(self, log2_ratio: float) -> int:
         """Nearest level to a ratio of voxel sizes; half way between two levels the finer one."""
         return min(max(math.ceil(log2_ratio - 0.5 - _LOG2_SLACK), 0), self.num_levels - 1)
 
+    def scale(self, level: int) -> tuple[int, ...]:
+        """How many times as large as those of level 0 the voxels of a level are, a factor per axis."""
+        return (level_scale(self._checked_level(level)),) * self.spatial_dims
+
     def level_spacing(self, level: int) -> tuple[float, ...]:
         """Voxel size of a level in mm."""
         if self.spacing is None:
             raise ValueError("spacing of level 0 is unknown: construct ResolutionLevels with spacing.")
-        return tuple(s * 2 ** self._checked_level(level) for s in self.spacing)
+        return tuple(s * factor for s, factor in zip(self.spacing, self.scale(level)))
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
         """Level whose voxel size is nearest in log2; of an anisotropic scan the finest axis or the volume, by ``rule``.
@@ -189,8 +238,8 @@ class ResolutionLevels:
         return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
 
     def divisor(self, level: int) -> int:
-        """What every axis of a level's grid must be divisible by, so that all halvings below it come out even."""
-        return 2 ** (self.num_stages - 1 - self._checked_level(level))
+        """What every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""
+        return level_divisor(level, self.num_levels, self.num_stages)
 
     def padded_size(self, spatial_size: Sequence[int], level: int) -> tuple[int, ...]:
         """Smallest size, not below ``spatial_size``, that a level can process.
@@ -198,7 +247,7 @@ class ResolutionLevels:
         The deepest stage keeps at least two voxels: instance normalisation is undefined on a single one.
         """
         k = self.divisor(level)
-        padded = [math.ceil(n / k) * k for n in self._checked_size(spatial_size)]
+        padded = list(compute_divisible_spatial_size(self._checked_size(spatial_size), k))
         if all(n == k for n in padded):
             padded[0] += k
         return tuple(padded)
@@ -230,22 +279,22 @@ class ResolutionLevels:
         size = self._checked_size(image.shape[2:])
         if self.routing == "size" or (self.routing == "auto" and not isinstance(image, MetaTensor)):
             level = self.level_of_size(size)
-            reason = (
-                f"size {format_size(size)} is nearest to {format_size(n / 2**level for n in self.spatial_size)} voxels"
-            )
-            return Route(level, None, size, size, self.padded_size(size, level), reason)
+            reference = format_size(n / s for n, s in zip(self.spatial_size, self.scale(level)))
+            reason = f"size {format_size(size)} is nearest to {reference} voxels"
+            return Route(level, self.scale(level), None, size, size, self.padded_size(size, level), reason)
         if not isinstance(image, MetaTensor):
             raise ValueError(f'routing="spacing" needs a MetaTensor with an affine, got {type(image).__name__}.')
 
         affines = image.affine if image.affine.ndim == 3 else [image.affine]
         spacings = [self._checked_spacing(spacing_of(a, self.spatial_dims)) for a in affines]
-        found = [self.level_of_spacing(s) for s in spacings]
-        if len(set(found)) > 1:
-            raise ValueError(f"the members of a batch must belong to one level, got levels {found}.")
-        level, spacing = found[0], spacings[0]
+        members = [self.level_of_spacing(s) for s in spacings]
+        if len(set(members)) > 1:
+            raise ValueError(f"the members of a batch must belong to one level, got levels {members}.")
+        level, spacing = members[0], spacings[0]
         sizes = {self.resampled_size(size, s, level) for s in spacings}
         if len(sizes) > 1:
             raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")
         resampled = sizes.pop()
         reason = f"spacing {format_size(spacing)} mm is nearest to {format_size(self.level_spacing(level))} mm"
-        return Route(level, spacing, size, resampled, self.padded_size(resampled, level), reason)
+        padded = self.padded_size(resampled, level)
+        return Route(level, self.scale(level), spacing, size, resampled, padded, reason)

@@ -10,6 +10,7 @@ from monai.networks import one_hot
 from torch import nn
 from torch.nn import functional as F
 
+from .networks.outputs import PyramidOutput
 from .utils.distributed import world_size
 
 __all__ = ["RAREUNetLoss"]
@@ -97,7 +98,7 @@ class RAREUNetLoss(nn.Module):
 
     def forward(
         self,
-        outputs: tuple[Sequence[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]], Sequence[torch.Tensor]],
+        outputs: PyramidOutput,
         labels: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """
@@ -114,14 +115,15 @@ class RAREUNetLoss(nn.Module):
         Raises:
             ValueError: when there are not as many labels as logits, or none.
         """
-        logits, features, full = outputs
+        logits, features, fine_logits = outputs
         if not len(logits) or len(labels) - len(logits) not in (0, 1):
             raise ValueError(f"labels must be one per active level, got {len(labels)} for {len(logits)} logits.")
         total = torch.stack([self.segmentation(y, label) for y, label in zip(logits, labels)]).mean()
         if features:
             consistency = [F.mse_loss(g, e.detach() if self.detach_target else e) for g, e in features]
             total = total + self.consistency_weight * torch.stack(consistency).mean()
-        fine = labels[-1] if len(labels) > len(logits) else labels[0]
-        if full and self.full_weight:
-            total = total + self.full_weight * torch.stack([self.segmentation(y, fine) for y in full]).mean()
+        fine_label = labels[-1] if len(labels) > len(logits) else labels[0]
+        if fine_logits and self.full_weight:
+            segmentation = [self.segmentation(y, fine_label) for y in fine_logits]
+            total = total + self.full_weight * torch.stack(segmentation).mean()
         return total

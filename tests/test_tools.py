@@ -38,12 +38,12 @@ def test_calibration_shifts_the_background_alone(level):
     state = net.state_dict()
     x = torch.rand(1, 1, *(32 >> level for _ in range(3)))
     with torch.no_grad():
-        before = [net(x, level=level, output=o) for o in ("native", "full")]
-        calibrate.shift(state, calibrate.bias_of(net, "native", level), 3, 0.5)
+        before = [net(x, level=level, output=o) for o in ("scan", "fine")]
+        calibrate.shift(state, calibrate.bias_of(net, "scan", level), 3, 0.5)
         if level:
-            calibrate.shift(state, calibrate.bias_of(net, "full", level), 3, 0.7)
+            calibrate.shift(state, calibrate.bias_of(net, "fine", level), 3, 0.7)
         net.load_state_dict(state)
-        after = [net(x, level=level, output=o) for o in ("native", "full")]
+        after = [net(x, level=level, output=o) for o in ("scan", "fine")]
     for old, new, offset in zip(before, after, (0.5, 0.7 if level else 0.5)):
         torch.testing.assert_close(new[:, 0], old[:, 0] + offset)
         torch.testing.assert_close(new[:, 1:], old[:, 1:])

@@ -33,7 +33,7 @@ OFFSETS = [round(0.1 * i, 1) for i in range(16)]
 
 def bias_of(network: RAREUNet, grid: str, level: int) -> str:
     """Name of the bias that decides the answers of a level's scans on a grid."""
-    if grid == "native" or network.num_levels == 1 or level == 0:
+    if grid == "scan" or network.num_levels == 1 or level == 0:
         return f"heads.{min(level, network.num_levels - 1)}.conv.bias"
     return f"full_heads.{level - 1}.conv_block.1.conv.bias"
 
@@ -45,7 +45,7 @@ def scores(workflow: ConfigWorkflow, network: RAREUNet) -> dict[str, dict[float,
         ValueError: when a scan is not stored in RAS order: answers and labels are compared voxel by voxel.
     """
     dataset, inferer = (workflow.parser.get_parsed_content(key) for key in ("dataset", "inferer"))
-    inferer.side = "as_is"  # the validation scans show the side the network knows
+    inferer.side = "left"  # the validation scans show the side the network knows
     found: dict = defaultdict(lambda: defaultdict(list))
     for item in dataset:
         if aff2axcodes(item["label"].affine) != ("R", "A", "S"):
@@ -54,9 +54,9 @@ def scores(workflow: ConfigWorkflow, network: RAREUNet) -> dict[str, dict[float,
             logits = inferer(item["image"][None], network)
         level = int(item["level"])
         answers = logits if isinstance(logits, Mapping) else {"pred_fine": logits}
-        pairs = {"full": (ResampleToMatch(mode="nearest")(answers["pred_fine"][0], item["label_fine"]), "label_fine")}
+        pairs = {"fine": (ResampleToMatch(mode="nearest")(answers["pred_fine"][0], item["label_fine"]), "label_fine")}
         if "pred" in answers:
-            pairs["native"] = (answers["pred"][0], "label")
+            pairs["scan"] = (answers["pred"][0], "label")
         for grid, (answer, label) in pairs.items():
             for offset in OFFSETS:
                 shifted = answer.as_tensor().clone()
@@ -65,7 +65,7 @@ def scores(workflow: ConfigWorkflow, network: RAREUNet) -> dict[str, dict[float,
                 found[grid, level][offset].append(dice)
     means: dict = defaultdict(lambda: defaultdict(list))
     for (grid, level), by_offset in found.items():
-        if grid == "full" and level == 0 and ("native", 0) in found:
+        if grid == "fine" and level == 0 and ("scan", 0) in found:
             continue  # the same answer
         for offset, dice in by_offset.items():
             # The mean of the tables: over cases for each class, then over classes; d == d leaves NaN out.

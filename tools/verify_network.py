@@ -61,6 +61,16 @@ def load(network: torch.nn.Module, bundle: Bundle) -> dict[str, torch.Tensor]:
     return state
 
 
+def window_of(config: Any, entry: str) -> str | None:
+    """Id of the sliding window's size in the config of an inferer, which may have it in an inferer within."""
+    if not isinstance(config, dict):
+        return None
+    if "roi_size" in config:
+        return f"{entry}::roi_size"
+    inner = (window_of(value, f"{entry}::{key}") for key, value in config.items())
+    return next((window for window in inner if window), None)
+
+
 def check_shapes(bundle: Bundle) -> str:
     """Channels, shapes and types of the metadata are those of the network; only shapes are computed."""
     network = copy.deepcopy(network_of(bundle)).to("meta")
@@ -81,7 +91,8 @@ def check_shapes(bundle: Bundle) -> str:
         found = f"{list(output.shape)} {str(output.dtype).removeprefix('torch.')}"
         raise Failed(f"the metadata says {expected} {answer['dtype']}, the network gives {found}")
     parser = bundle.parser(INFERENCE)
-    window = parser.get_parsed_content("inferer::roi_size") if "inferer::roi_size" in parser else None
+    entry = window_of(parser.get("inferer"), "inferer")
+    window = parser.get_parsed_content(entry) if entry else None
     if image.get("is_patch_data") and window is not None and list(window) != shape[2:]:
         raise Failed(f"the metadata says patches of {shape[2:]}, the inferer takes {list(window)}")
     return f"{shape} gives {expected}, as the metadata says"

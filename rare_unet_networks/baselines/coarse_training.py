@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, RandomizableTransform, ResizeWithPadO
 from monai.utils import ensure_tuple
 from torch.nn import functional as F
 
+from ..levels import level_scale
 from ..utils.geometry import LINEAR, symmetric_core
 from ..utils.resampling import as_plain_tensor
 
@@ -90,7 +91,7 @@ class RestoreResolutiond(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        size, scale = tuple(d[self.like].shape[1:]), 2 ** int(d[self.level_key])
+        size, scale = tuple(d[self.like].shape[1:]), level_scale(int(d[self.level_key]))
         for key in (*self.keys, *self.label_keys):
             x = as_plain_tensor(d[key])
             if tuple(x.shape[1:]) == size:

@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
 
+from ..inferers.base import note_route
 from ..levels import ResolutionLevels
 from ..utils.geometry import format_size, symmetric_core
 from ..utils.resampling import copy_meta_like
@@ -48,10 +49,6 @@ class MeanShapeInferer(Inferer):
         maps = (one_hot(read(item["label"]).as_tensor(), num_classes, dim=0) for item in data)
         self.mean = sum(maps) / len(data)  # (classes, *spatial_size), shares of the training labels
 
-    def route(self, inputs: torch.Tensor) -> Any:
-        """As :py:meth:`rare_unet_networks.inferers.ResolutionRoutingInferer.route`."""
-        return self.levels.route(inputs)
-
     def __call__(self, inputs: torch.Tensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
         """
         Args:
@@ -63,9 +60,9 @@ class MeanShapeInferer(Inferer):
         Returns:
             logarithms of the shares, shape (B, classes, *spatial_size), on the grid of level 0.
         """
-        route = self.route(inputs)
+        route = self.levels.route(inputs)
         fine, size = route.fine_size, self.mean.shape[1:]
         if any(n > m for n, m in zip(fine, size)):
             raise ValueError(f"spatial_size must be at least the scan's {format_size(fine)}, got {format_size(size)}.")
         window = self.mean[(..., *symmetric_core(fine, size))].clamp(min=1e-6).log()
-        return copy_meta_like(window.expand(len(inputs), *window.shape), inputs)
+        return note_route(copy_meta_like(window.expand(len(inputs), *window.shape), inputs), route)

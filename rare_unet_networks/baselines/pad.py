@@ -12,6 +12,7 @@ import torch
 from monai.inferers import Inferer
 from monai.transforms import SpatialPad
 
+from ..inferers.base import note_route
 from ..levels import ResolutionLevels
 from ..utils.geometry import symmetric_core
 from ..utils.resampling import copy_meta_like
@@ -53,4 +54,4 @@ class PadInferer(Inferer):
         pad = SpatialPad(self.levels.padded_size(full, level=0), mode="constant", value=0)
         x = torch.stack([pad(image).as_tensor() for image in inputs])
         logits = network(x, *args, **kwargs)[(..., *symmetric_core(size, x.shape[2:]))]
-        return copy_meta_like(logits, inputs)
+        return note_route(copy_meta_like(logits, inputs), self.levels.route(inputs))

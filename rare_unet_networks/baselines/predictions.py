@@ -12,8 +12,10 @@ from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
 
 from ..data.datalists import case_id
+from ..inferers.base import note_route
 from ..levels import ResolutionLevels, scale_name
 from ..utils.geometry import rescaled_affine
+from ..utils.resampling import copy_meta_like
 
 __all__ = ["PredictionsInferer"]
 
@@ -62,4 +64,4 @@ class PredictionsInferer(Inferer):
         labels = labels.as_tensor()
         if not set(labels.unique().tolist()) <= set(range(self.num_classes)):
             raise ValueError(f"{path} must hold 0 to {self.num_classes - 1} only, got {labels.unique().tolist()}.")
-        return 100 * one_hot(labels, self.num_classes, dim=0)[None]
+        return note_route(copy_meta_like(100 * one_hot(labels, self.num_classes, dim=0)[None], inputs), route)

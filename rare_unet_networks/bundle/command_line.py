@@ -173,18 +173,28 @@ def _check_value(key: str, written: str, default: Any) -> None:
         default: its value in the config.
 
     Raises:
-        SystemExit: when a path would be read as a number or a list, or a switch is neither True nor False.
+        SystemExit: when a path would be read as a number or a list, or a switch is neither true nor false.
     """
     if written.startswith(EXPRESSIONS):
         return
     value = DefaultParseValue(written)
     if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
         raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
-    is_switch = isinstance(default, bool) or key in SWITCHES
-    if is_switch and value not in (True, False):
-        lower = written.lower()
-        hint = f": write --{key} {lower.capitalize()}" if lower in ("true", "false") else "."
-        raise SystemExit(f"error: --{key} must be True or False, got {written!r}{hint}")
+    if isinstance(default, bool) or key in SWITCHES:
+        _check_switch(key, written)
+
+
+def _check_switch(key: str, written: str) -> None:
+    """Stops on a switch that is neither true nor false.
+
+    Our own options, which are entries at the top of a config, take any letter case. An argument of a component goes to
+    it as Fire reads it, and to Python the text "false" is true.
+    """
+    lower = written.lower()
+    if lower not in ("true", "false", "1", "0"):
+        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.")
+    if ("#" in key or "::" in key) and written not in ("True", "False", "1", "0"):
+        raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {lower.capitalize()}")
 
 
 def _check_processes(config: dict[str, Any]) -> None:
@@ -205,7 +215,7 @@ def _check_processes(config: dict[str, Any]) -> None:
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stops on unknown overrides, paths that do not exist, values of another type, and processes that are not joined.
 
-    An override may add an argument to a component: ``--inferer#overlap 0.5``.
+    An override may add an argument to a component: ``--inferer#cval 0.5``.
 
     Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
     level DEBUG only.

@@ -15,7 +15,7 @@ __all__ = ["answer_postfix", "case_id", "expand_acquisitions", "expand_levels", 
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
-POSTFIXES = {"native": "seg", "full": "full_seg"}
+POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 LABEL_ENDS = ("_seg", "-seg")  # of earlier answers, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 
@@ -26,23 +26,23 @@ def case_id(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def answer_postfix(output: str) -> str:
+def answer_postfix(grid: str) -> str:
     """What the names of the answers' files on the grid asked for end with: ``<case>_<postfix>.nii.gz``.
 
     Args:
-        output: ``"native"`` or ``"full"``.
+        grid: ``"scan"`` or ``"fine"``.
 
     Raises:
         ValueError: on another name.
     """
-    if output not in POSTFIXES:
-        raise ValueError(f"output must be one of {tuple(POSTFIXES)}, got {output!r}.")
-    return POSTFIXES[output]
+    if grid not in POSTFIXES:
+        raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
+    return POSTFIXES[grid]
 
 
-def answer_name(case: str, output: str) -> str:
+def answer_name(case: str, grid: str) -> str:
     """File name of a case's answer, as ``SaveImaged`` writes it with :py:func:`answer_postfix`."""
-    return f"{case}_{answer_postfix(output)}.nii.gz"
+    return f"{case}_{answer_postfix(grid)}.nii.gz"
 
 
 def read_json(path: Path) -> Any:
@@ -99,33 +99,33 @@ def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisitio
     ]
 
 
-def refuse_same_answers(items: Sequence[dict], output: str) -> None:
+def refuse_same_answers(items: Sequence[dict], grid: str) -> None:
     """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other."""
     usable = [item for item in items if FAILURE not in item]
-    names = [answer_name(item["case"], output) for item in usable]
+    names = [answer_name(item["case"], grid) for item in usable]
     counts = Counter(names)
     for item, name in zip(usable, names):
         if counts[name] > 1:
             item[FAILURE] = f"another scan would write {name} as well"
 
 
-def input_datalist(path: str, output: str = "native") -> list[dict[str, str]]:
+def input_datalist(path: str, grid: str = "scan") -> list[dict[str, str]]:
     """Scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier answers (``*_seg``).
 
     Args:
         path: a file or a folder. A file of another kind is taken as well: it fails by itself, with its reason.
-        output: grid of the answers, ``"native"`` or ``"full"``, which their names tell.
+        grid: grid of the answers, ``"scan"`` or ``"fine"``, which their names tell.
 
     Returns:
         items with ``image`` (path) and ``case``; of files that would write the same answer, with the reason under
         ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
-        ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
+        ValueError: when the path does not exist or holds no NIfTI file, or ``grid`` is another grid.
     """
     source = Path(str(path))
     files = find_niftis(source)
     items = [{"image": str(p), "case": case_id(p)} for p in files]
-    refuse_same_answers(items, output)
+    refuse_same_answers(items, grid)
     logger.info(f"{len(items)} scan(s) in {source}")
     return items

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.switches import is_on
 from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_same_answers
 
 __all__ = ["modality_datalist"]
@@ -99,7 +100,7 @@ def _listed(entry: Any, base: Path, modalities: Mapping[str, str], allow_missing
 
 
 def modality_datalist(
-    path: str, modalities: Mapping[str, str], allow_missing: bool = False, output: str = "native"
+    path: str, modalities: Mapping[str, str], allow_missing: bool | str = False, grid: str = "scan"
 ) -> list[dict[str, Any]]:
     """Scans to segment: a 4-D file, a folder (with its subfolders) of 4-D files or of one file per modality, or a list.
 
@@ -111,16 +112,16 @@ def modality_datalist(
             (without BIDS entities such as ``run-1``; where nothing does, the folder). Endings such as ``_bet`` or
             ``_brain`` are passed over.
         allow_missing: segment a case without a modality, with an empty channel, instead of refusing it.
-        output: grid of the answers, ``"native"`` or ``"full"``, which their names tell.
+        grid: grid of the predictions, ``"scan"`` or ``"fine"``, which their names tell.
 
     Returns:
         items with ``image``, a path or paths by modality, and ``case``; a case that cannot be used has the reason under
         ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
-        ValueError: when the path does not exist or holds no NIfTI file, or ``output`` is another grid.
+        ValueError: when the path does not exist or holds no NIfTI file, or ``grid`` is another grid.
     """
-    source = Path(str(path))
+    source, allow_missing = Path(str(path)), is_on(allow_missing)
     if source.suffix.lower() == ".json" and source.is_file():
         entries = read_json(source)
         if not isinstance(entries, list) or not entries:
@@ -135,6 +136,6 @@ def modality_datalist(
                 cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
         items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
         items += [{"image": str(p), "case": case_id(p)} for p in files if not told.get(p)]
-    refuse_same_answers(items, output)
+    refuse_same_answers(items, grid)
     logger.info(f"{len(items)} case(s) in {source}")
     return items

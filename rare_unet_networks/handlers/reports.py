@@ -13,7 +13,6 @@ from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
 from ..data.datalists import case_id
-from ..inferers.routing import ResolutionRoutingInferer
 from ..metrics.multi_scale import MultiScaleMetrics
 from ..utils.distributed import all_gather, rank
 from ..utils.tables import CaseTable, aligned
@@ -87,18 +86,17 @@ class VolumeSaver:
     has no rows until it is. Several processes write one file, and the first logs the table of all.
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is an answer
-    on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
+    on it), spacing (mm, of the file's own axes), level (of the ``route`` in a prediction's metadata), seconds
+    (resampling and network).
 
     Args:
-        inferer: the evaluator's inferer, asked for the route.
         class_names: names of the classes above background, in order.
         output_dir: where the file goes.
     """
 
     columns = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds")
 
-    def __init__(self, inferer: ResolutionRoutingInferer, class_names: Sequence[str], output_dir: str) -> None:
-        self.inferer = inferer
+    def __init__(self, class_names: Sequence[str], output_dir: str) -> None:
         self.class_names = list(class_names)
         self.output_dir = Path(output_dir)
         self._seconds = self._start = 0.0
@@ -134,7 +132,7 @@ class VolumeSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
-            level = self.inferer.route(batch["image"][None]).level
+            level = pred.meta["route"].level
             spacing = "x".join(f"{float(s):.4g}" for s in pred.pixdim)
             case = batch.get("case") or case_id(batch["image"].meta["filename_or_obj"])
             rows = []

@@ -15,6 +15,7 @@ from ..bundle.command_line import command_options, config_files
 from ..data.datalists import FAILURE, answer_name
 from ..transforms.grids import answer_key
 from ..utils.distributed import all_gather, broadcast_from_rank0, rank
+from ..utils.switches import is_on
 from ..utils.tables import rows_there
 from .reports import VolumeSaver
 
@@ -46,7 +47,7 @@ def _changed(paths: Iterable[str | Path]) -> float:
     return max((max(s.st_mtime, s.st_ctime) for s in stats), default=0.0)
 
 
-def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str) -> set[str]:
+def _answered(items: Sequence[dict], folder: Path, grid: str, checkpoint: str) -> set[str]:
     """Cases whose answers are there, and are younger than everything that they were made of."""
     record = folder / RECORD
     if _recorded(record) != _command():
@@ -59,7 +60,7 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
     for item in (item for item in items if FAILURE not in item and item["case"] in reported):
         image = item["image"]
         scans = list(image.values()) if isinstance(image, Mapping) else [image]
-        answer = folder / answer_name(item["case"], output)
+        answer = folder / answer_name(item["case"], grid)
         there = answer.exists() and all(map(os.path.exists, scans))
         if there and answer.stat().st_mtime > max(since, _changed(scans)):
             answered.add(item["case"])
@@ -67,7 +68,7 @@ def _answered(items: Sequence[dict], folder: Path, output: str, checkpoint: str)
 
 
 def unfinished(
-    items: Sequence[dict], output_dir: str, output: str, checkpoint: str, overwrite: bool = False
+    items: Sequence[dict], output_dir: str, grid: str, checkpoint: str, overwrite: bool | str = False
 ) -> list[dict]:
     """Leaves out the scans that an earlier run of the same command has answered.
 
@@ -79,7 +80,7 @@ def unfinished(
     Args:
         items: scans as of :py:func:`rare_unet_networks.data.input_datalist`.
         output_dir: folder of the answers.
-        output: grid of the answers, ``"native"`` or ``"full"``.
+        grid: grid of the predictions, ``"scan"`` or ``"fine"``.
         checkpoint: file of the weights.
         overwrite: leave nothing out.
 
@@ -87,18 +88,18 @@ def unfinished(
         the items that are left to do.
 
     Raises:
-        ValueError: when ``output`` is another grid, or ``volumes.csv`` not one of ours.
+        ValueError: when ``grid`` is another grid, or ``volumes.csv`` not one of ours.
     """
-    answer_key(output)
+    answer_key(grid)
     answered: set[str] = set()
-    if not overwrite and command_options() and rank() == 0:
-        answered = _answered(items, Path(output_dir), output, checkpoint)
+    if not is_on(overwrite) and command_options() and rank() == 0:
+        answered = _answered(items, Path(output_dir), grid, checkpoint)
     answered = broadcast_from_rank0(answered)
     if answered:
         names = sorted(answered)
         logger.info(
             f"{len(names)} of {len(items)} were answered by this command before and are left out "
-            f"(--overwrite True does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
+            f"(--overwrite true does them again): {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}; "
             f"their volumes are in {Path(output_dir) / 'volumes.csv'}"
         )
     return [item for item in items if FAILURE in item or item["case"] not in answered]

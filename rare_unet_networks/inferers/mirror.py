@@ -12,44 +12,48 @@ from typing import Any
 
 import torch
 
-from ..utils.geometry import symmetric_core, symmetric_pad
-from ..utils.resampling import area_resize, as_plain_tensor, copy_meta_like, resample
-from .routing import ResolutionRoutingInferer, logger
+from ..utils.coarsening import coarsen
+from ..utils.resampling import as_plain_tensor
+from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 
 __all__ = ["MirrorInferer"]
 
-SIDES = ("auto", "as_is", "mirrored")
+SIDES = ("auto", "left", "right")
 
 
-class MirrorInferer(ResolutionRoutingInferer):
-    """:py:class:`ResolutionRoutingInferer` that mirrors a scan of the other side first, and its answer back.
+class MirrorInferer(InfererWrapper):
+    """An inferer that mirrors a scan of the right side first, and its prediction back: the network knows the left one.
 
     With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level and scaled anew as the scan
-    was, go through that level, the cheapest; the one the network is surer of is taken. Sure is: the least entropy per
-    expected voxel of structure, in the answer on the level 0 grid where the network gives one (any ``output`` but
-    ``"native"``). A scan of the coarsest level is not run again after that.
+    was, go through that level, the cheapest; the one with the lower entropy, per expected foreground voxel, is kept. It
+    is measured on the level 0 grid where the network predicts on it (any ``output`` but ``"scan"``). A scan of the
+    coarsest level is not run again after that. Where an inferer around this one asks for several levels of a scan, the
+    side is chosen once. The predictions' metadata has it as ``side``.
 
     Args:
-        args: as :py:class:`ResolutionRoutingInferer`.
-        side: ``"auto"``, ``"as_is"`` (never mirror) or ``"mirrored"`` (always).
+        inferer: what a scan of the left side goes through.
+        side: ``"auto"``, ``"left"`` (never mirror) or ``"right"`` (always).
         axis: spatial axis to mirror; 0 is left-right in RAS.
         scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
             scan what it is: an average of scaled intensities is not on that scale. Needed for ``side="auto"``.
-        kwargs: as :py:class:`ResolutionRoutingInferer`.
 
     Raises:
         ValueError: on an unknown ``side``, or ``"auto"`` without ``scaling``.
+
+    Example::
+
+        inferer = MirrorInferer(ResolutionRoutingInferer(levels, output="both"), scaling=scaling)
+        inferer(scan, network)["pred"].meta["side"]  # "left" or "right"
     """
 
     def __init__(
         self,
-        *args: Any,
+        inferer: RoutingInferer,
         side: str = "auto",
         axis: int = 0,
         scaling: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(inferer)
         if side not in SIDES:
             raise ValueError(f"side must be one of {SIDES}, got {side!r}.")
         if side == "auto" and scaling is None:
@@ -58,83 +62,59 @@ class MirrorInferer(ResolutionRoutingInferer):
         self.axis = axis
         self.scaling = scaling
 
-    def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """As :py:meth:`ResolutionRoutingInferer.__call__`."""
-        if self._at_the_coarsest(inputs):
-            mirrored, two_sides = self._two_sides(inputs, network, *args, **kwargs)
-            answers = {key: self._chosen(logits, mirrored, inputs) for key, logits in two_sides.items()}
-            return answers if self.output == "both" else answers.popitem()[1]
-        mirrored = self.is_mirrored(inputs, network, *args, **kwargs)
-        logits = super().__call__(self._mirror(inputs, mirrored), network, *args, **kwargs)
-        if isinstance(logits, dict):
-            return {key: self._mirror(value, mirrored) for key, value in logits.items()}
-        return self._mirror(logits, mirrored)
-
-    def is_mirrored(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Whether each member of the batch is to be mirrored, shape (B,)."""
+    def predict(
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
+    ) -> dict[str, torch.Tensor]:
+        """As :py:meth:`rare_unet_networks.inferers.base.RoutingInferer.predict`."""
         if self.side != "auto":
-            return torch.full((len(inputs),), self.side == "mirrored", device=inputs.device)
-        if self._at_the_coarsest(inputs):
-            return self._two_sides(inputs, network, *args, **kwargs)[0]
+            notes.mirrored = torch.full((len(x),), self.side == "right", device=x.device)
         last = self.levels.num_levels - 1
-        x = self._coarsest(inputs)
-        x = torch.cat([x, x.flip(2 + self.axis)])  # before padding: that of an odd size is not its own mirror image
-        padded_size = self.levels.padded_size(x.shape[2:], last)
-        # The answer at level 0's resolution tells the sides apart more surely than the few voxels of a coarse one.
-        fine = self.output != "native" and last > 0
-        core = symmetric_core(x.shape[2:], padded_size, scale=2**last if fine else 1)
-        x = symmetric_pad(x, padded_size, self.cval)
-        logits = network(x, *args, level=last, **({"output": "full"} if fine else {}), **kwargs)
-        return self._is_surer_mirrored(logits[(..., *core)], inputs)
+        if notes.mirrored is None and level == last:
+            # The two predictions to be compared are those that are wanted.
+            two_sides = self._both_sides(x, level, output, network, notes)
+            notes.mirrored = self._choose(two_sides, notes)
+            return {key: self._chosen(logits, notes.mirrored) for key, logits in two_sides.items()}
+        if notes.mirrored is None:
+            finest = "fine" if self.output != "scan" else "scan"  # tells the sides apart more surely than a few voxels
+            coarse = self._coarsest(x, level)
+            notes.mirrored = self._choose(self._both_sides(coarse, last, finest, network, notes), notes)
+        predictions = self.inferer.predict(self._mirror(x, notes.mirrored), level, output, network, notes)
+        return {key: self._mirror(logits, notes.mirrored) for key, logits in predictions.items()}
 
-    def _at_the_coarsest(self, inputs: torch.Tensor) -> bool:
-        """Whether the two answers to be compared are those that are wanted, so that no further pass is needed."""
-        return self.side == "auto" and self.route(inputs).level == self.levels.num_levels - 1
+    def _both_sides(
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
+    ) -> dict[str, torch.Tensor]:
+        """Predictions for ``x`` and, after them, for its mirror image: mirrored before it is padded, as an odd size is
+        not padded symmetrically."""
+        return self.inferer.predict(torch.cat([x, x.flip(2 + self.axis)]), level, output, network, notes)
 
-    def _two_sides(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Of scans of the coarsest level: whether each is mirrored, and the answers to them and to their mirror images.
-
-        The answers are by grid, shape (2 · B, classes, *spatial_size), the mirror images last.
-        """
-        x = as_plain_tensor(inputs)
-        x = copy_meta_like(torch.cat([x, x.flip(2 + self.axis)]), inputs)
-        found = super().__call__(x, network, *args, **kwargs)
-        found = found if isinstance(found, dict) else {"pred": found}
-        return self._is_surer_mirrored(found["pred_fine" if "pred_fine" in found else "pred"], inputs), found
-
-    def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        as_is, of_mirror_image = as_plain_tensor(logits).chunk(2)
-        which = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
-        return copy_meta_like(torch.where(which, of_mirror_image.flip(2 + self.axis), as_is), inputs)
-
-    def _is_surer_mirrored(self, logits: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Whether the second half of ``logits``, of the mirror images, is in less doubt than the first, shape (B,)."""
+    def _choose(self, two_sides: dict[str, torch.Tensor], notes: ScanNotes) -> torch.Tensor:
+        """Whether the mirror image has the lower entropy, for each member of the batch, shape (B,)."""
+        logits = two_sides["pred_fine" if "pred_fine" in two_sides else "pred"]
         p = logits.float().softmax(dim=1)
         entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
-        doubt = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
-        as_is, mirrored = doubt.chunk(2)
-        for a, m in zip(as_is.tolist(), mirrored.tolist()):
-            chosen = "mirrored" if m < a else "not mirrored"
-            logger.info(f"{self._name(inputs)}{chosen}: less in doubt (as it is {a:.2f}, mirrored {m:.2f})")
-        return mirrored < as_is
+        per_voxel = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
+        as_stored, mirrored = per_voxel.chunk(2)
+        for a, m in zip(as_stored.tolist(), mirrored.tolist()):
+            side = "right" if m < a else "left"
+            logger.info(f"{notes.name}side: {side} (entropy per foreground voxel {a:.2f} as stored, {m:.2f} mirrored)")
+        return mirrored < as_stored
 
-    def _coarsest(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The scan at the coarsest level, made as a coarse scan is: means of blocks, scaled anew."""
-        route, last = self.route(inputs), self.levels.num_levels - 1
-        x = resample(as_plain_tensor(inputs).float(), route.resampled_size)
-        block = 2 ** (last - route.level)
-        fitting = [-(-n // block) * block for n in x.shape[2:]]
-        x = torch.cat([symmetric_pad(member[None], fitting, float(member.min())) for member in x])
-        x = area_resize(x, [n // block for n in fitting])
-        return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in x])
+    def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        as_stored, of_mirror_image = logits.chunk(2)
+        which = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
+        return torch.where(which, of_mirror_image.flip(2 + self.axis), as_stored)
+
+    def _coarsest(self, x: torch.Tensor, level: int) -> torch.Tensor:
+        """Scans of a level at the coarsest level, made as coarse scans are: means of blocks, scaled anew."""
+        pairs = zip(self.levels.scale(self.levels.num_levels - 1), self.levels.scale(level))
+        factors = [coarsest // entered for coarsest, entered in pairs]
+        coarse = [coarsen(member, factors, pad_value=float(member.min())) for member in x.float()]
+        return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in coarse])
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         if not mirrored.any():
             return x
-        turned = as_plain_tensor(x).clone()
+        turned = x.clone()
         turned[mirrored] = turned[mirrored].flip(2 + self.axis)
-        return copy_meta_like(turned, x)
+        return turned

@@ -1,7 +1,7 @@
 """Inference that looks at a scan from further away as well: a network with gateways is several in one.
 
 Not in the paper. The gateways were trained to segment coarse scans, and a fine scan can be made coarse: each level from
-its own down can answer. What the mean of their answers brings, and to which cases: "Several levels together" in
+its own down can predict. What the mean of their predictions brings, and to which cases: "Several levels together" in
 docs/experiment/brain_tumor.md.
 """
 
@@ -13,85 +13,102 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ..utils.geometry import LINEAR, symmetric_core, symmetric_pad
-from ..utils.resampling import area_resize, as_plain_tensor
-from .routing import ResolutionRoutingInferer, logger, paste_into_background
+from ..utils.coarsening import coarsen
+from ..utils.geometry import LINEAR, scaled_box, symmetric_core
+from ..utils.resampling import as_plain_tensor
+from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
+from .routing import paste_into_background
 
 __all__ = ["MultiLevelInferer"]
 
 
-class MultiLevelInferer(ResolutionRoutingInferer):
-    """:py:class:`ResolutionRoutingInferer` whose answer is the mean of several levels' probabilities.
+class MultiLevelInferer(InfererWrapper):
+    """An inferer whose prediction is the mean of several levels' probabilities.
 
     The scan that enters level d is averaged over blocks of 2, 4, … voxels, scaled anew, and sent through the gateways
     of levels d + 1, d + 2, …; their probabilities come back linearly to the grids that were asked for. Voxels of 0 in a
     channel are its background. Every level needs to have been trained.
 
     Args:
-        args: as :py:class:`ResolutionRoutingInferer`.
-        coarser: how many coarser levels answer as well, as far as there are any; 0 is the plain inferer.
+        inferer: what predicts at each level.
+        extra_levels: how many coarser levels predict as well, as far as there are any; 0 leaves the inferer as it is.
         scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
-            scan what it is: an average of scaled intensities is not on that scale. Needed for ``coarser`` above 0.
-        kwargs: as :py:class:`ResolutionRoutingInferer`.
+            scan what it is: an average of scaled intensities is not on that scale. Needed for ``extra_levels`` above 0.
 
     Raises:
-        ValueError: on a negative ``coarser``, or one above 0 without ``scaling`` or with another ``cval`` than 0.
+        ValueError: on a negative ``extra_levels``, or one above 0 without ``scaling`` or with another ``cval`` than 0.
     """
 
     def __init__(
         self,
-        *args: Any,
-        coarser: int = 0,
+        inferer: RoutingInferer,
+        extra_levels: int = 0,
         scaling: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        if coarser < 0:
-            raise ValueError(f"coarser must be a number of levels, 0 or more, got {coarser}.")
-        if coarser and (scaling is None or self.cval != 0):
-            raise ValueError(f"coarser needs scaling and cval 0, got {scaling} and {self.cval:g}.")
-        self.coarser = coarser
+        super().__init__(inferer)
+        if extra_levels < 0:
+            raise ValueError(f"extra_levels must be a number of levels, 0 or more, got {extra_levels}.")
+        if extra_levels and (scaling is None or self.cval != 0):
+            raise ValueError(f"extra_levels needs scaling and cval 0, got {scaling} and {self.cval:g}.")
+        self.extra_levels = extra_levels
         self.scaling = scaling
 
-    def _answers(
-        self, x: torch.Tensor, box: Sequence[slice], level: int, output: str, network: Callable[..., Any]
+    def predict(
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
     ) -> dict[str, torch.Tensor]:
-        found = super()._answers(x, box, level, output, network)
-        last = min(level + self.coarser, self.levels.num_levels - 1)
+        """As :py:meth:`rare_unet_networks.inferers.base.RoutingInferer.predict`."""
+        predictions = self.inferer.predict(x, level, output, network, notes)
+        last = min(level + self.extra_levels, self.levels.num_levels - 1)
         if last == level:
-            return found
-        logger.info(f"seen at levels {level} to {last}")
-        seen = [self._seen_from(x, level, d, network) for d in range(level + 1, last + 1)]
-        size = x.shape[2:]
-
-        def mean(logits: torch.Tensor, scale: int) -> torch.Tensor:
-            """Logits of the mean, on a grid ``scale`` times as fine as that of ``x``; background outside the box."""
-            total = logits.float().softmax(dim=1)
-            for p, fitting in seen:
-                fine = F.interpolate(p, [n * scale for n in fitting], mode=LINEAR[len(fitting)])
-                total += fine[(..., *symmetric_core(size, fitting, scale))]
-            inside = [slice(s.start * scale, s.stop * scale) for s in box]
-            answer = total[(..., *inside)].div(1 + len(seen)).clamp(min=1e-9).log()
-            return paste_into_background(answer, inside, [n * scale for n in size])
-
+            return predictions
+        logger.info(f"predicted at levels {level} to {last}")
+        coarser = []
+        for coarse_level in range(level + 1, last + 1):
+            pairs = zip(self.levels.scale(coarse_level), self.levels.scale(level))
+            factors = [coarse // entered for coarse, entered in pairs]
+            coarse = self._coarse(x, factors)
+            logits = self.inferer.predict(coarse, coarse_level, "scan", network, notes)["pred"]
+            padded_size = [n * f for n, f in zip(coarse.shape[2:], factors)]
+            coarser.append((logits.float().softmax(dim=1), padded_size))
+        box = self.box(x)
         if level == 0:  # both grids are one
-            return dict.fromkeys(found, mean(next(iter(found.values())), 1))
-        return {key: mean(logits, 2**level if key == "pred_fine" else 1) for key, logits in found.items()}
+            scale = self.levels.scale(0)
+            return dict.fromkeys(predictions, self._mean(next(iter(predictions.values())), coarser, box, scale))
+        means = {}
+        for key, logits in predictions.items():
+            scale = self.levels.scale(level) if key == "pred_fine" else self.levels.scale(0)
+            means[key] = self._mean(logits, coarser, box, scale)
+        return means
 
-    def _seen_from(
-        self, x: torch.Tensor, level: int, coarse_level: int, network: Callable[..., Any]
-    ) -> tuple[torch.Tensor, list[int]]:
-        """A coarser level's probabilities on its own grid, and the size that ``x`` was padded to for it."""
-        block = 2 ** (coarse_level - level)
-        fitting = [-(-n // block) * block for n in x.shape[2:]]
-        coarse = self._coarse(x, fitting, block)
-        logits = super()._answers(coarse, self._box(coarse), coarse_level, "native", network)["pred"]
-        return logits.float().softmax(dim=1), fitting
+    @staticmethod
+    def _mean(
+        logits: torch.Tensor,
+        coarser: Sequence[tuple[torch.Tensor, Sequence[int]]],
+        box: Sequence[slice],
+        scale: Sequence[int],
+    ) -> torch.Tensor:
+        """Logits of the mean of probabilities; outside the box background is certain.
 
-    def _coarse(self, x: torch.Tensor, fitting: list[int], block: int) -> torch.Tensor:
+        Args:
+            logits: of the level entered, on its grid or on one finer by ``scale``.
+            coarser: probabilities of each coarser level, and the size that its blocks cover on the grid entered.
+            box: what was computed, on the grid entered.
+            scale: factor per axis between the grid entered and that of ``logits``.
+        """
+        size = [n // s for n, s in zip(logits.shape[2:], scale)]
+        total = logits.float().softmax(dim=1)
+        for probabilities, padded_size in coarser:
+            fine_size = [n * s for n, s in zip(padded_size, scale)]
+            fine = F.interpolate(probabilities, fine_size, mode=LINEAR[len(fine_size)])
+            total += fine[(..., *symmetric_core(size, padded_size, scale))]
+        inside = scaled_box(box, scale)
+        mean = total[(..., *inside)].div(1 + len(coarser)).clamp(min=1e-9).log()
+        return paste_into_background(mean, inside, logits.shape[2:])
+
+    def _coarse(self, x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
         """Mean of each block, as of a scan whose background is below everything else, on the scan's scale again."""
         inside = x != 0
         lowest = torch.where(inside, x, torch.inf).flatten(2).amin(dim=2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
         raised = torch.where(inside, x - lowest, 0)
-        coarse = area_resize(symmetric_pad(raised, fitting, 0.0), [n // block for n in fitting])
+        coarse = [coarsen(member, factors) for member in raised]
         return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in coarse])

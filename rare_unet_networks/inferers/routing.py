@@ -1,29 +1,27 @@
 """Inference at the scan's own resolution (Albertsen et al. 2025, section 3.2 "Inference").
 
 Beyond the paper, which resizes every input to one of the training sizes: a scan is placed by its voxel size, only the
-axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the answer comes back on
-the scan's own grid or, finer than the scan, on that of level 0.
+axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the prediction comes back
+on the scan's own grid or, finer than the scan, on that of level 0.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
-from monai.inferers import Inferer, sliding_window_inference
-from torch.nn import functional as F
+from monai.inferers import SlidingWindowInferer
+from monai.transforms.utils import generate_spatial_bounding_box
+from monai.utils import ensure_tuple
 
-from ..levels import ResolutionLevels, Route
-from ..utils.geometry import LINEAR, format_size, symmetric_core, symmetric_pad
-from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
+from ..levels import OUTPUTS, ResolutionLevels
+from ..utils.geometry import format_size, scaled_box, symmetric_core, symmetric_pad
+from .base import RoutingInferer, ScanNotes, logger
 
 __all__ = ["ResolutionRoutingInferer"]
 
-logger = logging.getLogger(__name__)
-OUTPUTS = ("native", "full", "both")
 CERTAIN = 20.0  # a logit that leaves the other classes less than 1e-17 of the probability, and fits into float16
 
 
@@ -37,7 +35,13 @@ def paste_into_background(logits: torch.Tensor, box: Sequence[slice], spatial_si
     return whole
 
 
-class ResolutionRoutingInferer(Inferer):
+def _roi_size(window: SlidingWindowInferer, spatial_dims: int) -> tuple[int, ...]:
+    """Voxels of a window by axis; MONAI takes one number for all of them."""
+    roi_size = ensure_tuple(window.roi_size)
+    return roi_size * spatial_dims if len(roi_size) == 1 else roi_size
+
+
+class ResolutionRoutingInferer(RoutingInferer):
     """Sends a scan through the gateway of its resolution and returns logits on the scan's or on the level 0 grid.
 
     1. The level is chosen by :py:meth:`rare_unet_networks.levels.ResolutionLevels.route` and logged with its reason.
@@ -45,26 +49,24 @@ class ResolutionRoutingInferer(Inferer):
        get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
     3. With ``crop_foreground`` the box of what is not background is cut out. The grid is padded to what the level can
        process, and the one path is run: ``network(x, level=level)``.
-    4. The logits are cut to the grid before padding; outside the box the answer is background. With
-       ``output="native"`` they come back linearly to the input's grid, with ``output="full"`` they stay on the grid of
-       level 0, over the same extent, with its affine. ``output="both"`` gives both for one forward pass.
+    4. The logits are cut to the grid before padding; outside the box background is predicted. With ``output="scan"``
+       they come back linearly to the input's grid, with ``output="fine"`` they stay on the grid of level 0, over the
+       same extent, with its affine. ``output="both"`` gives both for one forward pass.
 
     With one level it is a U-Net fed the scan resampled to full resolution.
 
     Args:
         levels: the resolution levels of the task.
-        roi_size: largest grid, in voxels of the level entered, that goes through the network at once; a larger one
-            goes through MONAI's sliding window within its level. A size that level 0 can process.
-        sw_batch_size: windows computed together.
-        overlap: overlap of the windows, 0 to below 1.
+        window: MONAI's sliding window, for a grid (of the level entered) larger than its ``roi_size``, a size that
+            level 0 can process; without one every grid goes through the network at once.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1], and what is outside the head
             after ``NormalizeIntensityd(nonzero=True)``.
-        output: ``"native"``, ``"full"`` or ``"both"``; for the last two the network must answer on the level 0 grid.
+        output: ``"scan"``, ``"fine"`` or ``"both"``; for the last two the network must predict on the level 0 grid.
         crop_foreground: whether only the box of voxels that differ from ``cval`` in any channel is computed: of a
             scan whose background was set to one value, such as a brain without its skull.
 
     Raises:
-        ValueError: when ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
+        ValueError: when the window's ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
 
     Example::
 
@@ -76,146 +78,82 @@ class ResolutionRoutingInferer(Inferer):
         inferer(scan, net).shape  # (1, 3, 40, 50, 12), level 0, resampled to 40×50×48, padded to 48×64×48
 
         net = RAREUNet(spatial_dims=3, in_channels=1, out_channels=3, fine_convs=1).eval()
-        inferer = ResolutionRoutingInferer(levels, output="full")
-        inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 36, 52, 34), level 1, answered at 1 mm
+        window = SlidingWindowInferer(roi_size=(128, 128, 128), mode="gaussian")
+        inferer = ResolutionRoutingInferer(levels, window, output="fine")
+        inferer(torch.rand(1, 1, 18, 26, 17), net).shape  # (1, 3, 36, 52, 34), level 1, predicted at 1 mm
     """
 
     def __init__(
         self,
         levels: ResolutionLevels,
-        roi_size: Sequence[int] | None = None,
-        sw_batch_size: int = 1,
-        overlap: float = 0.25,
+        window: SlidingWindowInferer | None = None,
         cval: float = 0.0,
-        output: str = "native",
+        output: str = "scan",
         crop_foreground: bool = False,
     ) -> None:
         super().__init__()
-        if roi_size is not None:
+        if window is not None:
+            roi_size = _roi_size(window, levels.spatial_dims)
             fitting = levels.padded_size(roi_size, level=0)
-            if fitting != tuple(roi_size):
-                raise ValueError(f"roi_size must be a size level 0 can process, as {fitting}, got {tuple(roi_size)}.")
+            if fitting != roi_size:
+                raise ValueError(f"window.roi_size must be a size level 0 can process, as {fitting}, got {roi_size}.")
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
         self.levels = levels
-        self.roi_size = roi_size
-        self.sw_batch_size = sw_batch_size
-        self.overlap = overlap
+        self.window = window
         self.cval = cval
         self.output = output
         self.crop_foreground = crop_foreground
 
-    def route(self, inputs: torch.Tensor) -> Route:
-        """The way the inferer sends ``inputs``, shape (B, C, *spatial_size), without running anything."""
-        return self.levels.route(inputs)
-
-    def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """
-        Args:
-            inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
-            network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``; above level 0
-                with ``output="full"`` or ``output="both"`` where that is asked for.
-            args: further positional arguments of the network.
-            kwargs: further keyword arguments of the network.
-
-        Returns:
-            logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
-            ``inputs`` and the affine of that grid if ``inputs`` is one. For both, a dictionary: ``pred`` (native) and
-            ``pred_fine``; of a scan that had to be resampled ``pred_fine`` alone, from which the native answer is to be
-            read (:py:class:`rare_unet_networks.transforms.ResampleToBothGridsd`).
-
-        Raises:
-            ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.levels.ResolutionLevels.route`.
-        """
-        route = self.route(inputs)
-        logger.info(f"{self._name(inputs)}{route}")
-        self._warn_of_distance(inputs, route)
-        x = resample(as_plain_tensor(inputs), route.resampled_size)
-
-        def asked(window: torch.Tensor, **options: Any) -> Any:
-            return network(window, *args, **options, **kwargs)
-
-        found = self._answers(x, self._box(x), route.level, self.output, asked)
-        if self.output == "native":
-            return self._on_scan(found["pred"], route, inputs)
-        full = copy_meta_like(found["pred_fine"], inputs)
-        if self.output == "full":
-            return full
-        if route.resampled_size != route.spatial_size:
-            return {"pred_fine": full}
-        return {"pred_fine": full, "pred": self._on_scan(found["pred"], route, inputs)}
-
-    def _answers(
-        self, x: torch.Tensor, box: Sequence[slice], level: int, output: str, network: Callable[..., Any]
+    def predict(
+        self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
     ) -> dict[str, torch.Tensor]:
-        """One level's logits for ``x``, shape (B, C, *spatial_size): ``pred`` on its grid, ``pred_fine`` on level 0's.
-
-        Only those that ``output`` asks for, computed in ``box``.
-        """
+        """As :py:meth:`rare_unet_networks.inferers.base.RoutingInferer.predict`."""
+        box = self.box(x)
         size = [s.stop - s.start for s in box]
+        if size != list(x.shape[2:]):
+            logger.info(f"foreground in {format_size(size)} of {format_size(x.shape[2:])} voxels")
         padded_size = self.levels.padded_size(size, level)
         padded = symmetric_pad(x[(..., *box)], padded_size, self.cval)
+        keys = {"scan": ("pred",), "fine": ("pred_fine",), "both": ("pred", "pred_fine")}[output]
 
-        def predict(window: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-            wanted = {"output": output} if output != "native" and level > 0 else {}
-            answer = network(window, level=level, **wanted)
-            if output == "both" and level > 0:
-                (native,), _, (full,) = answer
-                return {"pred": native, "pred_fine": full}
-            return answer
+        def run(window: torch.Tensor) -> dict[str, torch.Tensor]:
+            if level == 0:  # both grids are one
+                return {keys[0]: network(window, level=0)}
+            if output == "scan":
+                return {"pred": network(window, level=level)}
+            logits = network(window, level=level, output=output)
+            return dict(zip(keys, logits if output == "both" else (logits,)))
 
-        def uncut(logits: torch.Tensor, scale: int) -> torch.Tensor:
-            """On the whole grid of the level, or on one ``scale`` times as fine: no padding, background around."""
+        predictions = {}
+        for key, logits in self._slide(padded, run).items():
+            scale = self.levels.scale(level) if key == "pred_fine" else (1,) * len(size)
             logits = logits[(..., *symmetric_core(size, padded_size, scale))]
-            inside = [slice(s.start * scale, s.stop * scale) for s in box]
-            return paste_into_background(logits, inside, [n * scale for n in x.shape[2:]])
+            whole_size = [n * s for n, s in zip(x.shape[2:], scale)]
+            predictions[key] = paste_into_background(logits, scaled_box(box, scale), whole_size)
+        return predictions if level > 0 else dict.fromkeys(keys, predictions[keys[0]])
 
-        logits = predict(padded) if self._fits(padded_size) else self._slide(padded, predict)
-        wanted = {"native": ["pred"], "full": ["pred_fine"], "both": ["pred", "pred_fine"]}[output]
-        if not isinstance(logits, dict):
-            scale = 2**level if output == "full" else 1
-            return dict.fromkeys(wanted, uncut(logits, scale))  # at level 0 both grids are one
-        return {key: uncut(logits[key], 2**level if key == "pred_fine" else 1) for key in wanted}
-
-    def _box(self, x: torch.Tensor) -> list[slice]:
-        """Of what is to be computed: all of it, or the box of the foreground of all members."""
+    def box(self, x: torch.Tensor) -> list[slice]:
+        """All of ``x``, or with ``crop_foreground`` the box of the foreground of all members of the batch."""
         whole = [slice(0, n) for n in x.shape[2:]]
-        found = (x != self.cval).flatten(0, 1).any(dim=0).nonzero() if self.crop_foreground else ()
-        if not len(found):
+        if not self.crop_foreground:
             return whole
-        box = [slice(int(a), int(b) + 1) for a, b in zip(found.amin(dim=0), found.amax(dim=0))]
-        logger.info(
-            f"foreground in {format_size([s.stop - s.start for s in box])} of {format_size(x.shape[2:])} voxels"
-        )
-        return box
+        start, stop = generate_spatial_bounding_box(x.flatten(0, 1), lambda image: image != self.cval)
+        return [slice(a, b) for a, b in zip(start, stop)] if max(stop) > 0 else whole
 
-    def _on_scan(self, logits: torch.Tensor, route: Route, inputs: torch.Tensor) -> torch.Tensor:
-        if route.resampled_size != route.spatial_size:
-            logits = F.interpolate(logits.float(), route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
-        return copy_meta_like(logits, inputs)
-
-    def _warn_of_distance(self, inputs: torch.Tensor, route: Route) -> None:
-        # With one level every coarser scan is far from it, and meant to be upsampled.
-        if route.spacing is not None and self.levels.num_levels > 1:
-            nearest = self.levels.level_spacing(route.level)
-            if not 0.5 <= min(s / t for s, t in zip(route.spacing, nearest)) <= 1.5:  # between levels at most √2
-                scan = f"{self._name(inputs)}spacing {format_size(route.spacing)} mm"
-                logger.warning(
-                    f"{scan} is far from the nearest level's, {format_size(nearest)} mm: do not trust the answer"
-                )
-
-    def _fits(self, padded_size: Sequence[int]) -> bool:
-        return self.roi_size is None or all(n <= r for n, r in zip(padded_size, self.roi_size))
-
-    def _slide(self, x: torch.Tensor, predict: Callable[[torch.Tensor], Any]) -> Any:
-        roi_size = [min(n, r) for n, r in zip(x.shape[2:], self.roi_size)]
-        logger.info(f"larger than roi_size: sliding window of {format_size(roi_size)} voxels, overlap {self.overlap:g}")
-        return sliding_window_inference(x, roi_size, self.sw_batch_size, predict, overlap=self.overlap, mode="gaussian")
-
-    @staticmethod
-    def _name(inputs: torch.Tensor) -> str:
-        name = inputs.meta.get("filename_or_obj") if isinstance(inputs, MetaTensor) else None
-        name = name[0] if isinstance(name, (list, tuple)) and len(name) == 1 else name
-        return f"{name}: " if isinstance(name, str) and name else ""
+    def _slide(
+        self, x: torch.Tensor, run: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """All at once, or window by window where ``x`` is larger than a window."""
+        if self.window is None:
+            return run(x)
+        roi_size = _roi_size(self.window, self.levels.spatial_dims)
+        if all(n <= r for n, r in zip(x.shape[2:], roi_size)):
+            return run(x)
+        window = copy(self.window)
+        # Never larger than the grid, which MONAI would pad; that leaves a map of weights made for the whole window.
+        window.roi_size = tuple(min(n, r) for n, r in zip(x.shape[2:], roi_size))
+        if window.roi_size != roi_size:
+            window.roi_weight_map = None
+        logger.info(f"larger than the window: sliding window of {format_size(window.roi_size)} voxels")
+        return window(x, run)

@@ -8,7 +8,6 @@ from typing import Any
 from ignite.engine import Engine
 from ignite.metrics import Metric
 
-from ..levels import ResolutionLevels
 from ..utils.distributed import all_gather, world_size
 from .multi_scale import MultiScaleMetrics
 from .summary import SUMMARY_ROW, mean_or_nan, summarise
@@ -22,24 +21,14 @@ class AcquisitionMetrics(MultiScaleMetrics):
     """:py:class:`MultiScaleMetrics` for simulated acquisitions: rows name spacing, profile and the level entered.
 
     Reads ``spacing`` and ``profile`` of every item, see :py:func:`rare_unet_networks.data.expand_acquisitions`. The
-    value is the mean over acquisitions on the full grid. The level is that of the image's own affine.
-
-    Args:
-        args: as :py:class:`MultiScaleMetrics`.
-        levels: the resolution levels that route the scans.
-        kwargs: as :py:class:`MultiScaleMetrics`.
+    value is the mean over acquisitions on the full grid. The level is that of the ``route`` in a prediction's metadata.
     """
 
     columns = ("case", "spacing", "profile", "level", "grid", "class", "dice", "volume_error", "hd95")
     group, summary_columns = "acquisition", ("acquisition", *SUMMARY_ROW[1:])
 
-    def __init__(self, *args: Any, levels: ResolutionLevels, **kwargs: Any) -> None:
-        self.levels = levels
-        super().__init__(*args, **kwargs)
-
     def _key(self, item: Mapping[str, Any], grid: str) -> tuple:
-        level = self.levels.route(item["image"][None]).level
-        return item["case"], item["spacing"], item["profile"], level, grid
+        return item["case"], item["spacing"], item["profile"], item["pred"].meta["route"].level, grid
 
     def compute(self) -> float:
         if world_size() > 1:

@@ -17,6 +17,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import optional_import
 
+from ..levels import level_scale
 from ..utils.distributed import all_gather, world_size
 from .summary import KEY, ROW, SUMMARY_ROW, mean_or_nan, summarise
 
@@ -149,8 +150,8 @@ class MultiScaleMetrics(Metric):
 
     def _key(self, item: Mapping[str, Any], grid: str) -> tuple:
         """What a row is of, in the order of ``columns``."""
-        scale = 0.5 ** int(item["level"])
-        return item["case"], scale if scale < 1 else 1, grid
+        scale = level_scale(int(item["level"]))
+        return item["case"], 1 / scale if scale > 1 else 1, grid
 
     def _add(self, key: tuple, names: Sequence[str], pred: torch.Tensor, label: torch.Tensor) -> None:
         scores = self._scores(pred, label, len(names) + 1)

@@ -8,6 +8,8 @@ from monai.networks.utils import icnr_init
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..utils.switches import is_on
+
 __all__ = ["GatewayBlock", "StackedConvBlocks", "SubpixelHead", "set_grad_checkpointing"]
 
 
@@ -66,11 +68,11 @@ class StackedConvBlocks(nn.Sequential):
         return x
 
 
-def set_grad_checkpointing(network: nn.Module, on: bool = True) -> nn.Module:
+def set_grad_checkpointing(network: nn.Module, on: bool | str = True) -> nn.Module:
     """Gradient checkpointing: all :py:class:`StackedConvBlocks` of a network recompute: less memory, more time."""
     for module in network.modules():
         if isinstance(module, StackedConvBlocks):
-            module.recompute = on
+            module.recompute = is_on(on)
     return network
 
 

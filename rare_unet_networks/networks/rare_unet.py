@@ -18,7 +18,9 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Dropout, Pool
 from torch import nn
 
+from ..levels import check_divisible, level_divisor, level_scale
 from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead, doubling
+from .outputs import Prediction, PyramidOutput
 
 __all__ = ["RAREUNet"]
 
@@ -43,7 +45,7 @@ class RAREUNet(nn.Module):
         upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
             ``"nontrainable"`` or ``"pixelshuffle"``.
         fine_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
-            (``output="full"``); 0, the paper's network, builds none.
+            (``output="fine"``); 0, the paper's network, builds none.
         fine_channels: hidden channels of the head (``SubpixelHead``) of each level above
             0; by default those of the level.
 
@@ -59,10 +61,10 @@ class RAREUNet(nn.Module):
 
         # training: one call takes the pyramid, inputs of 1, 1/2, 1/4 and 1/8
         pyramid = [torch.nn.functional.avg_pool3d(x, 2**d) for d in range(4)]
-        logits, features, full = net(pyramid)
-        [tuple(y.shape[2:]) for y in logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
-        [g.shape == e.shape for g, e in features]  # three pairs (gateway feature, encoder feature)
-        full  # [], or with fine_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
+        output = net(pyramid)
+        [tuple(y.shape[2:]) for y in output.logits]  # (32, 64, 32), (16, 32, 16), (8, 16, 8), (4, 8, 4)
+        [g.shape == e.shape for g, e in output.features]  # three pairs (gateway feature, encoder feature)
+        output.fine  # [], or with fine_convs three more logits, of levels 1 to 3 and of size (32, 64, 32)
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class RAREUNet(nn.Module):
         def head(level: int) -> SubpixelHead:
             hidden = (fine_channels or channels[1:])[level - 1]
             options = dict(num_convs=fine_convs, act=act, norm=norm, hidden_channels=hidden)
-            return SubpixelHead(spatial_dims, channels[level], out_channels, 2**level, **options)
+            return SubpixelHead(spatial_dims, channels[level], out_channels, level_scale(level), **options)
 
         self.full_heads = nn.ModuleList(
             head(level) for level in range(1, self.num_levels if fine_convs else 0)
@@ -140,24 +142,23 @@ class RAREUNet(nn.Module):
         x: Union[torch.Tensor, List[torch.Tensor]],
         level: int = 0,
         levels: Optional[List[int]] = None,
-        output: str = "native",
-    ) -> Union[torch.Tensor, Tuple[List[torch.Tensor], List[Tuple[torch.Tensor, torch.Tensor]], List[torch.Tensor]]]:
+        output: str = "scan",
+    ) -> Union[torch.Tensor, Prediction, PyramidOutput]:
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:
-            x: image of shape (B, C, *spatial_size), every axis divisible by ``2 ** (len(channels) - 1 - level)``;
+            x: image of shape (B, C, *spatial_size), every axis divisible by ``divisor(level)``;
                 or the pyramid, a list with one such image per active level, each half as large as the one before
                 it for each level between them.
             level: where a single image enters.
             levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
-            output: for an image, ``"native"`` answers on its own grid, ``"full"`` on that of level 0, ``"both"`` gives
-                what a pyramid of this one image gives, with the native answer for the full one at level 0.
+            output: for an image, ``"scan"`` predicts on its own grid, ``"fine"`` on that of level 0, ``"both"`` on
+                both.
 
         Returns:
-            For an image: logits of shape (B, out_channels, *spatial_size), or for ``output="full"`` with a
-            ``spatial_size`` ``2 ** level`` times as large. For a pyramid: the list of native logits, one per active
-            level; the list of pairs (gateway feature, encoder feature), one per active level above 0, empty if level 0
-            is not active; and the list of full logits, one per active level above 0, empty without ``fine_convs``.
+            For an image: logits of shape (B, out_channels, *spatial_size), for ``output="fine"`` with a
+            ``spatial_size`` ``level_scale(level)`` times as large, for ``output="both"`` a ``Prediction`` of the two.
+            For a pyramid: a ``PyramidOutput``.
 
         Raises:
             ValueError: when ``level`` or ``levels`` name a level that does not exist, a size does not divide, or
@@ -165,15 +166,14 @@ class RAREUNet(nn.Module):
         """
         if isinstance(x, torch.Tensor):
             y = self.run_path(x, level)[0]
-            if output == "native" or (output == "full" and level == 0):
-                return self._native(y, level)
-            if output == "full":
-                return self._full(y, level)
+            if output == "scan" or (output == "fine" and level == 0):
+                return self._scan(y, level)
+            if output == "fine":
+                return self._fine(y, level)
             if output != "both":
-                raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
-            pairs: List[Tuple[torch.Tensor, torch.Tensor]] = []
-            native = self._native(y, level)
-            return [native], pairs, [self._full(y, level) if level > 0 else native]
+                raise ValueError(f"output must be 'scan', 'fine' or 'both', got {output}.")
+            scan = self._scan(y, level)
+            return Prediction(scan, self._fine(y, level) if level > 0 else scan)
         if torch.jit.is_scripting():
             raise ValueError("x must be one image in a scripted network, which is for inference, got a list.")
         active = list(range(len(x))) if levels is None else list(levels)
@@ -181,23 +181,31 @@ class RAREUNet(nn.Module):
             raise ValueError(f"levels must name {len(x)} ascending levels, one per image of the pyramid, got {active}.")
         logits: List[torch.Tensor] = []
         features: List[Tuple[torch.Tensor, torch.Tensor]] = []
-        full: List[torch.Tensor] = []
+        fine: List[torch.Tensor] = []
         encoded: List[torch.Tensor] = []
         for d, image in zip(active, x):
             y, encodings = self.run_path(image, d)
-            logits.append(self._native(y, d))
+            logits.append(self._scan(y, d))
             if d > 0 and len(self.full_heads):
-                full.append(self._full(y, d))
+                fine.append(self._fine(y, d))
             if d == 0:
                 encoded = encodings
             elif encoded:
                 if encodings[0].shape != encoded[d].shape:
                     raise ValueError(
-                        f"the image of level {d} must be 1/{2**d} as large as that of level 0, got "
+                        f"the image of level {d} must be 1/{level_scale(d)} as large as that of level 0, got "
                         f"{tuple(image.shape[2:])} and {tuple(x[0].shape[2:])}."
                     )
                 features.append((encodings[0], encoded[d]))
-        return logits, features, full
+        return PyramidOutput(logits, features, fine)
+
+    def divisor(self, level: int) -> int:
+        """What every axis of an image that enters at ``level`` must be divisible by.
+
+        Raises:
+            ValueError: when the level does not exist.
+        """
+        return level_divisor(level, self.num_levels, self.num_stages)
 
     def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:
         """One path: enters at ``level``, runs the deeper stages only, and comes back up to ``level``.
@@ -206,12 +214,7 @@ class RAREUNet(nn.Module):
             the decoder's features on the grid of ``x``, which the level's heads take, and the encoder's of the stages
             ``level`` (the gateway's, above level 0) to the bottleneck.
         """
-        if level < 0 or level >= self.num_levels:
-            raise ValueError(f"level must be 0 to {self.num_levels - 1}, got {level}.")
-        divisor = 2 ** (self.num_stages - 1 - level)
-        for n in x.shape[2:]:
-            if n % divisor != 0:
-                raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {x.shape[2:]}.")
+        check_divisible(x.shape[2:], level, self.divisor(level))
         # Module lists are walked, never indexed: TorchScript unrolls loops but cannot index by a variable.
         features: List[torch.Tensor] = []
         for d, gateway in enumerate(self.gateways):
@@ -230,15 +233,15 @@ class RAREUNet(nn.Module):
                 y = block(torch.cat((features[d - level], upsample(y)), dim=1))
         return y, features
 
-    def _native(self, y: torch.Tensor, level: int) -> torch.Tensor:
+    def _scan(self, y: torch.Tensor, level: int) -> torch.Tensor:
         for d, head in enumerate(self.heads):
             if d == level:
                 y = head(y)
         return y
 
-    def _full(self, y: torch.Tensor, level: int) -> torch.Tensor:
+    def _fine(self, y: torch.Tensor, level: int) -> torch.Tensor:
         if len(self.full_heads) == 0:
-            raise ValueError("output must be 'native' for a network without fine_convs, got 'full'.")
+            raise ValueError("output must be 'scan' for a network without fine_convs, got 'fine'.")
         for d, head in enumerate(self.full_heads):
             if d + 1 == level:
                 y = head(y)

@@ -15,7 +15,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from .load import ENGINES, FILES, STAMP, divisor, network_digest, optional, read, sha256
+from .load import ENGINES, FILES, STAMP, network_digest, optional, read, sha256
 
 __all__ = ["LevelPath", "export_engines"]
 
@@ -45,19 +45,19 @@ class LevelPath(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self.level > 0 and len(self.network.full_heads):
-            (native,), _, (full,) = self.network(image, level=self.level, output="both")
-            return native, full
+            scan, fine = self.network(image, level=self.level, output="both")
+            return scan, fine
         return (self.network(image, level=self.level),)
 
     def example(self, *blocks: int) -> torch.Tensor:
         """An image of as many blocks of the level's divisor along each axis, as far as there are axes."""
         weight = next(self.network.encoder.parameters())  # (features, C, kernel)
-        k = divisor(self.network, self.level)
+        k = self.network.divisor(self.level)
         return torch.rand(1, weight.shape[1], *(k * n for n in blocks[: weight.ndim - 2]))
 
 
 def _program(path: LevelPath) -> ExportedProgram:
-    image, k = path.example(2, 3, 4), divisor(path.network, path.level)
+    image, k = path.example(2, 3, 4), path.network.divisor(path.level)
     sizes = {2 + i: k * Dim(f"blocks_{i}", min=1) for i in range(image.ndim - 2)}
     return torch.export.export(path, (image,), dynamic_shapes={"image": sizes})
 
@@ -71,7 +71,7 @@ def _write_aotinductor(program: ExportedProgram, file: Path) -> None:
 
 
 def _write_onnx(program: ExportedProgram, file: Path) -> None:
-    names = ["native", "full"][: len(program.graph_signature.user_outputs)]
+    names = ["scan", "fine"][: len(program.graph_signature.user_outputs)]
     options = dict(input_names=["image"], output_names=names, external_data=False, verbose=False)
     torch.onnx.export(program, f=file, dynamo=True, **options)
 
@@ -98,7 +98,7 @@ def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
     found = []
     with torch.no_grad():
         for image in (path.example(1, 2, 3), path.example(2, 2, 2)):
-            for output, logits in zip(("native", "full"), path(image)):
+            for output, logits in zip(("scan", "fine"), path(image)):
                 found.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
     worst = float(torch.tensor(found).max())  # NaN if any is, which Python's max passes over
     if not worst <= TOLERANCE:

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from ..data.datalists import read_json
-from ..utils.geometry import format_size
+from ..levels import OUTPUTS, check_divisible, check_level
+from ..networks.outputs import Prediction
 
 __all__ = ["ENGINES", "LevelPrograms", "with_engine"]
 
@@ -50,11 +51,6 @@ def optional(package: str, engine: str) -> ModuleType:
             f"engine {engine!r} needs the package {package} ({error}): pip install '.[{engine}]' in the repository.",
             name=package,
         ) from None
-
-
-def divisor(network: nn.Module, level: int) -> int:
-    """What every axis of a level's grid must be divisible by (``ResolutionLevels.divisor``)."""
-    return 2 ** (network.num_stages - 1 - level)
 
 
 def sha256(path: str | Path) -> str:
@@ -92,34 +88,27 @@ class LevelPrograms(nn.Module):
         self.device = device
 
     @torch.no_grad()
-    def forward(
-        self, x: torch.Tensor, level: int = 0, output: str = "native"
-    ) -> torch.Tensor | tuple[list[torch.Tensor], list, list[torch.Tensor]]:
+    def forward(self, x: torch.Tensor, level: int = 0, output: str = "scan") -> torch.Tensor | Prediction:
         """As :py:meth:`rare_unet_networks.networks.RAREUNet.forward` for an image.
 
         Raises:
             ValueError: when ``level`` does not exist, a size does not divide, or ``output`` asks for what the network
                 does not have.
         """
-        if not 0 <= level < len(self.programs):
-            raise ValueError(f"level must be 0 to {len(self.programs) - 1}, got {level}.")
-        if any(n % self.divisors[level] for n in x.shape[2:]):
-            raise ValueError(
-                f"spatial_size at level {level} must be divisible by {self.divisors[level]}, "
-                f"got {format_size(x.shape[2:])}."
-            )
-        if output not in ("native", "full", "both"):
-            raise ValueError(f"output must be 'native', 'full' or 'both', got {output}.")
+        check_level(level, len(self.programs))
+        check_divisible(list(x.shape[2:]), level, self.divisors[level])
+        if output not in OUTPUTS:
+            raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
         images = x.to(self.device, torch.float32).contiguous()
         answers = [self.programs[level](image[None]) for image in images]
-        native, *full = (torch.cat(parts).to(x.device) for parts in zip(*answers))
+        scan, *fine = (torch.cat(parts).to(x.device) for parts in zip(*answers))
         if level == 0:
-            full = [native]
-        if output == "native":
-            return native
-        if not full:
-            raise ValueError(f"output must be 'native' for a network without fine_convs, got {output!r}.")
-        return full[0] if output == "full" else ([native], [], full)
+            fine = [scan]
+        if output == "scan":
+            return scan
+        if not fine:
+            raise ValueError(f"output must be 'scan' for a network without fine_convs, got {output!r}.")
+        return fine[0] if output == "fine" else Prediction(scan, fine[0])
 
 
 def _read_export(path: Path, device: torch.device) -> Program:
@@ -164,7 +153,7 @@ def read(engine: str, network: nn.Module, folder: Path, device: str | torch.devi
     device = torch.device(device if engine == "export" else "cpu")
     levels = range(network.num_levels)
     programs = [READERS[engine](folder / FILES[engine].format(level), device) for level in levels]
-    return LevelPrograms(programs, [divisor(network, level) for level in levels], device)
+    return LevelPrograms(programs, [network.divisor(level) for level in levels], device)
 
 
 def with_engine(

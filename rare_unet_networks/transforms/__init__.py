@@ -7,11 +7,5 @@ from .grids import ResampleToBothGridsd, answer_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
 from .level_grids import ResampleToLeveld
-from .low_resolution import (
-    MultiResolutionPyramidd,
-    PadPyramidd,
-    SimulateLowResolutiond,
-    coarsen_image,
-    coarsen_label,
-)
+from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .modalities import LoadModalitiesd, RandDropChannelsd

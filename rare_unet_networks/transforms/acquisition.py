@@ -2,7 +2,8 @@
 
 Each axis is sampled by a matrix of its own, so that a scan costs three matrix products. A scanner's voxel is no point:
 it averages over its slice profile. The scan that is given has averaged over its own voxels already, and gets what is
-lacking. Block means (:py:func:`coarsen_image`) are the profile ``"box"`` at an integer factor without an offset.
+lacking. Block means (:py:func:`rare_unet_networks.utils.coarsening.coarsen`) are the profile ``"box"`` at an integer
+factor without an offset.
 """
 
 from __future__ import annotations

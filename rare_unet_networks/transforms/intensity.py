@@ -13,8 +13,9 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from torch.nn import functional as F
 
+from ..levels import level_scale
+from ..utils.coarsening import coarsen
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["ForegroundStatisticsd", "StandardizeForegroundd"]
@@ -39,16 +40,10 @@ class ForegroundStatisticsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.keys:
-            scans = [self._coarse(as_plain_tensor(d[key]), 2**level) for level in range(self.num_levels)]
+            scan, levels = as_plain_tensor(d[key]), range(self.num_levels)
+            scans = [coarsen(scan, level_scale(level), align="start") for level in levels]
             d[f"{key}_{self.postfix}"] = torch.stack([self._statistics(scan) for scan in scans])
         return d
-
-    @staticmethod
-    def _coarse(scan: torch.Tensor, step: int) -> torch.Tensor:
-        """Means of blocks of ``step`` voxels per axis."""
-        size = [-(-n // step) for n in scan.shape[1:]]
-        margins = [margin for n, m in zip(reversed(scan.shape[1:]), reversed(size)) for margin in (0, m * step - n)]
-        return F.interpolate(F.pad(scan, margins)[None], size, mode="area")[0] if step > 1 else scan
 
     @staticmethod
     def _statistics(scan: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,10 @@ from monai.transforms import Transform
 from torch.nn import functional as F
 
 from ..levels import ResolutionLevels
+from ..utils.coarsening import coarsen_label
 from ..utils.geometry import rescaled_affine, spacing_of, symmetric_margins, symmetric_pad
 from ..utils.resampling import as_plain_tensor, resample
 from .acquisition import profile_weights, sample_label
-from .low_resolution import coarsen_label
 
 __all__ = ["ResampleToLeveld"]
 
@@ -44,13 +44,15 @@ class ResampleToLeveld(Transform):
         given = tuple(image.shape[1:])
         size = self.levels.resampled_size(given, spacing_of(image.affine, len(given)), level)
         padded_size = self.levels.padded_size(size, level)
-        fine_size = [n * 2**level for n in size]
-        margins = [w * 2**level for pair in reversed(symmetric_margins(size, padded_size)) for w in pair]
+        scale = self.levels.scale(level)
+        fine_size = [n * s for n, s in zip(size, scale)]
+        margins = [(before * s, after * s) for (before, after), s in zip(symmetric_margins(size, padded_size), scale)]
 
         x = symmetric_pad(resample(as_plain_tensor(image)[None].float(), size), padded_size, 0.0)[0]
-        fine = F.pad(self._label_on(label, rescaled_affine(image.affine, given, fine_size), fine_size), margins)
+        fine = self._label_on(label, rescaled_affine(image.affine, given, fine_size), fine_size)
+        fine = F.pad(fine, [w for pair in reversed(margins) for w in pair])  # F.pad starts at the last axis
         d[f"{self.image_key}_{level}"] = x
-        d[f"{self.label_key}_{level}"] = as_plain_tensor(coarsen_label(MetaTensor(fine), level))
+        d[f"{self.label_key}_{level}"] = coarsen_label(fine, scale)
         d[f"{self.label_key}_0"] = fine
         return d
 

@@ -13,74 +13,20 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.networks.utils import one_hot
-from monai.transforms import DivisiblePad, MapTransform, Randomizable, Resize
+from monai.transforms import DivisiblePad, MapTransform, Randomizable
 from monai.utils import ensure_tuple, ensure_tuple_rep
 
-from ..levels import ResolutionLevels
-from ..utils.geometry import format_size
+from ..levels import ResolutionLevels, level_scale
+from ..utils.coarsening import IMAGE_MODES, LABEL_MODES, coarsen, coarsen_label
 
-__all__ = ["MultiResolutionPyramidd", "PadPyramidd", "SimulateLowResolutiond", "coarsen_image", "coarsen_label"]
-
-IMAGE_MODES = {"mean": "area", "trilinear": "trilinear"}
-LABEL_MODES = ("majority", "nearest")
-
-
-def _check_divisible(shape: torch.Size, factor: int) -> tuple[int, ...]:
-    if any(n % factor for n in shape):
-        raise ValueError(
-            f"spatial_size must be divisible by {factor} to be coarsened so far, got {format_size(shape)}."
-        )
-    return tuple(n // factor for n in shape)
+__all__ = ["MultiResolutionPyramidd", "PadPyramidd", "SimulateLowResolutiond"]
 
 
 def _check_modes(image_mode: str = "mean", label_mode: str = "majority") -> None:
     if not isinstance(image_mode, str) or image_mode not in IMAGE_MODES:
-        raise ValueError(f"mode of images must be one of {tuple(IMAGE_MODES)}, got {image_mode!r}.")
+        raise ValueError(f"mode of images must be one of {IMAGE_MODES}, got {image_mode!r}.")
     if label_mode not in LABEL_MODES:
         raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {label_mode!r}.")
-
-
-def coarsen_image(image: MetaTensor, level: int, mode: str = "mean") -> MetaTensor:
-    """Image at 1/2^level of its resolution, on the grid of the blocks' centres.
-
-    Args:
-        image: shape (C, D, H, W), every axis divisible by ``2 ** level``.
-        level: 0 returns the image as it is.
-        mode: ``"mean"`` of each block, or ``"trilinear"`` (interpolated at the block's centre, the paper's).
-
-    Returns:
-        shape (C, D / 2^level, …) with the affine of the coarse grid: voxel 0 lies at (2^level - 1) / 2 of the fine one.
-
-    Raises:
-        ValueError: on an unknown mode or a size that does not divide.
-    """
-    _check_modes(image_mode=mode)
-    size = _check_divisible(image.shape[1:], 2**level)
-    return image if level == 0 else Resize(size, mode=IMAGE_MODES[mode])(image)
-
-
-def coarsen_label(label: MetaTensor, level: int, mode: str = "majority") -> MetaTensor:
-    """Label at 1/2^level of its resolution, on the same grid as :py:func:`coarsen_image`.
-
-    Args:
-        label: class indices, shape (1, D, H, W), every axis divisible by ``2 ** level``.
-        level: 0 returns the label as it is.
-        mode: ``"majority"``, the most frequent class of each block, a tie to the lowest index; or ``"nearest"``, the
-            block's first voxel (``F.interpolate``'s, the paper's), half a block off the image.
-
-    Raises:
-        ValueError: on an unknown mode or a size that does not divide.
-    """
-    _check_modes(label_mode=mode)
-    size = _check_divisible(label.shape[1:], 2**level)
-    if level == 0:
-        return label
-    if mode == "nearest":
-        return Resize(size, mode="nearest")(label)
-    # Shares of whole voxels in a block of 8^level are exact in float32, so a tie is a tie.
-    shares = Resize(size, mode="area")(one_hot(label, int(label.max()) + 1, dim=0))
-    return shares.argmax(dim=0, keepdim=True).to(label.dtype)
 
 
 class _Coarsening(MapTransform):
@@ -104,17 +50,15 @@ class _Coarsening(MapTransform):
 
     def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
         """Every image and label, padded and coarsened to each of ``levels``, by key."""
-        made = {}
+        scales = [level_scale(level) for level in levels]
+        scans = {}
         for key in self.keys:
-            image = self._padded(data[key], float(data[key].min()))
-            made[key] = [coarsen_image(image, level, self.image_mode) for level in levels]
+            image, lowest = data[key], float(data[key].min())
+            options = dict(pad_value=lowest, mode=self.image_mode, divisor=self.divisor)
+            scans[key] = [coarsen(image, scale, **options) for scale in scales]
         for key, mode in zip(self.label_keys, self.label_modes):
-            label = self._padded(data[key], 0)
-            made[key] = [coarsen_label(label, level, mode) for level in levels]
-        return made
-
-    def _padded(self, tensor: MetaTensor, value: float) -> MetaTensor:
-        return DivisiblePad(self.divisor, mode="constant", value=value)(tensor)
+            scans[key] = [coarsen_label(data[key], scale, mode, self.divisor) for scale in scales]
+        return scans
 
 
 class SimulateLowResolutiond(_Coarsening):
@@ -128,8 +72,8 @@ class SimulateLowResolutiond(_Coarsening):
         label_keys: labels, shape (1, D, H, W).
         level_key: where the level is written in the data.
         divisor: multiple to pad to, voxels.
-        image_mode: see :py:func:`coarsen_image`.
-        label_mode: see :py:func:`coarsen_label`; one for all labels, or one for each.
+        image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`.
+        label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`; one for all, or one each.
     """
 
     def __init__(
@@ -167,8 +111,8 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
         label_keys: labels, shape (1, D, H, W).
         levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
         divisor: multiple to pad to, voxels, as in :py:class:`SimulateLowResolutiond`.
-        image_mode: see :py:func:`coarsen_image`; of several, one is drawn for each case.
-        label_mode: see :py:func:`coarsen_label`.
+        image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`; of several, one is drawn for each case.
+        label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Helpers that several kinds share."""
 
+from .coarsening import coarsen, coarsen_label
 from .distributed import (
     all_gather,
     broadcast_from_rank0,
@@ -15,10 +16,12 @@ from .geometry import (
     extent_of,
     format_size,
     rescaled_affine,
+    scaled_box,
     spacing_of,
     symmetric_core,
     symmetric_margins,
     symmetric_pad,
 )
 from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
+from .switches import is_on
 from .tables import CaseTable, aligned, rows_there

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from monai.data.utils import affine_to_spacing
+from monai.transforms.utils import scale_affine
+from monai.utils import ensure_tuple_rep
 from torch.nn import functional as F
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "extent_of",
     "format_size",
     "rescaled_affine",
+    "scaled_box",
     "spacing_of",
     "symmetric_core",
     "symmetric_margins",
@@ -44,11 +47,7 @@ def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.
 
 def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:
     """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; or a batch of affines."""
-    ratios = torch.tensor([n / m for n, m in zip(spatial_size, new_size)], dtype=affine.dtype, device=affine.device)
-    to_old = torch.eye(affine.shape[-1], dtype=affine.dtype, device=affine.device)  # of new voxels to old ones
-    to_old.diagonal()[: len(ratios)] = ratios
-    to_old[: len(ratios), -1] = (ratios - 1) / 2  # the first centre lies half a new voxel from the border
-    return affine @ to_old
+    return affine @ torch.as_tensor(scale_affine(spatial_size, new_size), dtype=affine.dtype, device=affine.device)
 
 
 def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
@@ -62,10 +61,19 @@ def symmetric_pad(x: torch.Tensor, padded_size: Sequence[int], value: float) -> 
     return F.pad(x, [w for pair in reversed(margins) for w in pair], value=value)  # F.pad starts at the last axis
 
 
-def symmetric_core(spatial_size: Sequence[int], padded_size: Sequence[int], scale: int = 1) -> tuple[slice, ...]:
+def symmetric_core(
+    spatial_size: Sequence[int], padded_size: Sequence[int], scale: Sequence[int] | int = 1
+) -> tuple[slice, ...]:
     """Index of what was there before a symmetric padding, for ``x[(..., *core)]``.
 
-    With ``scale`` for an ``x`` that many times as fine: margins first, then to scale, as an odd one does not halve.
+    With ``scale``, a factor for all axes or one each, for an ``x`` that many times as fine: margins first, then to
+    scale, as an odd one does not halve.
     """
     margins = symmetric_margins(spatial_size, padded_size)
-    return tuple(slice(before * scale, (before + n) * scale) for (before, _), n in zip(margins, spatial_size))
+    core = [slice(before, before + n) for (before, _), n in zip(margins, spatial_size)]
+    return scaled_box(core, ensure_tuple_rep(scale, len(core)))
+
+
+def scaled_box(box: Sequence[slice], scale: Sequence[int]) -> tuple[slice, ...]:
+    """The same box on a grid finer by a factor per axis."""
+    return tuple(slice(s.start * factor, s.stop * factor) for s, factor in zip(box, scale))

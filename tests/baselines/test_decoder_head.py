@@ -18,7 +18,7 @@ def test_every_level_answers_at_level_0_and_natively_as_without_such_heads(net, 
     image = torch.rand(1, 1, *[16 >> level] * 3)
     with torch.no_grad():
         native = net(image, level=level)
-        assert net(image, level=level, output="full").shape == (1, 3, 16, 16, 16)
+        assert net(image, level=level, output="fine").shape == (1, 3, 16, 16, 16)
         plain = RAREUNet(**SMALL).eval()
         plain.load_state_dict(net.state_dict(), strict=False)
         torch.testing.assert_close(native, plain(image, level=level))
@@ -30,13 +30,13 @@ def test_the_heads_are_decoders_and_the_training_call_returns_their_answers(net)
     with torch.no_grad():
         full = net(images)[2]
         for level in (1, 2):
-            torch.testing.assert_close(full[level - 1], net(images[level], level=level, output="full"))
+            torch.testing.assert_close(full[level - 1], net(images[level], level=level, output="fine"))
 
 
 def test_it_is_scripted_as_the_other_network(net):
     scripted, image = torch.jit.script(net), torch.rand(1, 1, 8, 8, 8)
     with torch.no_grad():
-        torch.testing.assert_close(scripted(image, 1, None, "full"), net(image, level=1, output="full"))
+        torch.testing.assert_close(scripted(image, 1, None, "fine"), net(image, level=1, output="fine"))
 
 
 @pytest.mark.parametrize("options, message", [

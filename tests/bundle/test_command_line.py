@@ -63,7 +63,15 @@ def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, 
 
 COMPONENTS = {
     "inferer": {"_target_": "rare_unet_networks.inferers.ResolutionRoutingInferer", "levels": "@levels"},
-    "mirror": {"_target_": "rare_unet_networks.inferers.MirrorInferer", "levels": "@levels"},  # has **kwargs
+    "mirror": {
+        "_target_": "rare_unet_networks.inferers.MirrorInferer",
+        "inferer": {
+            "_target_": "rare_unet_networks.inferers.ResolutionRoutingInferer",
+            "levels": "@levels",
+            "window": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 32]},
+        },
+    },
+    "open": {"_target_": "rare_unet_networks.baselines.DecoderHeadRAREUNet", "spatial_dims": 3},  # has **kwargs
     "train": {"trainer": {"_target_": "SupervisedTrainer", "max_epochs": 1, "amp_kwargs": {}}, "inferer": "@inferer"},
     "transforms": [{"_target_": "LoadImaged", "keys": "image"}],
     "elsewhere": {"_target_": "not_installed.Network"},
@@ -83,10 +91,12 @@ def components(tmp_path):
 @pytest.mark.parametrize(
     "option",
     [
-        "--inferer#overlap",
-        "--inferer::overlap",
+        "--inferer#cval",
+        "--inferer::cval",
         "--inferer#_disabled_",
-        "--mirror#overlap",
+        "--mirror#axis",
+        "--mirror#inferer#window#overlap",
+        "--open#num_gateways",
         "--train#trainer#amp",
         "--train#trainer#amp_kwargs#enabled",  # a value of a component
         "--transforms#0#image_only",
@@ -102,13 +112,18 @@ def test_overrides_that_add_an_argument_pass(components, option):
 @pytest.mark.parametrize(
     "options, match",
     [
-        (("--inferer#overlp", "1"), r"--inferer#overlp is neither .* Did you mean --inferer#overlap\?"),
-        (("--inferer::overlp", "1"), r"--inferer::overlp is neither .* Did you mean --inferer#overlap\?"),
-        (("--inferrer#overlap", "1"), r"--inferrer#overlap is neither"),
-        (("--inferer#window#overlap", "1"), "--inferer#window#overlap is neither"),
+        (("--inferer#outptu", "1"), r"--inferer#outptu is neither .* Did you mean --inferer#output\?"),
+        (("--inferer::outptu", "1"), r"--inferer::outptu is neither .* Did you mean --inferer#output\?"),
+        (("--mirror#axsi", "1"), r"--mirror#axsi is neither .* Did you mean --mirror#axis\?"),
+        (
+            ("--mirror#inferer#window#overlp", "1"),
+            r"--mirror#inferer#window#overlp is neither .* Did you mean --mirror#inferer#window#overlap\?",
+        ),
+        (("--inferrer#cval", "1"), r"--inferrer#cval is neither"),
+        (("--inferer#view#overlap", "1"), "--inferer#view#overlap is neither"),
         (("--train#trainer#max_epoch", "1"), r"max_epoch is neither .* Did you mean --train#trainer#max_epochs\?"),
         (("--train#trainr", "1"), r"--train#trainr is neither .* Did you mean --train#trainer\?"),
-        (("--train#inferer#overlap", "1"), "--train#inferer#overlap is neither"),  # a reference
+        (("--train#inferer#cval", "1"), "--train#inferer#cval is neither"),  # a reference
         (("--transforms#1", "1"), "--transforms#1 is neither"),
         (
             ("--mirror#_target_", "rare_unet_networks.levels.ResolutionLevels", "--mirror#side", "auto"),
@@ -174,15 +189,15 @@ def test_a_switch_that_is_true_or_false_passes(config, switch, value):
     check_command_line(command(config, switch, value))
 
 
+@pytest.mark.parametrize("value", ["true", "FALSE"])
+@pytest.mark.parametrize("switch", SWITCHES[:2])
+def test_an_option_of_ours_takes_any_letter_case(config, switch, value):
+    check_command_line(command(config, switch, value))
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize(
-    "value, match",
-    [
-        ("false", "must be True or False, got 'false': write {} False$"),
-        ("TRUE", "must be True or False, got 'TRUE': write {} True$"),
-        ("maybe", r"must be True or False, got 'maybe'\.$"),
-        ("2", r"must be True or False, got '2'\.$"),
-    ],
+    "value, match", [("maybe", r"must be true or false, got 'maybe'\.$"), ("2", r"must be true or false, got '2'\.$")]
 )
 def test_a_switch_that_is_neither_stops_the_program(config, switch, value, match):
     with pytest.raises(SystemExit, match=f"{switch} {match.format(switch)}"):
@@ -239,3 +254,10 @@ def test_processes_that_are_joined_and_one_that_torchrun_started_go_on(tmp_path,
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", size)
     check_command_line(command(path))
+
+
+@pytest.mark.parametrize("value, python", [("false", "False"), ("TRUE", "True")])
+def test_an_argument_of_a_component_takes_pythons_spelling_only(config, value, python):
+    match = f"--trainer#decollate must be True or False, got '{value}': write --trainer#decollate {python}$"
+    with pytest.raises(SystemExit, match=match):
+        check_command_line(command(config, "--trainer#decollate", value))

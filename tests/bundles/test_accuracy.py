@@ -59,7 +59,7 @@ def test_the_mirrored_subject_is_segmented_as_well(tmp_path):
         assert found[f"native_{scale}_mean"] == pytest.approx(expected[f"native_{scale}_mean"], abs=0.03)
 
 
-@pytest.mark.parametrize("side, expected", [("as_is", 0.03), ("auto", 0.0)])
+@pytest.mark.parametrize("side, expected", [("left", 0.03), ("auto", 0.0)])
 def test_without_finding_its_side_a_mirrored_scan_is_segmented_otherwise(tmp_path, side, expected):
     scan = nib.load(SAMPLE / "Task04_Hippocampus/imagesTr/hippocampus_067.nii.gz")
     nib.save(scan, tmp_path / "scan.nii.gz")
@@ -67,7 +67,7 @@ def test_without_finding_its_side_a_mirrored_scan_is_segmented_otherwise(tmp_pat
     run("inference.json", input=str(tmp_path), output_dir=str(tmp_path / "out"), side=side)
     answers = [np.asarray(nib.load(tmp_path / "out" / f"{n}_seg.nii.gz").dataobj) for n in ("scan", "mirrored")]
     differing = (answers[0] != answers[1][::-1]).sum() / (answers[0] > 0).sum()
-    assert differing > expected if side == "as_is" else differing == 0
+    assert differing > expected if side == "left" else differing == 0
 
 
 def test_sample_scans_enter_the_level_of_their_resolution(volumes):

@@ -101,11 +101,11 @@ def test_the_configs_stay_short_and_their_expressions_are_one_line(bundle):
         assert [text for text in expressions(config(path.name, bundle)) if len(text) > 110] == [], path.name
 
 
-@pytest.mark.parametrize("output, name", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
-def test_a_clash_of_two_scans_names_the_file_that_both_would_write(bundle, tmp_path, output, name):
+@pytest.mark.parametrize("grid, name", [("scan", "a_seg.nii.gz"), ("fine", "a_fine_seg.nii.gz")])
+def test_a_clash_of_two_scans_names_the_file_that_both_would_write(bundle, tmp_path, grid, name):
     for suffix in (".nii", ".nii.gz"):
         (tmp_path / f"a{suffix}").touch()
-    parser = run("inference.json", run=False, bundle=bundle, input=str(tmp_path), output=output).parser
+    parser = run("inference.json", run=False, bundle=bundle, input=str(tmp_path), grid=grid).parser
     scans = parser.get_parsed_content("scans")
     assert [scan["failure"] for scan in scans] == [f"another scan would write {name} as well"] * 2
     assert name == f"a_{parser.get_parsed_content('postprocessing').transforms[-1].saver.folder_layout.postfix}.nii.gz"

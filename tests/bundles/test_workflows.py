@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Events
 from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
+from rare_unet_networks.levels import ResolutionLevels, Route
 from rare_unet_networks.transforms.grids import answer_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
@@ -60,10 +61,10 @@ def test_scans_placed_by_their_size_are_evaluated_and_segmented_on_the_grids_of_
     options = {"checkpoint": str(trained[1] / "model.pt"), "output_dir": str(tmp_path), "levels#routing": "size"}
     run(*EVALUATE, dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), **options, **SMALL)
     assert len(read(tmp_path / "metrics" / "per_case.csv")) == 2 * 4 * 2 * 2  # cases, scales, grids, classes
-    run("inference.json", input=str(tiny / "imagesTr"), output="full", **options, **SMALL)
+    run("inference.json", input=str(tiny / "imagesTr"), grid="fine", **options, **SMALL)
     assert {row["level"] for row in read(tmp_path / "volumes.csv")} == {"1"}
     for path in (tiny / "imagesTr").iterdir():
-        full = nib.load(tmp_path / path.name.replace(".nii", "_full_seg.nii"))
+        full = nib.load(tmp_path / path.name.replace(".nii", "_fine_seg.nii"))
         assert full.shape == tuple(2 * n for n in nib.load(path).shape)
         assert full.header.get_zooms() == (0.5, 0.5, 0.5)
 
@@ -200,17 +201,41 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
         np.testing.assert_array_equal(np.asarray(canonical.dataobj), np.asarray(expected.dataobj))
 
 
+def test_inferring_decides_the_route_once_a_scan_and_its_predictions_carry_it_and_the_side(tmp_path, monkeypatch):
+    routes, predictions, route = [], {}, ResolutionLevels.route
+    monkeypatch.setattr(ResolutionLevels, "route", lambda *args: routes.append(route(*args)) or routes[-1])
+    names = ("icbm152_left_2mm", "icbm152_right_2mm", "icbm152_right_1x1x4mm")
+    (tmp_path / "scans").mkdir()
+    for name in names:
+        shutil.copy(SAMPLE / "images" / f"{name}.nii.gz", tmp_path / "scans")
+    options = dict(input=str(tmp_path / "scans"), output_dir=str(tmp_path / "out"))
+    evaluator = run("inference.json", run=False, **options).parser.get_parsed_content("evaluator")
+
+    @evaluator.on(Events.ITERATION_COMPLETED)
+    def keep(engine):
+        predictions[engine.state.batch[0]["case"]] = engine.state.output[0]
+
+    evaluator.run()
+    assert len(routes) == len(predictions) == 3
+    for name, expected in zip(sorted(names), routes):
+        for key in ("pred", "pred_fine"):
+            meta = predictions[name][key].meta
+            assert isinstance(meta["route"], Route) and meta["route"] == expected
+            assert meta["side"] == name.split("_")[1]
+    assert [r.level for r in routes] == [1, 0, 1]
+
+
 @pytest.mark.parametrize("downsample", ["mean", "trilinear"])
-@pytest.mark.parametrize("output", ["native", "full"])
-def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, output):
+@pytest.mark.parametrize("grid", ["scan", "fine"])
+def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, grid):
     answers = {}
     protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
     workflow = run(*EVALUATE, run=False, **protocol)
-    evaluator, output_grid = workflow.parser.get_parsed_content("evaluator"), output
+    evaluator = workflow.parser.get_parsed_content("evaluator")
 
     def keep(engine):
         item, output = engine.state.batch[0], engine.state.output[0]
-        answers[item["case"], int(item["level"])] = output[answer_key(output_grid)]
+        answers[item["case"], int(item["level"])] = output[answer_key(grid)]
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
     workflow.run()
@@ -221,11 +246,11 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
         )({"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level})["image"]
         coarse.meta["filename_or_obj"] = f"{case}_{level}.nii.gz"
         SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False)(coarse)
-    run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"), output=output)
-    postfix = {"native": "seg", "full": "full_seg"}[output]
+    run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"), grid=grid)
+    postfix = {"scan": "seg", "fine": "fine_seg"}[grid]
     for (case, level), expected in answers.items():
         answer = LoadImage(ensure_channel_first=True)(tmp_path / "out" / f"{case}_{level}_{postfix}.nii.gz")
-        if output == "full":  # it covers the whole coarse scan, padding of the fine one included
+        if grid == "fine":  # it covers the whole coarse scan, padding of the fine one included
             assert answer.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
             answer = ResampleToMatch(mode="nearest")(answer, expected)
         assert expected.max() == 2
@@ -292,11 +317,15 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "error: --levels#tolerence is neither an option of the bundle runner nor an entry of the config. "
             "Did you mean --levels#tolerance?",
         ),
+        (
+            {"inferer#inferer#window#overlp": 0.5},
+            "error: --inferer#inferer#window#overlp is neither an option of the bundle runner nor an entry of the "
+            "config. Did you mean --inferer#inferer#window#overlap?",
+        ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
-        (dict(amp="perhaps"), "error: --amp must be True or False, got 'perhaps'."),
-        (dict(amp="false"), "error: --amp must be True or False, got 'false': write --amp False"),
+        (dict(amp="perhaps"), "error: --amp must be true or false, got 'perhaps'."),
         (dict(output_dir="2024.10"), "error: --output_dir 2024.10 would be read as 2024.1: write ./2024.10"),
-        (dict(output="fine"), "error: output must be one of ('native', 'full'), got 'fine'."),
+        (dict(grid="full"), "error: grid must be one of ('scan', 'fine'), got 'full'."),
     ],
 )
 def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides, message):
@@ -309,10 +338,15 @@ def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides
 
 def test_an_override_may_add_an_argument_to_a_component(tmp_path):
     scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
-    options = {"levels#routing": "size", "inferer#overlap": 0.5, "inferer#roi_size": "[16,32,16]"}
+    options = {
+        "levels#routing": "size",
+        "inferer#inferer#cval": 0.0,
+        "inferer#inferer#window#overlap": 0.5,
+        "inferer#inferer#window#roi_size": "[16,32,16]",
+    }
     result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
     assert result.returncode == 0, result.stdout
-    assert "overlap 0.5" in result.stdout and ": size " in result.stdout
+    assert "sliding window of 16×32×16 voxels" in result.stdout and ": size " in result.stdout
     assert (tmp_path / "icbm152_left_2mm_seg.nii.gz").exists()
 
 
@@ -327,10 +361,10 @@ def test_a_path_that_looks_like_a_number_is_taken_as_written_behind_a_dot(tmp_pa
 
 def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_are_reported(tmp_path):
     scans = SAMPLE / "images"
-    run("inference.json", input=str(scans), output_dir=str(tmp_path), output="full")
+    run("inference.json", input=str(scans), output_dir=str(tmp_path), grid="fine")
     for path in scans.glob("*.nii.gz"):
         name = path.name.removesuffix(".nii.gz")
-        scan, answer = nib.load(path), nib.load(tmp_path / f"{name}_full_seg.nii.gz")
+        scan, answer = nib.load(path), nib.load(tmp_path / f"{name}_fine_seg.nii.gz")
         assert answer.header.get_zooms() == pytest.approx((1, 1, 1), rel=1e-4)
         corners = []
         for image in (scan, answer):
@@ -381,8 +415,8 @@ def test_an_answer_that_has_as_many_voxels_as_the_scan_by_chance_keeps_its_own_s
     data = np.asarray(nib.load(CASE).dataobj, dtype=np.float32)[:34, :40, :34]
     scan = np.repeat(data[:, :, ::2], 2, axis=0)  # 68×40×17 voxels of 0.5×1×2 mm; at 1 mm as many: 34×40×34
     nib.save(nib.Nifti1Image(scan, np.diag([0.5, 1, 2, 1])), tmp_path / "scan.nii.gz")
-    for output, name, shape in (("native", "scan_seg", (68, 40, 17)), ("full", "scan_full_seg", (34, 40, 34))):
-        run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"), output=output)
+    for grid, name, shape in (("scan", "scan_seg", (68, 40, 17)), ("fine", "scan_fine_seg", (34, 40, 34))):
+        run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"), grid=grid)
         answer = nib.load(tmp_path / "out" / f"{name}.nii.gz")
         assert answer.shape == shape
         extent = np.array(answer.shape) * answer.header.get_zooms()

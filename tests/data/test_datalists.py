@@ -26,7 +26,7 @@ def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):
     assert [item["case"] for item in input_datalist(str(tmp_path / "a_seg.nii.gz"))] == ["a_seg"]
 
 
-@pytest.mark.parametrize("output, expected", [("native", "a_seg.nii.gz"), ("full", "a_full_seg.nii.gz")])
+@pytest.mark.parametrize("output, expected", [("scan", "a_seg.nii.gz"), ("fine", "a_fine_seg.nii.gz")])
 def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path, output, expected):
     for name in ("a.nii", "a.nii.gz", "b.nii"):
         (tmp_path / name).touch()
@@ -36,8 +36,8 @@ def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp
 
 
 def test_an_unknown_grid_has_no_postfix():
-    with pytest.raises(ValueError, match=r"output must be one of \('native', 'full'\), got 'fine'"):
-        answer_postfix("fine")
+    with pytest.raises(ValueError, match=r"grid must be one of \('scan', 'fine'\), got 'full'"):
+        answer_postfix("full")
 
 
 def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):

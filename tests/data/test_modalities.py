@@ -113,8 +113,8 @@ def test_cases_that_would_write_the_same_answer_fail(tmp_path):
             save(tmp_path / folder / f"{name}.nii.gz")
     items = modality_datalist(tmp_path, PATTERNS)
     assert [item["failure"] for item in items] == ["another scan would write p_seg.nii.gz as well"] * 2
-    items = modality_datalist(tmp_path, PATTERNS, output="full")
-    assert [item["failure"] for item in items] == ["another scan would write p_full_seg.nii.gz as well"] * 2
+    items = modality_datalist(tmp_path, PATTERNS, grid="fine")
+    assert [item["failure"] for item in items] == ["another scan would write p_fine_seg.nii.gz as well"] * 2
 
 
 def test_without_a_modality_its_channel_is_empty_where_that_is_allowed(tmp_path, caplog):

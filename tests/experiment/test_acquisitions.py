@@ -59,7 +59,7 @@ def divisible(tiny, tmp_path):
 
 
 def test_block_means_are_scored_as_the_scales_are(divisible, trained, paths, tmp_path):
-    options = dict(checkpoint=str(trained[1] / "model.pt"), split="train", side="as_is", **paths, **SMALL)
+    options = dict(checkpoint=str(trained[1] / "model.pt"), split="train", side="left", **paths, **SMALL)
     options["dataset_dir"] = str(divisible)
     run(*EVALUATE, val_levels=[0, 1, 2], **options)
     scales = {(r["case"], float(r["scale"]), r["grid"], r["class"]): r for r in read(tmp_path / "metrics/per_case.csv")}

@@ -26,7 +26,7 @@ def test_the_authors_tumour_recipe_is_theirs():
     assert {key: parser[key] for key in recipe} == recipe
     assert parser["optimizer"]["weight_decay"] == 3e-5 and parser["loss"]["alpha"] == 0.35
     assert (parser["lr_scheduler"]["patience"], parser["lr_scheduler"]["factor"]) == (10, 0.5)
-    assert parser["inferer"]["roi_size"] is None and not parser["inferer"]["crop_foreground"]
+    assert parser["inferer#inferer#window"] is None and not parser["inferer#inferer#crop_foreground"]
 
 
 def test_the_papers_splits_share_no_subject_and_leave_our_test_volumes_alone():

@@ -55,10 +55,8 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
     inferers = [training.get_parsed_content("validate#evaluator").inferer]
     files = [PROTOCOL, *overlays(TASK, evaluate)]
     inferers.append(run(*EVALUATE, *files, run=False, **paths, **options).parser.get_parsed_content("inferer"))
-    described = [
-        (type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "as_is")) for i in inferers
-    ]
-    assert described[0] == described[1] and described[0][3] == "as_is"
+    described = [(type(i), i.levels.num_levels, getattr(i, "output", ""), getattr(i, "side", "left")) for i in inferers]
+    assert described[0] == described[1] and described[0][3] == "left"
 
 
 def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with(tiny, tmp_path):

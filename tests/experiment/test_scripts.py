@@ -213,7 +213,7 @@ def test_an_engine_is_compared_call_by_call():
     compare = script("compare_engines")
 
     def recorded(size, native, full):
-        recorder = compare.Recorder(lambda x, output="native": native if output == "native" else ([native], [], [full]))
+        recorder = compare.Recorder(lambda x, output="scan": native if output == "scan" else (native, full))
         recorder(torch.ones(size))
         recorder(torch.ones(size), output="both")
         return recorder

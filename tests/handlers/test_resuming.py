@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command(monkeypatch)
     CommandRecord(str(output)).started()
-    for name in ("a_seg.nii.gz", "a_full_seg.nii.gz"):
+    for name in ("a_seg.nii.gz", "a_fine_seg.nii.gz"):
         (output / name).touch()
         age(output / name, LATER)
     rows = [",".join(VolumeSaver.columns), "a,anterior,1,1,1,1x1x1,0,1", "a,posterior,1,1,1,1x1x1,0,1", ""]
@@ -39,19 +39,19 @@ def command(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", argv)
 
 
-def left(folder, output="native", **options):
+def left(folder, grid="scan", **options):
     items = [{"image": str(folder / f"{case}.nii.gz"), "case": case} for case in "ab"]
-    return [i["case"] for i in unfinished(items, str(folder / "out"), output, str(folder / "model.pt"), **options)]
+    return [i["case"] for i in unfinished(items, str(folder / "out"), grid, str(folder / "model.pt"), **options)]
 
 
 def test_the_same_command_leaves_out_what_it_has_answered_and_says_so(folder, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         assert left(folder) == ["b"]
-    message = "1 of 2 were answered by this command before and are left out (--overwrite True does them again): a"
+    message = "1 of 2 were answered by this command before and are left out (--overwrite true does them again): a"
     assert message in caplog.text
-    assert left(folder, output="full") == ["b"]
-    assert left(folder, overwrite=True) == ["a", "b"]
-    command(monkeypatch, "--overwrite", "False")
+    assert left(folder, grid="fine") == ["b"]
+    assert left(folder, overwrite="true") == ["a", "b"]
+    command(monkeypatch, "--overwrite", "false")
     assert left(folder) == ["b"]
     written = (folder / "out" / RECORD).stat().st_mtime_ns
     CommandRecord(str(folder / "out")).started()
@@ -104,7 +104,7 @@ def test_all_files_of_a_scan_count_and_one_that_cannot_be_used_is_always_left(fo
         {"image": {"T1w": str(folder / "a.nii.gz"), "T2w": str(folder / "b.nii.gz")}, "case": "a"},
         {"image": str(folder / "a.nii.gz"), "case": "a", "failure": "twice"},
     ]
-    arguments = (str(folder / "out"), "native", str(folder / "model.pt"))
+    arguments = (str(folder / "out"), "scan", str(folder / "model.pt"))
     assert unfinished(items, *arguments) == items[1:]
     age(folder / "b.nii.gz", LATER_STILL)
     assert unfinished(items, *arguments) == items
@@ -112,7 +112,7 @@ def test_all_files_of_a_scan_count_and_one_that_cannot_be_used_is_always_left(fo
 
 @pytest.mark.parametrize(
     "options, match",
-    [(dict(output="fine"), "output must be one of")],
+    [(dict(grid="full"), "grid must be one of"), (dict(overwrite="perhaps"), "expected true or false")],
 )
 def test_ill_options_are_errors(folder, options, match):
     with pytest.raises(ValueError, match=match):

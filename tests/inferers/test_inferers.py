@@ -2,11 +2,12 @@ import logging
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
+from monai.inferers import SlidingWindowInferer
 
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
-from rare_unet_networks.levels import ResolutionLevels
-from rare_unet_networks.networks import RAREUNet
+from rare_unet_networks.levels import ResolutionLevels, Route
+from rare_unet_networks.networks import Prediction, RAREUNet
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 BY_SIZE = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
@@ -22,6 +23,10 @@ class Recorder(torch.nn.Module):
     def forward(self, x, level=0):
         self.calls.append((tuple(x.shape[2:]), level, type(x)))
         return torch.cat([x, -x], dim=1)
+
+
+def window(*roi_size):
+    return SlidingWindowInferer(roi_size, mode="gaussian")
 
 
 def scan(size, spacing=(1.0, 1.0, 1.0), channels=1, value=None):
@@ -54,6 +59,23 @@ def test_without_resampling_the_grid_is_untouched():
     image = scan((35, 51, 33))
     out = ResolutionRoutingInferer(LEVELS)(image, Recorder())
     assert torch.equal(out[:, :1].as_tensor(), image.as_tensor())
+
+
+@pytest.mark.parametrize("output", ["scan", "fine", "both"])
+def test_the_route_travels_with_every_prediction_and_its_members_and_not_with_the_scan(output):
+    image = MetaTensor(torch.rand(2, 1, 18, 26, 18), affine=torch.stack([torch.diag(torch.tensor([2.0, 2, 2, 1]))] * 2))
+    image.is_batch = True
+    image.applied_operations = [[], []]
+    net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
+    with torch.no_grad():
+        found = ResolutionRoutingInferer(LEVELS, output=output)(image, net)
+    for prediction in found.values() if output == "both" else [found]:
+        route = prediction.meta["route"]
+        assert route == LEVELS.route(image) and route.level == 1 and route.scale == (2, 2, 2)
+        members = decollate_batch(prediction)
+        assert [m.meta["route"] for m in members] == [route, route]
+        assert isinstance(members[0].meta["route"], Route) and "side" not in members[0].meta
+    assert "route" not in image.meta
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -126,7 +148,7 @@ def test_spacing_far_from_every_level_is_warned_of(caplog, spacing, far):
 
 def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
     net, image = Recorder(), scan((40, 40, 40), (2.0, 2.0, 2.0))
-    out = ResolutionRoutingInferer(LEVELS, roi_size=(32, 32, 32))(image, net)
+    out = ResolutionRoutingInferer(LEVELS, window=window(32, 32, 32))(image, net)
     assert {call[:2] for call in net.calls} == {((32, 32, 32), 1)} and len(net.calls) == 8
     torch.testing.assert_close(out[:, :1].as_tensor(), image.as_tensor())
 
@@ -153,34 +175,34 @@ def test_arguments_go_on_to_the_network():
 )
 def test_ill_roi_size_is_refused(roi_size, match):
     with pytest.raises(ValueError, match=match):
-        ResolutionRoutingInferer(LEVELS, roi_size=roi_size)
+        ResolutionRoutingInferer(LEVELS, window=window(*roi_size))
 
 
 class Repeater(Recorder):
     """Answers on the level 0 grid: every voxel repeated."""
 
-    def forward(self, x, level=0, output="native"):
+    def forward(self, x, level=0, output="scan"):
         self.calls.append((tuple(x.shape[2:]), level, output))
-        for axis in (2, 3, 4) if output == "full" else ():
+        for axis in (2, 3, 4) if output == "fine" else ():
             x = x.repeat_interleave(2**level, dim=axis)
         return x
 
 
 # input size, spacing, level, output asked of the network, size and spacing of the answer
 FULL_CASES = [
-    ((35, 51, 33), (1.0, 1.0, 1.0), 0, "native", (35, 51, 33), (1.0, 1.0, 1.0)),
-    ((18, 26, 17), (2.0, 2.0, 2.0), 1, "full", (36, 52, 34), (1.0, 1.0, 1.0)),
-    ((5, 7, 5), (8.0, 8.0, 8.0), 3, "full", (40, 56, 40), (1.0, 1.0, 1.0)),
-    ((35, 51, 9), (1.0, 1.0, 4.0), 0, "native", (35, 51, 36), (1.0, 1.0, 1.0)),
-    ((24, 36, 24), (1.5, 1.5, 1.5), 1, "full", (36, 54, 36), (1.0, 1.0, 1.0)),
-    ((9, 9, 9), (4.2, 4.2, 4.2), 2, "full", (36, 36, 36), (1.05, 1.05, 1.05)),  # within the tolerance: not resampled
+    ((35, 51, 33), (1.0, 1.0, 1.0), 0, "scan", (35, 51, 33), (1.0, 1.0, 1.0)),
+    ((18, 26, 17), (2.0, 2.0, 2.0), 1, "fine", (36, 52, 34), (1.0, 1.0, 1.0)),
+    ((5, 7, 5), (8.0, 8.0, 8.0), 3, "fine", (40, 56, 40), (1.0, 1.0, 1.0)),
+    ((35, 51, 9), (1.0, 1.0, 4.0), 0, "scan", (35, 51, 36), (1.0, 1.0, 1.0)),
+    ((24, 36, 24), (1.5, 1.5, 1.5), 1, "fine", (36, 54, 36), (1.0, 1.0, 1.0)),
+    ((9, 9, 9), (4.2, 4.2, 4.2), 2, "fine", (36, 36, 36), (1.05, 1.05, 1.05)),  # within the tolerance: not resampled
 ]
 
 
 @pytest.mark.parametrize("size, spacing, level, output, answer, answer_spacing", FULL_CASES)
 def test_full_answer_covers_the_scan_at_the_resolution_of_level_0(size, spacing, level, output, answer, answer_spacing):
     net, image = Repeater(), scan(size, spacing)
-    out = ResolutionRoutingInferer(LEVELS, output="full")(image, net)
+    out = ResolutionRoutingInferer(LEVELS, output="fine")(image, net)
     assert net.calls[0][1:] == (level, output)
     assert out.shape == (1, 1, *answer)
     assert out.pixdim.tolist() == pytest.approx(answer_spacing)
@@ -191,7 +213,7 @@ def test_full_answer_covers_the_scan_at_the_resolution_of_level_0(size, spacing,
 
 def test_full_answer_without_resampling_is_the_networks_in_place():
     image = scan((5, 6, 7), (4.0, 4.0, 4.0))
-    out = ResolutionRoutingInferer(LEVELS, output="full")(image, Repeater())
+    out = ResolutionRoutingInferer(LEVELS, output="fine")(image, Repeater())
     for axis in (2, 3, 4):
         image = image.as_tensor().repeat_interleave(4, dim=axis) if axis == 2 else image.repeat_interleave(4, dim=axis)
     assert torch.equal(out.as_tensor(), image)
@@ -199,7 +221,7 @@ def test_full_answer_without_resampling_is_the_networks_in_place():
 
 def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
     image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Repeater()
-    out = ResolutionRoutingInferer(LEVELS, output="full", roi_size=(32, 32, 32))(image, net)
+    out = ResolutionRoutingInferer(LEVELS, output="fine", window=window(32, 32, 32))(image, net)
     assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(32, 16, 16)}
     expected = image.as_tensor()
     for axis in (2, 3, 4):
@@ -215,7 +237,7 @@ def test_both_answers_come_from_one_forward_pass():
     for size, spacing in (((18, 26, 17), 2.0), ((35, 51, 33), 1.0)):
         image = scan(size, (spacing,) * 3)
         with torch.no_grad():
-            native, full = (ResolutionRoutingInferer(LEVELS, output=o)(image, net) for o in ("native", "full"))
+            native, full = (ResolutionRoutingInferer(LEVELS, output=o)(image, net) for o in ("scan", "fine"))
             calls.clear()
             both = ResolutionRoutingInferer(LEVELS, output="both")(image, net)
         assert len(calls) == 1
@@ -226,12 +248,11 @@ def test_both_answers_come_from_one_forward_pass():
 
 def test_both_answers_of_a_large_scan_come_from_a_sliding_window_in_place():
     class Both(Repeater):
-        def forward(self, x, level=0, output="native"):
-            fine = super().forward(x, level, "full")
-            return [x.clone()], [], [fine]
+        def forward(self, x, level=0, output="scan"):
+            return Prediction(x.clone(), super().forward(x, level, "fine"))
 
     image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Both()
-    out = ResolutionRoutingInferer(LEVELS, output="both", roi_size=(32, 32, 32))(image, net)
+    out = ResolutionRoutingInferer(LEVELS, output="both", window=window(32, 32, 32))(image, net)
     assert len(net.calls) > 1
     expected = image.as_tensor()
     torch.testing.assert_close(out["pred"].as_tensor(), expected)
@@ -255,34 +276,34 @@ def test_of_a_resampled_scan_only_the_full_answer_is_given():
 
 def test_one_level_is_a_unet_fed_the_upsampled_scan():
     one, net = ResolutionLevels(1, (32, 64, 32), (1.0, 1.0, 1.0), num_stages=5), Repeater()
-    out = ResolutionRoutingInferer(one, output="full")(scan((9, 13, 9), (4.0, 4.0, 4.0)), net)
-    assert net.calls == [((48, 64, 48), 0, "native")]
+    out = ResolutionRoutingInferer(one, output="fine")(scan((9, 13, 9), (4.0, 4.0, 4.0)), net)
+    assert net.calls == [((48, 64, 48), 0, "scan")]
     assert out.shape == (1, 1, 36, 52, 36) and out.pixdim.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_unknown_output_is_refused():
-    with pytest.raises(ValueError, match=r"output must be one of .'native', 'full', 'both'., got 'fine'"):
-        ResolutionRoutingInferer(LEVELS, output="fine")
+    with pytest.raises(ValueError, match=r"output must be one of .'scan', 'fine', 'both'., got 'full'"):
+        ResolutionRoutingInferer(LEVELS, output="full")
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-@pytest.mark.parametrize("output", ["native", "full", "both"])
+@pytest.mark.parametrize("output", ["scan", "fine", "both"])
 def test_only_the_box_of_the_foreground_is_computed_and_around_it_is_background(level, output):
     """A block of 10×7×9 voxels at (3, 4, 5) of an empty scan; the answer is wanted on the scan's whole grid."""
     seen = []
 
-    def net(x, level=0, output="native"):
+    def net(x, level=0, output="scan"):
         seen.append(tuple(x.shape[2:]))
         logits = torch.cat([-x, x], dim=1)  # foreground where the scan is 1
         fine = torch.nn.functional.interpolate(logits, scale_factor=2**level)
-        return {"native": logits, "full": fine, "both": ([logits], (), [fine])}[output]
+        return {"scan": logits, "fine": fine, "both": Prediction(logits, fine)}[output]
 
     image = scan((32, 32, 32), (2.0**level,) * 3, value=0.0)
     image[:, :, 3:13, 4:11, 5:14] = 1
     found = ResolutionRoutingInferer(LEVELS, output=output, crop_foreground=True)(image, net)
     assert seen == [{0: (32, 16, 16), 1: (16, 8, 16), 2: (12, 8, 12)}[level]]
-    answers = found if output == "both" else {"pred" if output == "native" else "pred_fine": found}
-    assert answers.keys() == {"native": {"pred"}, "full": {"pred_fine"}, "both": {"pred", "pred_fine"}}[output]
+    answers = found if output == "both" else {"pred" if output == "scan" else "pred_fine": found}
+    assert answers.keys() == {"scan": {"pred"}, "fine": {"pred_fine"}, "both": {"pred", "pred_fine"}}[output]
     whole = ResolutionRoutingInferer(LEVELS, output=output)(image, net)
     for key, logits in answers.items():
         scale = 2**level if key == "pred_fine" else 1

@@ -8,6 +8,7 @@ from monai.transforms import NormalizeIntensityd, ScaleIntensityRangePercentiles
 from rare_unet_networks.inferers.mirror import MirrorInferer
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
 from rare_unet_networks.levels import ResolutionLevels
+from rare_unet_networks.networks import Prediction
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
 SCALING = ScaleIntensityRangePercentilesd("image", 0.5, 99.5, 0.0, 1.0, clip=True, channel_wise=True)
@@ -28,6 +29,10 @@ class OneSided(torch.nn.Module):
         return torch.cat([-x, x], dim=1) * (1 + 9 * sure)
 
 
+def base(**options):
+    return ResolutionRoutingInferer(LEVELS, **options)
+
+
 def scan(data, spacing=1.0):
     return MetaTensor(data, affine=torch.diag(torch.tensor([spacing, spacing, spacing, 1.0])))
 
@@ -37,39 +42,41 @@ def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level
     ramp = torch.nn.functional.interpolate(RAMP, [-(-n // 2**level) for n in RAMP.shape[2:]], mode="trilinear")
     known, other = scan(ramp, 2.0**level), scan(ramp.flip(2), 2.0**level)
     net = OneSided()
-    inferer = MirrorInferer(LEVELS, scaling=SCALING)
-    assert inferer.is_mirrored(known, net).tolist() == [False]
-    assert inferer.is_mirrored(other, net).tolist() == [True]
-    assert {call for call in net.calls} == {(3, 2)}  # the scan and its mirror image, at the coarsest level
+    inferer = MirrorInferer(base(), scaling=SCALING)
     expected = ResolutionRoutingInferer(LEVELS)(known, OneSided())
-    torch.testing.assert_close(inferer(known, net).as_tensor(), expected.as_tensor())
+    out = inferer(known, net)
+    # The scan and its mirror image at the coarsest level, then the scan at its own.
+    assert net.calls == [(3, 2), (level, 1)][: 1 if level == 3 else 2]
+    assert out.meta["side"] == "left" and out.meta["route"].level == level
+    torch.testing.assert_close(out.as_tensor(), expected.as_tensor())
     out = inferer(other, net)
+    assert out.meta["side"] == "right" and "side" not in other.meta
     torch.testing.assert_close(out.as_tensor(), expected.as_tensor().flip(2))
     assert torch.equal(out.affine, other.affine)
 
 
 def test_each_member_of_a_batch_has_its_own_side():
-    inferer = MirrorInferer(LEVELS, scaling=SCALING)  # plain tensors are placed by their size
+    inferer = MirrorInferer(base(), scaling=SCALING)  # plain tensors are placed by their size
     out = inferer(torch.cat([RAMP, RAMP.flip(2)]), OneSided())
     torch.testing.assert_close(out[1], out[0].flip(1))
     # Whatever the other members look like: -100 there must not become the padding here.
-    together = inferer._coarsest(torch.cat([RAMP, RAMP - 100]))
-    torch.testing.assert_close(together[:1], inferer._coarsest(RAMP))
+    together = inferer._coarsest(torch.cat([RAMP, RAMP - 100]), level=0)
+    torch.testing.assert_close(together[:1], inferer._coarsest(RAMP, level=0))
 
 
-@pytest.mark.parametrize("output", ["native", "full", "both"])
+@pytest.mark.parametrize("output", ["scan", "fine", "both"])
 def test_the_coarsest_level_runs_once(output):
     class Both(OneSided):
-        def forward(self, x, level=0, output="native"):
+        def forward(self, x, level=0, output="scan"):
             y = super().forward(x, level)
             full = torch.nn.functional.interpolate(y, scale_factor=2**level)
-            return {"native": y, "full": full, "both": ([y], [], [full])}[output]
+            return {"scan": y, "fine": full, "both": Prediction(y, full)}[output]
 
     known, net = torch.nn.functional.avg_pool3d(RAMP[..., :32], 8), Both()
     expected = ResolutionRoutingInferer(LEVELS, output=output)(scan(known, 8.0), Both())
     for flipped in (False, True):
         seen = scan(known.flip(2) if flipped else known, 8.0)
-        out = MirrorInferer(LEVELS, scaling=SCALING, output=output)(seen, net)
+        out = MirrorInferer(base(output=output), scaling=SCALING)(seen, net)
         answers, wanted = (x if isinstance(x, dict) else {"": x} for x in (out, expected))
         assert answers.keys() == wanted.keys()
         for key, value in wanted.items():
@@ -77,29 +84,31 @@ def test_the_coarsest_level_runs_once(output):
                 answers[key].as_tensor(), value.as_tensor().flip(2) if flipped else value.as_tensor()
             )
             assert torch.equal(answers[key].affine, value.affine)
-            assert answers[key].meta.keys() == value.meta.keys()
+            assert answers[key].meta["side"] == ("right" if flipped else "left")
+            assert answers[key].meta.keys() == {*value.meta.keys(), "side"}
     assert net.calls == [(3, 2), (3, 2)]
 
 
 def test_each_member_of_a_batch_of_the_coarsest_level_has_its_own_side():
     known = torch.nn.functional.avg_pool3d(RAMP[..., :32], 8)
-    inferer, net = MirrorInferer(LEVELS, scaling=SCALING), OneSided()
+    inferer, net = MirrorInferer(base(), scaling=SCALING), OneSided()
     out = inferer(scan(torch.cat([known.flip(2), known]), 8.0), net)
     assert net.calls == [(3, 4)]
     torch.testing.assert_close(out.as_tensor()[0], out.as_tensor()[1].flip(1))
+    assert out.meta["side"] == ["right", "left"]
     torch.testing.assert_close(out.as_tensor()[1:], ResolutionRoutingInferer(LEVELS)(scan(known, 8.0), net).as_tensor())
 
 
 def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
     class Both(OneSided):
-        def forward(self, x, level=0, output="native"):
+        def forward(self, x, level=0, output="scan"):
             y = super().forward(x, level)
-            return [y], [], [torch.nn.functional.interpolate(y, scale_factor=2**level)]
+            return Prediction(y, torch.nn.functional.interpolate(y, scale_factor=2**level))
 
     affine = torch.diag(torch.tensor([6.0, 8.0, 8.0, 1.0]))
     known = torch.linspace(0, 1, 8).reshape(1, 1, 8, 1, 1).expand(1, 1, 8, 6, 4).clone()  # 48 mm: 6 voxels of 8 mm
     answers = [
-        MirrorInferer(LEVELS, scaling=SCALING, output="both")(MetaTensor(x, affine=affine), Both())
+        MirrorInferer(base(output="both"), scaling=SCALING)(MetaTensor(x, affine=affine), Both())
         for x in (known, known.flip(2))
     ]
     assert all(list(answer) == ["pred_fine"] for answer in answers)
@@ -107,10 +116,11 @@ def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
     torch.testing.assert_close(answers[1]["pred_fine"].as_tensor(), answers[0]["pred_fine"].as_tensor().flip(2))
 
 
-@pytest.mark.parametrize("side, mirrored", [("as_is", False), ("mirrored", True)])
+@pytest.mark.parametrize("side, mirrored", [("left", False), ("right", True)])
 def test_a_known_side_is_taken_without_looking(side, mirrored):
     net = OneSided()
-    out = MirrorInferer(LEVELS, side=side)(scan(RAMP), net)
+    out = MirrorInferer(base(), side=side)(scan(RAMP), net)
+    assert out.meta["side"] == side
     assert net.calls == [(0, 1)]
     seen = RAMP.flip(2) if mirrored else RAMP
     expected = ResolutionRoutingInferer(LEVELS)(scan(seen), OneSided()).as_tensor()
@@ -119,13 +129,14 @@ def test_a_known_side_is_taken_without_looking(side, mirrored):
 
 def test_both_answers_are_mirrored_back():
     class Both(OneSided):
-        def forward(self, x, level=0, output="native"):
+        def forward(self, x, level=0, output="scan"):
             y = super().forward(x, level)
-            return ([y], [], [torch.nn.functional.interpolate(y, scale_factor=2**level)]) if output == "both" else y
+            fine = torch.nn.functional.interpolate(y, scale_factor=2**level)
+            return {"scan": y, "fine": fine, "both": Prediction(y, fine)}[output]
 
     half = torch.nn.functional.avg_pool3d(RAMP[..., :34], 2)
-    known = MirrorInferer(LEVELS, scaling=SCALING, output="both")(scan(half, 2.0), Both())
-    other = MirrorInferer(LEVELS, scaling=SCALING, output="both")(scan(half.flip(2), 2.0), Both())
+    known = MirrorInferer(base(output="both"), scaling=SCALING)(scan(half, 2.0), Both())
+    other = MirrorInferer(base(output="both"), scaling=SCALING)(scan(half.flip(2), 2.0), Both())
     for key in ("pred", "pred_fine"):
         torch.testing.assert_close(other[key].as_tensor(), known[key].as_tensor().flip(2))
 
@@ -146,8 +157,8 @@ def test_the_side_is_chosen_on_intensities_scaled_as_the_scans_are(scaling, low,
         return torch.cat([-x, x], dim=1)
 
     ramp = torch.linspace(0, 1, 64).reshape(1, 64, 1, 1).expand(1, 64, 64, 64).clone()
-    MirrorInferer(LEVELS, scaling=scaling).is_mirrored(scan(scaling({"image": ramp})["image"][None]), network)
-    (x,) = seen
+    MirrorInferer(base(), scaling=scaling)(scan(scaling({"image": ramp})["image"][None]), network)
+    x = seen[0]
     assert x.shape == (2, 1, 8, 8, 8) and not isinstance(x, MetaTensor)
     expected = torch.linspace(low, high, 8)
     torch.testing.assert_close(x[0, 0, :, 3, 3], expected, atol=1e-5, rtol=0)
@@ -156,12 +167,12 @@ def test_the_side_is_chosen_on_intensities_scaled_as_the_scans_are(scaling, low,
 
 def test_the_choice_is_logged(caplog):
     with caplog.at_level(logging.INFO):
-        MirrorInferer(LEVELS, scaling=SCALING)(scan(RAMP.flip(2)), OneSided())
-    assert any(message.startswith("mirrored: less in doubt (as it is ") for message in caplog.messages)
+        MirrorInferer(base(), scaling=SCALING)(scan(RAMP.flip(2)), OneSided())
+    assert any(message.startswith("side: right (entropy per foreground voxel ") for message in caplog.messages)
 
 
 def test_unknown_side_is_refused():
-    with pytest.raises(ValueError, match=r"side must be one of .*, got 'left'"):
-        MirrorInferer(LEVELS, side="left")
+    with pytest.raises(ValueError, match=r"side must be one of .*, got 'as_is'"):
+        MirrorInferer(base(), side="as_is")
     with pytest.raises(ValueError, match=r"side 'auto' needs scaling, .* got None"):
-        MirrorInferer(LEVELS)
+        MirrorInferer(base())

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rare_unet_networks.inferers.multi_level import MultiLevelInferer
 from rare_unet_networks.inferers.routing import ResolutionRoutingInferer
 from rare_unet_networks.levels import ResolutionLevels
-from rare_unet_networks.networks import RAREUNet
+from rare_unet_networks.networks import Prediction, RAREUNet
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 32, 32), spacing=(1.0, 1.0, 1.0))
 # foreground's probability that the network below gives at each level
@@ -28,12 +28,16 @@ class Constant(torch.nn.Module):
         super().__init__()
         self.seen = []
 
-    def forward(self, x, level=0, output="native"):
+    def forward(self, x, level=0, output="scan"):
         self.seen.append((level, x))
         p = torch.full((len(x), 1, *x.shape[2:]), PROBABILITIES[level])
         native = torch.cat([1 - p, p], dim=1).log()
         full = F.interpolate(native, scale_factor=2**level)
-        return {"native": native, "full": full, "both": ([native], [], [full])}[output]
+        return {"scan": native, "fine": full, "both": Prediction(native, full)}[output]
+
+
+def base(**options):
+    return ResolutionRoutingInferer(LEVELS, **options)
 
 
 def scan(size, level=0):
@@ -56,10 +60,10 @@ CASES = [
 
 
 @pytest.mark.parametrize("size", [(32, 32, 32), (21, 18, 19)])
-@pytest.mark.parametrize("level, coarser, levels, mean", CASES)
-def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level, coarser, levels, mean, size):
+@pytest.mark.parametrize("level, extra_levels, levels, mean", CASES)
+def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level, extra_levels, levels, mean, size):
     net, image = Constant(), scan(size, level)
-    found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=coarser, output="both")(image, net)
+    found = MultiLevelInferer(base(output="both"), scaling=unchanged, extra_levels=extra_levels)(image, net)
     assert [d for d, _ in net.seen] == levels
     assert found["pred"].shape == (1, 2, *size) and torch.equal(found["pred"].affine, image.affine)
     assert found["pred_fine"].shape == (1, 2, *(n * 2**level for n in size))
@@ -67,12 +71,12 @@ def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level,
         torch.testing.assert_close(probability(logits), torch.full(logits.shape[2:], mean), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("output", ["native", "full"])
+@pytest.mark.parametrize("output", ["scan", "fine"])
 def test_one_grid_alone_is_answered_as_well(output):
-    found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=1, output=output)(
+    found = MultiLevelInferer(base(output=output), scaling=unchanged, extra_levels=1)(
         scan((9, 10, 11), level=1), Constant()
     )
-    size = (9, 10, 11) if output == "native" else (18, 20, 22)
+    size = (9, 10, 11) if output == "scan" else (18, 20, 22)
     torch.testing.assert_close(probability(found), torch.full(size, 0.4), atol=1e-5, rtol=0)
 
 
@@ -81,7 +85,7 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
     image = torch.zeros(1, 1, 6, 16, 16)
     image[0, 0] = torch.tensor([0.0, 3.0, 5.0, 9.0, 5.0, 3.0])[:, None, None]
     net = Constant()
-    MultiLevelInferer(LEVELS, coarser=1, scaling=lambda d: {"image": 10 * d["image"]})(MetaTensor(image), net)
+    MultiLevelInferer(base(), extra_levels=1, scaling=lambda d: {"image": 10 * d["image"]})(MetaTensor(image), net)
     level, coarse = net.seen[1]
     profile = coarse[0, 0, :, 4, 4]
     assert level == 1 and profile[profile.nonzero()].flatten().tolist() == [40, 10]
@@ -90,19 +94,19 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
 def test_a_coarser_answer_lies_where_it_was_seen():
     """A bright block at an odd place of a grid of odd size is found by a threshold at the levels below."""
 
-    def net(x, level=0, output="native"):
+    def net(x, level=0, output="scan"):
         # Level 0 has no opinion, so that the coarser ones decide.
         logits = (20 if level else 0) * torch.cat([0.5 - x, x - 0.5], dim=1)
         full = F.interpolate(logits, scale_factor=2**level)
-        return {"native": logits, "full": full, "both": ([logits], [], [full])}[output]
+        return {"scan": logits, "fine": full, "both": Prediction(logits, full)}[output]
 
     image = scan((21, 24, 23)) * 0
     image[..., 5:13, 8:16, 3:11] = 1
     image[..., 0, 0, 0] = 1e-3  # what is lowest of the foreground
-    for coarser in range(1, 4):
-        found = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=coarser)(image, net)[0].argmax(dim=0)
+    for extra_levels in range(1, 4):
+        found = MultiLevelInferer(base(), scaling=unchanged, extra_levels=extra_levels)(image, net)[0].argmax(dim=0)
         centre = (found > 0).nonzero().double().mean(dim=0)
-        assert (centre - torch.tensor([8.5, 11.5, 6.5])).abs().max() <= 0.51, (coarser, centre)
+        assert (centre - torch.tensor([8.5, 11.5, 6.5])).abs().max() <= 0.51, (extra_levels, centre)
 
 
 def test_with_a_network_it_differs_from_one_level_alone_and_keeps_what_surrounds_the_foreground():
@@ -113,8 +117,8 @@ def test_with_a_network_it_differs_from_one_level_alone_and_keeps_what_surrounds
     options = dict(output="both", crop_foreground=True)
     with torch.no_grad():
         one = ResolutionRoutingInferer(LEVELS, **options)(image, net)
-        same = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=0, **options)(image, net)
-        several = MultiLevelInferer(LEVELS, scaling=unchanged, coarser=3, **options)(image, net)
+        same = MultiLevelInferer(base(**options), scaling=unchanged)(image, net)
+        several = MultiLevelInferer(base(**options), scaling=unchanged, extra_levels=3)(image, net)
     assert all(torch.equal(one[key], same[key]) for key in one)
     inside = (slice(None), slice(None), slice(6, 30), slice(8, 36), slice(5, 35))
     assert not torch.allclose(one["pred"].softmax(1)[inside], several["pred"].softmax(1)[inside], atol=0.01)
@@ -127,25 +131,25 @@ def test_a_channel_without_foreground_stays_empty():
     net = Constant()
     image = torch.zeros(1, 2, 8, 8, 8)
     image[:, 0] = torch.rand(8, 8, 8) + 1
-    MultiLevelInferer(LEVELS, scaling=unchanged, coarser=1)(MetaTensor(image), net)
+    MultiLevelInferer(base(), scaling=unchanged, extra_levels=1)(MetaTensor(image), net)
     assert torch.isfinite(net.seen[1][1]).all() and int(net.seen[1][1][:, 1].count_nonzero()) == 0
 
 
 def test_the_network_gets_plain_tensors_from_the_scaling_of_the_bundles():
     net, image = Constant(), scan((16, 16, 16))
     scaling = NormalizeIntensityd("image", nonzero=True, channel_wise=True)
-    MultiLevelInferer(LEVELS, coarser=1, scaling=scaling)(image, net)
+    MultiLevelInferer(base(), extra_levels=1, scaling=scaling)(image, net)
     assert [type(x) for _, x in net.seen] == [torch.Tensor, torch.Tensor]
     coarse = net.seen[1][1]
     assert float(coarse[coarse != 0].std(correction=0)) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"scaling": unchanged, "cval": -1.0}])
-def test_coarser_needs_a_scaling_and_a_background_of_0(options):
-    with pytest.raises(ValueError, match=r"coarser needs scaling and cval 0, got "):
-        MultiLevelInferer(LEVELS, coarser=1, **options)
+@pytest.mark.parametrize("cval, scaling", [(0.0, None), (-1.0, unchanged)])
+def test_extra_levels_needs_a_scaling_and_a_background_of_0(cval, scaling):
+    with pytest.raises(ValueError, match=r"extra_levels needs scaling and cval 0, got "):
+        MultiLevelInferer(base(cval=cval), extra_levels=1, scaling=scaling)
 
 
-def test_coarser_must_not_be_negative():
-    with pytest.raises(ValueError, match=r"coarser must be a number of levels, 0 or more, got -1\."):
-        MultiLevelInferer(LEVELS, coarser=-1)
+def test_extra_levels_must_not_be_negative():
+    with pytest.raises(ValueError, match=r"extra_levels must be a number of levels, 0 or more, got -1\."):
+        MultiLevelInferer(base(), extra_levels=-1)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rare_unet_networks.networks import GatewayBlock, RAREUNet, SubpixelHead, set_grad_checkpointing
+from rare_unet_networks.networks import (
+    GatewayBlock,
+    Prediction,
+    PyramidOutput,
+    RAREUNet,
+    SubpixelHead,
+    set_grad_checkpointing,
+)
 
 SMALL = dict(in_channels=1, out_channels=3, channels=(4, 8, 12, 16))
 # kwargs, level, input size, output size
@@ -112,7 +119,9 @@ def test_a_level_runs_its_own_modules_only_and_costs_less(net):
 def test_training_call_returns_what_the_single_paths_return(net):
     images = pyramid()
     with torch.no_grad():
-        logits, features, full = net(images)
+        output = net(images)
+        assert isinstance(output, PyramidOutput)
+        logits, features, full = output
         for level, image in enumerate(images):
             torch.testing.assert_close(logits[level], net(image, level=level))
     assert [g.shape for g, _ in features] == [(1, 8, 8, 8, 8), (1, 12, 4, 4, 4)]
@@ -146,7 +155,7 @@ def full_net():
 def test_full_answer_lies_on_the_level_0_grid_and_the_native_one_does_not_depend_on_it(net, full_net, level):
     image = pyramid()[level]
     with torch.no_grad():
-        assert full_net(image, level=level, output="full").shape == (1, 3, 16, 16, 16)
+        assert full_net(image, level=level, output="fine").shape == (1, 3, 16, 16, 16)
         native = full_net(image, level=level)
         assert native.shape == (1, 3, *image.shape[2:])
         plain = RAREUNet(spatial_dims=3, **SMALL).eval()
@@ -160,7 +169,7 @@ def test_training_call_returns_the_full_answers_of_the_coarse_levels(full_net):
         full = full_net(images)[2]
         assert len(full) == 2
         for level in (1, 2):
-            torch.testing.assert_close(full[level - 1], full_net(images[level], level=level, output="full"))
+            torch.testing.assert_close(full[level - 1], full_net(images[level], level=level, output="fine"))
         assert len(full_net(images[2:], levels=[2])[2]) == 1
 
 
@@ -180,14 +189,30 @@ def test_each_full_head_has_its_own_hidden_channels():
     projections = [head.conv_block[1].conv for head in net.full_heads]
     # (hidden channels, 3 classes in each of the 2^3 or 4^3 fine voxels)
     assert [(p.in_channels, p.out_channels) for p in projections] == [(5, 24), (7, 192)]
-    assert net(pyramid()[2], level=2, output="full").shape == (1, 3, 16, 16, 16)
+    assert net(pyramid()[2], level=2, output="fine").shape == (1, 3, 16, 16, 16)
 
 
 def test_output_must_be_one_the_network_has(net, full_net):
-    with pytest.raises(ValueError, match="output must be 'native' for a network without fine_convs"):
-        net(pyramid()[1], level=1, output="full")
-    with pytest.raises(ValueError, match="output must be 'native', 'full' or 'both', got fine"):
-        full_net(pyramid()[1], level=1, output="fine")
+    with pytest.raises(ValueError, match="output must be 'scan' for a network without fine_convs"):
+        net(pyramid()[1], level=1, output="fine")
+    with pytest.raises(ValueError, match="output must be 'scan', 'fine' or 'both', got full"):
+        full_net(pyramid()[1], level=1, output="full")
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_both_outputs_of_an_image_have_names(full_net, level):
+    image = pyramid()[level]
+    with torch.no_grad():
+        both = full_net(image, level=level, output="both")
+        assert isinstance(both, Prediction)
+        torch.testing.assert_close(both.scan, full_net(image, level=level))
+        torch.testing.assert_close(both.fine, full_net(image, level=level, output="fine"))
+
+
+def test_divisor_is_the_least_size_of_an_axis_by_level(net):
+    assert [net.divisor(level) for level in range(3)] == [8, 4, 2]  # 4 stages: 3 halvings from level 0
+    with pytest.raises(ValueError, match="level must be 0 to 2, got -1"):
+        net.divisor(-1)
 
 
 def test_without_gateways_it_is_a_plain_unet(net):
@@ -223,11 +248,13 @@ def test_scripted_network_answers_as_the_original_at_every_level(full_net, tmp_p
         torch.testing.assert_close(scripted(pyramid()[0]), net(pyramid()[0]))
         for level, image in enumerate(pyramid()):
             torch.testing.assert_close(scripted(image, level), net(image, level))
-            full = net(image, level, output="full")
-            torch.testing.assert_close(scripted(image, level, None, "full"), full)
-            natives, _, fulls = scripted(image, level, None, "both")
-            torch.testing.assert_close(natives[0], net(image, level))
-            torch.testing.assert_close(fulls[0], full)
+            fine = net(image, level, output="fine")
+            torch.testing.assert_close(scripted(image, level, None, "fine"), fine)
+            both = scripted(image, level, None, "both")
+            torch.testing.assert_close(both.scan, net(image, level))
+            torch.testing.assert_close(both.fine, fine)
+    with pytest.raises(Exception, match=r"spatial_size at level 1 must be divisible by 4, got \[8, 8, 6\]"):
+        scripted(torch.rand(1, 1, 8, 8, 6), 1)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

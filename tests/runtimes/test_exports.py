@@ -62,13 +62,13 @@ def test_every_engine_answers_as_eager_at_every_level_and_size(exported, engine,
     torch.manual_seed(level)
     x = torch.rand(2, 2, *(n * 2 ** (3 - level) for n in blocks))  # a batch of two, although the files take one
     with torch.no_grad():
-        for output in ("native", "full"):
+        for output in ("scan", "fine"):
             answer, expected = (net(x, level=level, output=output) for net in (found, network))
             torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
-        (native,), pairs, (full,) = found(x, level=level, output="both")
-        torch.testing.assert_close(native, network(x, level=level), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(full, network(x, level=level, output="full"), atol=1e-4, rtol=1e-4)
-    assert pairs == [] and full.shape[2:] == torch.Size(n * 2**level for n in x.shape[2:])
+        both = found(x, level=level, output="both")
+        torch.testing.assert_close(both.scan, network(x, level=level), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(both.fine, network(x, level=level, output="fine"), atol=1e-4, rtol=1e-4)
+    assert both.fine.shape[2:] == torch.Size(n * 2**level for n in x.shape[2:])
 
 
 @pytest.mark.slow
@@ -81,15 +81,15 @@ def test_a_flat_network_without_full_heads_is_compiled_and_answers_as_eager(tmp_
         x = torch.rand(1, 2, *size)
         with torch.no_grad():
             torch.testing.assert_close(found(x, level=level), network(x, level=level), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="output must be 'native' for a network without fine_convs, got 'full'"):
-        found(x, level=1, output="full")
+    with pytest.raises(ValueError, match="output must be 'scan' for a network without fine_convs, got 'fine'"):
+        found(x, level=1, output="fine")
 
 
 CALLS = [
     (dict(level=3), (8, 8, 8), "level must be 0 to 2, got 3"),
     (dict(level=-1), (8, 8, 8), "level must be 0 to 2, got -1"),
-    (dict(level=1), (8, 6, 8), "spatial_size at level 1 must be divisible by 4, got 8×6×8"),
-    (dict(output="fine"), (8, 8, 8), "output must be 'native', 'full' or 'both', got fine"),
+    (dict(level=1), (8, 6, 8), "spatial_size at level 1 must be divisible by 4, got \\[8, 6, 8\\]"),
+    (dict(output="full"), (8, 8, 8), "output must be one of .'scan', 'fine', 'both'., got 'full'"),
 ]
 
 
@@ -184,7 +184,7 @@ def test_logits_that_are_no_numbers_are_no_small_difference():
 
     def exported(image, level, output):
         logits = path.network(image, level=level, output=output)
-        return logits * float("nan") if output == "full" else logits
+        return logits * float("nan") if output == "fine" else logits
 
     with pytest.raises(RuntimeError, match=r"engine 'onnx' must give the logits of eager to 0\.001, .* differ by nan"):
         _check("onnx", exported, path)

@@ -11,7 +11,8 @@ from rare_unet_networks.transforms.acquisition import (
     SimulateAcquisitiond,
     simulate_acquisition,
 )
-from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond, coarsen_label
+from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
+from rare_unet_networks.utils.coarsening import coarsen_label
 from rare_unet_networks.utils.geometry import spacing_of
 
 from .test_transforms import AFFINE, CENTRE, centre_mm, cube
@@ -207,4 +208,4 @@ def test_an_acquisition_that_is_given_is_not_drawn():
     data = {"image": cube(), "label": cube(), "acquisition": acquisition}
     found = RandSimulateAcquisitiond("image", "label").set_random_state(0)(data)
     assert found["acquisition"] is acquisition
-    assert torch.equal(found["label"].as_tensor(), coarsen_label(cube(), 1).as_tensor())
+    assert torch.equal(found["label"].as_tensor(), coarsen_label(cube(), 2).as_tensor())

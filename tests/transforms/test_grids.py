@@ -3,8 +3,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.utils import one_hot
-from monai.transforms import ResampleToMatch
+from monai.transforms import Compose, Invertd, Orientationd, ResampleToMatch
 
+from rare_unet_networks.inferers import note_route
 from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.transforms.grids import ResampleToBothGridsd, answer_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
@@ -20,8 +21,15 @@ def cube(size=(27, 31, 29)):
     return MetaTensor(mask, affine=AFFINE, meta={"original_affine": AFFINE})
 
 
+def routed(pred, image, levels=LEVELS):
+    """Predictions as an inferer returns them, with the route of the scan."""
+    if isinstance(pred, dict):
+        return {key: routed(value, image, levels) for key, value in pred.items()}
+    return note_route(MetaTensor(pred), levels.route(image[None]), ["right"])
+
+
 def both(pred, image, softmax=False, **kwargs):
-    out = ResampleToBothGridsd("pred", LEVELS, softmax=softmax, **kwargs)({"pred": pred, "image": image})
+    out = ResampleToBothGridsd("pred", softmax=softmax, **kwargs)({"pred": routed(pred, image), "image": image})
     return out["pred"], out["pred_fine"]
 
 
@@ -53,7 +61,9 @@ def test_repeated_it_is_the_coarse_voxel_again():
 def test_a_scan_placed_by_its_size_has_its_full_answer_on_the_finer_grid_of_that_level():
     by_size = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
     image = MetaTensor(torch.rand(1, 16, 32, 16), affine=AFFINE)  # 1 mm, but the size of level 1
-    out = ResampleToBothGridsd("pred", by_size, softmax=False)({"pred": torch.rand(2, 32, 64, 32), "image": image})
+    out = ResampleToBothGridsd("pred", softmax=False)(
+        {"pred": routed(torch.rand(2, 32, 64, 32), image, by_size), "image": image}
+    )
     assert out["pred"].shape == (2, 16, 32, 16) and out["pred_fine"].shape == (2, 32, 64, 32)
     assert out["pred_fine"].pixdim.tolist() == [0.5, 0.5, 0.5]
 
@@ -86,6 +96,18 @@ def test_a_thick_slice_scan_has_its_full_answer_at_level_0_with_the_right_affine
     torch.testing.assert_close(native[..., 0].as_tensor(), full[..., :4].mean(dim=-1).as_tensor())
 
 
+def test_route_and_side_stay_with_both_predictions_and_through_the_inverse_of_preprocessing():
+    prepare = Compose([Orientationd("image", "RAS", labels=None)])
+    scan = MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([-2.0, 2, 2, 1])))
+    image = prepare({"image": scan})["image"]
+    data = {"pred": routed(torch.rand(2, 4, 5, 6), image), "image": image}
+    data = ResampleToBothGridsd("pred")(data)
+    data = Invertd("pred", prepare, "image", nearest_interp=False)(data)
+    for key in ("pred", "pred_fine"):
+        assert data[key].meta["route"] == LEVELS.route(image[None]) and data[key].meta["side"] == "right"
+    assert data["pred"].affine[0, 0] == -2 and "route" not in image.meta
+
+
 def test_full_answer_has_the_axis_order_of_the_file():
     original = torch.tensor([[0, 0, 2.0, 5], [-2, 0, 0, 6], [0, 2, 0, 7], [0, 0, 0, 1]])
     image = MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
@@ -101,7 +123,7 @@ def test_both_answers_of_an_inferer_are_taken_at_its_word():
     native, full = both(dict(given), image, softmax=True)
     torch.testing.assert_close(native.as_tensor(), given["pred"].softmax(dim=0))
     torch.testing.assert_close(full.as_tensor(), given["pred_fine"].softmax(dim=0))
-    out = ResampleToBothGridsd("seg", LEVELS)({"seg": dict(given), "image": image})
+    out = ResampleToBothGridsd("seg")({"seg": routed(given, image), "image": image})
     assert out["seg"].shape == (3, 4, 4, 4) and out["seg_fine"].shape == (3, 8, 8, 8)
     # The full one alone: the native one is its mean, of probabilities, not of logits.
     native, _ = both({"pred_fine": given["pred_fine"]}, image, softmax=True)
@@ -110,12 +132,14 @@ def test_both_answers_of_an_inferer_are_taken_at_its_word():
 
 
 def test_ill_answers_and_names_are_refused():
-    with pytest.raises(ValueError, match=r"pred must have 4×4×4 voxels .native. or 8×8×8 .full., got 5×4×4"):
+    with pytest.raises(ValueError, match=r"pred must have 4×4×4 voxels .scan. or 8×8×8 .fine., got 5×4×4"):
         both(
             torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
         )
     with pytest.raises(ValueError, match="bring_back must be 'linear' or 'repeat', got 'cubic'"):
-        ResampleToBothGridsd("pred", LEVELS, bring_back="cubic")
-    with pytest.raises(ValueError, match="output must be one of"):
-        answer_key("fine")
-    assert (answer_key("native"), answer_key("full")) == ("pred", "pred_fine")
+        ResampleToBothGridsd("pred", bring_back="cubic")
+    with pytest.raises(ValueError, match=r"grid must be one of .'scan', 'fine'., got 'full'"):
+        answer_key("full")
+    with pytest.raises(ValueError, match="pred must carry the inferer's route in its metadata, got none"):
+        ResampleToBothGridsd("pred")({"pred": torch.rand(2, 4, 4, 4), "image": MetaTensor(torch.rand(1, 4, 4, 4))})
+    assert (answer_key("scan"), answer_key("fine")) == ("pred", "pred_fine")

@@ -6,7 +6,7 @@ from rare_unet_networks import ResolutionLevels, ResolutionRoutingInferer
 from rare_unet_networks.acquisitions import Acquisition
 from rare_unet_networks.transforms.acquisition import simulate_acquisition
 from rare_unet_networks.transforms.level_grids import ResampleToLeveld
-from rare_unet_networks.transforms.low_resolution import coarsen_label
+from rare_unet_networks.utils.coarsening import coarsen_label
 
 from .test_transforms import cube
 
@@ -39,7 +39,7 @@ def test_the_fine_label_is_the_given_one_where_the_grids_are_one():
     # 32 voxels of 1 mm are 16 of 2 mm; 16 is what level 1 can process but for two voxels at the deepest stage.
     found = ResampleToLeveld(LEVELS)({**acquired((2, 2, 2), profile="box"), "level": 1})
     assert torch.equal(found["label_0"], cube().as_tensor())
-    assert torch.equal(found["label_1"], coarsen_label(cube(), 1).as_tensor())
+    assert torch.equal(found["label_1"], coarsen_label(cube(), 2).as_tensor())
     assert set(found) == {"image_1", "label_1", "label_0", "level"}
 
 

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from monai.transforms import DivisiblePad, NormalizeIntensity
 
 from rare_unet_networks.transforms.intensity import ForegroundStatisticsd, StandardizeForegroundd
-from rare_unet_networks.transforms.low_resolution import coarsen_image
+from rare_unet_networks.utils.coarsening import coarsen
 
 # 4×4 voxels, a head of four: its left blocks at half the resolution have means (2 + 4) / 4 and (6 + 8) / 4.
 SCAN = torch.tensor([[0.0, 2.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 6.0, 0.0, 0.0], [0.0, 8.0, 0.0, 0.0]])
@@ -31,7 +31,7 @@ def test_on_an_uncut_scan_as_monai(size, level):
     scan[:, :5] = 0
     scan[2] = 0
     data = ForegroundStatisticsd("image", num_levels=3)({"image": MetaTensor(scan)})
-    data["image_l"] = coarsen_image(DivisiblePad(2**level, method="end")(data["image"]), level)
+    data["image_l"] = coarsen(DivisiblePad(2**level, method="end")(data["image"]), 2**level)
     ours = StandardizeForegroundd("image_l", levels=[level])(data)["image_l"]
     monai = NormalizeIntensity(nonzero=True, channel_wise=True)(data["image_l"])
     torch.testing.assert_close(ours.as_tensor(), monai.as_tensor())

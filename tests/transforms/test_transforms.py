@@ -8,9 +8,8 @@ from rare_unet_networks.transforms.low_resolution import (
     MultiResolutionPyramidd,
     PadPyramidd,
     SimulateLowResolutiond,
-    coarsen_image,
-    coarsen_label,
 )
+from rare_unet_networks.utils.coarsening import coarsen, coarsen_label
 
 # 1 mm grid whose first voxel lies at (10, 20, 30) mm; a block of 8×8×8 voxels, from 8 to 15 on every axis, has its
 # centre at voxel 11.5, that is at (21.5, 31.5, 41.5) mm.
@@ -34,7 +33,7 @@ def centre_mm(image):
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 @pytest.mark.parametrize("mode", ["mean", "trilinear"])
 def test_coarse_image_keeps_the_shape_in_place(level, mode):
-    coarse = coarsen_image(cube(), level, mode)
+    coarse = coarsen(cube(), 2**level, mode=mode)
     assert coarse.shape == (1, *(32 >> level,) * 3)
     assert coarse.pixdim.tolist() == [2.0**level] * 3
     assert centre_mm(coarse) == pytest.approx(CENTRE)
@@ -42,9 +41,9 @@ def test_coarse_image_keeps_the_shape_in_place(level, mode):
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_coarse_label_by_majority_keeps_the_shape_in_place_and_shares_the_images_grid(level):
-    coarse = coarsen_label(cube(), level)
+    coarse = coarsen_label(cube(), 2**level)
     assert centre_mm(coarse) == pytest.approx(CENTRE)
-    torch.testing.assert_close(coarse.affine, coarsen_image(cube(), level).affine)
+    torch.testing.assert_close(coarse.affine, coarsen(cube(), 2**level).affine)
     assert int(coarse.sum()) == (8 >> level) ** 3
 
 
@@ -52,31 +51,47 @@ def test_coarse_label_by_majority_keeps_the_shape_in_place_and_shares_the_images
 def test_nearest_labels_are_the_first_voxel_of_each_block(level):
     label = MetaTensor(torch.arange(512.0).reshape(1, 8, 8, 8) % 3, affine=AFFINE)
     step = 2**level
-    assert torch.equal(coarsen_label(label, level, "nearest").as_tensor(), label.as_tensor()[:, ::step, ::step, ::step])
+    assert torch.equal(coarsen_label(label, step, "nearest").as_tensor(), label.as_tensor()[:, ::step, ::step, ::step])
 
 
 def test_image_mean_and_label_majority_of_a_block_by_hand():
     image = MetaTensor(torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 12]).reshape(1, 2, 2, 2))
-    assert float(coarsen_image(image, 1)) == 5.0
+    assert float(coarsen(image, 2)) == 5.0
     # Three of class 2, three of class 0, two of class 1: a tie of 0 and 2 goes to 0.
     tie = MetaTensor(torch.tensor([2.0, 2, 2, 0, 0, 0, 1, 1]).reshape(1, 2, 2, 2))
-    assert float(coarsen_label(tie, 1)) == 0
+    assert float(coarsen_label(tie, 2)) == 0
     # Background is not the majority just because it is less than half structure: 3 of 1, 3 of 2, 2 of 0.
-    assert float(coarsen_label(MetaTensor(torch.tensor([1.0, 1, 1, 2, 2, 2, 0, 0]).reshape(1, 2, 2, 2)), 1)) == 1
+    assert float(coarsen_label(MetaTensor(torch.tensor([1.0, 1, 1, 2, 2, 2, 0, 0]).reshape(1, 2, 2, 2)), 2)) == 1
 
 
 @pytest.mark.parametrize(
     "function, kwargs, match",
     [
-        (coarsen_image, dict(level=1, mode="nearest"), "mode of images"),
-        (coarsen_label, dict(level=1, mode="mean"), "mode of labels"),
-        (coarsen_image, dict(level=2), "divisible by 4"),
-        (coarsen_label, dict(level=2), "divisible by 4"),
+        (coarsen, dict(factors=2, mode="majority"), "mode of images"),
+        (coarsen, dict(factors=2, align="end"), "align must be one of .'centre', 'start'., got 'end'"),
+        (coarsen_label, dict(factors=2, mode="mean"), "mode of labels"),
+        (coarsen, dict(factors=4, divisor=2), "divisible by 4×4×4 to be coarsened so far, got 6×8×8"),
+        (coarsen_label, dict(factors=4, divisor=2), "divisible by 4×4×4 to be coarsened so far, got 6×8×8"),
     ],
 )
 def test_ill_arguments_are_refused(function, kwargs, match):
     with pytest.raises(ValueError, match=match):
         function(MetaTensor(torch.zeros(1, 6, 8, 8)), **kwargs)
+
+
+def test_incomplete_blocks_are_filled_up_around_the_scan_or_behind_it():
+    """Along one axis 1 to 6 in blocks of 4: one voxel of 9 on either side, or two at the end."""
+    image = torch.arange(1.0, 7).reshape(1, 6, 1, 1)
+    assert coarsen(image, (4, 1, 1), pad_value=9).flatten().tolist() == [(9 + 1 + 2 + 3) / 4, (4 + 5 + 6 + 9) / 4]
+    behind = coarsen(image, (4, 1, 1), pad_value=9, align="start")
+    assert behind.flatten().tolist() == [(1 + 2 + 3 + 4) / 4, (5 + 6 + 9 + 9) / 4]
+    assert type(behind) is torch.Tensor
+
+
+def test_each_axis_has_its_own_factor_and_the_affine_follows():
+    coarse = coarsen(cube(), (1, 2, 4))
+    assert coarse.shape == (1, 32, 16, 8) and coarse.pixdim.tolist() == [1, 2, 4]
+    assert centre_mm(coarse) == pytest.approx(CENTRE)
 
 
 @pytest.mark.parametrize("transform", [SimulateLowResolutiond, MultiResolutionPyramidd])

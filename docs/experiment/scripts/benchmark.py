@@ -51,6 +51,10 @@ sys.exit(status)
 COLUMNS = ("model", "scale", "output", "threads", "what", "seconds", "gflop", "parameters", "peak_gb")
 
 
+# What is measured is called in the table as it was first.
+OUTPUTS = {"native": "scan", "full": "fine"}
+
+
 @dataclass(frozen=True)
 class Volume:
     """What a task's models are timed on.
@@ -79,7 +83,7 @@ class Volume:
     def parsed(self, overlays: tuple[str, ...], output: str) -> ConfigParser:
         parser = ConfigParser()
         parser.read_config(self.files(overlays))
-        parser["bundle_root"], parser["inferer#output"] = str(self.task.bundle), output
+        parser["bundle_root"], parser["inferer#inferer#output"] = str(self.task.bundle), OUTPUTS[output]
         parser.parse()
         return parser
 
@@ -159,7 +163,7 @@ def network_of(
     net, levels = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("inferer").levels
     # A network of a single level works at full size, whatever the scan's.
     works_at = min(level, net.num_levels - 1)
-    kwargs = {"level": works_at, **({"output": output} if output != "native" and works_at else {})}
+    kwargs = {"level": works_at, **({"output": OUTPUTS[output]} if output != "native" and works_at else {})}
     grid = levels.padded_size([-(-n >> works_at) for n in volume.box], level=works_at)
     return net, torch.rand(1, parser["network_def"]["in_channels"], *grid), kwargs
 

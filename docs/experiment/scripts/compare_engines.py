@@ -38,10 +38,7 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # the others come wi
 
 def tensors(answer: Any) -> list[torch.Tensor]:
     """The logits of a call, whatever ``output`` it asked for."""
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    native, _, full = answer
-    return [*native, *full]
+    return [answer] if isinstance(answer, torch.Tensor) else list(answer)
 
 
 class Recorder:

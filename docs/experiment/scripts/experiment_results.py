@@ -199,7 +199,7 @@ def add(task: Task, name: str, output_dirs: list[Path]) -> None:
         csv.writer(file).writerows(lines)
     if slices:
         np.savez_compressed(folder / "slices.npz", **slices)
-    print(f"{folder}: per_case.csv, slices of scales {', '.join(slices) or 'none (--save_answers True keeps them)'}")
+    print(f"{folder}: per_case.csv, slices of scales {', '.join(slices) or 'none (--save_answers true keeps them)'}")
 
 
 def add_published(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Keeps the results of the experiments: takes them in, and writes all their tables and figures from them.
 
-    # takes in what `run evaluating … --save_answers True` wrote
+    # takes in what `run evaluating … --save_answers true` wrote
     python docs/experiment/scripts/make_experiment.py --add TASK/NAME OUTPUT_DIR …
     pip install '.[docs]' && python docs/experiment/scripts/make_experiment.py
 
