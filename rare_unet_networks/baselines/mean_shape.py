@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, ResizeWithPadOrCrop
 
+from ..data.readers import HeaderPreservingNibabelReader
 from ..inferers.base import note_route
 from ..levels import ResolutionLevels
 from ..utils.geometry import format_size, symmetric_core
@@ -41,7 +42,7 @@ class MeanShapeInferer(Inferer):
         self.levels = levels
         read = Compose(
             [
-                LoadImage(ensure_channel_first=True),
+                LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True),
                 Orientation("RAS", labels=None),
                 ResizeWithPadOrCrop(spatial_size),
             ]

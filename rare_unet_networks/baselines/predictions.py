@@ -12,6 +12,7 @@ from monai.networks.utils import one_hot
 from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
 
 from ..data.datalists import case_id
+from ..data.readers import HeaderPreservingNibabelReader
 from ..inferers.base import note_route
 from ..levels import ResolutionLevels, scale_name
 from ..utils.geometry import rescaled_affine
@@ -36,7 +37,9 @@ class PredictionsInferer(Inferer):
         self.levels = levels
         self.folder = Path(folder)
         self.num_classes = num_classes
-        self.read = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
+        self.read = Compose(
+            [LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True), Orientation("RAS", labels=None)]
+        )
 
     def __call__(self, inputs: MetaTensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
         """

@@ -1,3 +1,9 @@
 """What a bundle's command line needs."""
 
+from .calibration import calibrate
 from .command_line import bundle_root, check_command_line, command_options, config_files
+from .device import check_device
+from .options import prediction_options
+from .words import check_words
+
+check_words()  # here, because further words on a command line replace a config's own checks

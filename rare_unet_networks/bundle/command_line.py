@@ -20,7 +20,9 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from ..utils.errors import _innermost, root_cause
+from ..utils.errors import is_user_error, one_line, root_cause
+from .device import check_device
+from .logs import drop_repeated_errors
 
 __all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
 
@@ -29,8 +31,8 @@ logger = logging.getLogger(__name__)
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
 # Further overrides that are paths, beside those that end so.
 PATH_ENDS = ("_dir", "_file")
-# Overrides that are true or false, where the config has an expression instead of either.
-SWITCHES = ("amp",)
+# Overrides that are true or false, where the config has an expression or nothing instead of either.
+SWITCHES = ("amp", "network_def#use_checkpoint")
 EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
 # Either of them in a config's ``initialize`` joins the processes that torchrun started.
@@ -39,8 +41,8 @@ JOINING = ("init_distributed", "init_process_group")
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # What a user can mend gets a line; anything else is for a developer as well.
-    if isinstance(_innermost(error), (ValueError, OSError, ImportError)):
-        logger.debug("what led to it:", exc_info=error)
+    if is_user_error(error):
+        logger.debug("what led to it:", exc_info=(kind, error, trace))
     else:
         sys.__excepthook__(kind, error, trace)
     print(f"error: {root_cause(error)}", file=sys.stderr)
@@ -231,6 +233,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     if not options:
         return
     sys.excepthook = _end_with_reason
+    drop_repeated_errors()
     config = ConfigParser.load_config_files(config_files(options))
     _check_processes(config)
     parser = ConfigParser(config)
@@ -242,4 +245,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         if key not in runner:
             _check_value(key, value, parser.get(key))
         if key in EXISTING and not Path(value).exists():
-            raise SystemExit(f"error: --{key} must exist, {value} does not.")
+            raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
+    if "device" in options:
+        check_device(options["device"])

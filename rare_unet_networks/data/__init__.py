@@ -1,7 +1,12 @@
-"""Lists of cases, datasets and writers."""
+"""Lists of cases, datasets, readers and writers."""
 
-from .datalists import answer_postfix, case_id, expand_acquisitions, expand_levels, input_datalist
-from .datasets import FaultTolerantDataset, LevelsDataset, collate_patches
+from .datalists import case_id, expand_acquisitions, expand_levels, input_datalist, prediction_path
+from .datasets import CachedDataset, FaultTolerantDataset, LevelsDataset, collate_patches
+from .files import check_file
 from .labelled import labelled_datalist
 from .modalities import modality_datalist
-from .writers import HeaderPreservingNibabelWriter
+from .readers import HeaderPreservingNibabelReader
+from .records import CaseRecords
+from .samplers import UnclaimedSampler
+from .volume_table import collect_volumes
+from .writers import HeaderPreservingNibabelWriter, PredictionLayout

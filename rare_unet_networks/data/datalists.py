@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..acquisitions import Acquisition
+from ..utils.errors import one_line
+from .files import SUFFIXES, suffix_of
 
-__all__ = ["answer_postfix", "case_id", "expand_acquisitions", "expand_levels", "input_datalist"]
+__all__ = ["case_id", "expand_acquisitions", "expand_levels", "input_datalist", "prediction_path"]
 
 logger = logging.getLogger(__name__)
-SUFFIXES = (".nii.gz", ".nii")
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 LABEL_ENDS = ("_seg", "-seg")  # of earlier answers, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
+NAMED = 50  # files left out of a folder that are named
+# Formats of scans, or of arrays, that no reader is declared for.
+UNREAD = (".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".dcm", ".ima", ".mnc")
+UNREAD += (".npy", ".npz", ".pkl", ".pt", ".h5", ".gz", ".zip", ".bz2", ".zst")
+# Characters that end a line of a log, change its colours or hide what follows, and bytes that are no UTF-8.
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def case_id(path: str | Path) -> str:
@@ -26,23 +35,20 @@ def case_id(path: str | Path) -> str:
     return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
 
 
-def answer_postfix(grid: str) -> str:
-    """What the names of the answers' files on the grid asked for end with: ``<case>_<postfix>.nii.gz``.
+def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
+    """The file of a case's prediction, for those who write it, record it or look for it.
 
     Args:
+        case: the case, see :py:func:`case_id`.
         grid: ``"scan"`` or ``"fine"``.
+        folder: folder of the predictions.
 
     Raises:
-        ValueError: on another name.
+        ValueError: on another grid.
     """
     if grid not in POSTFIXES:
         raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
-    return POSTFIXES[grid]
-
-
-def answer_name(case: str, grid: str) -> str:
-    """File name of a case's answer, as ``SaveImaged`` writes it with :py:func:`answer_postfix`."""
-    return f"{case}_{answer_postfix(grid)}.nii.gz"
+    return Path(folder) / f"{case}_{POSTFIXES[grid]}.nii.gz"
 
 
 def read_json(path: Path) -> Any:
@@ -62,19 +68,53 @@ def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:
     return sorted(p for p in files if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
 
 
+def name_fault(text: str) -> str | None:
+    """Why a path or a case's name cannot be written into logs and tables; None where it can."""
+    if any(unicodedata.category(character) in UNPRINTABLE for character in text):
+        return "the name holds control characters, or bytes that are not UTF-8: rename the file"
+    return None
+
+
+def _listed_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(one_line, names[:NAMED])) + more
+
+
+def _name_left_out(source: Path, files: Sequence[Path], recursive: bool) -> str:
+    """Logs which files of a folder are left out, and returns what is there instead of scans."""
+    taken, folder = set(files), one_line(str(source))
+    rest = sorted(p for p in (source.rglob("*") if recursive else source.iterdir()) if p not in taken)
+    unread = [str(p.relative_to(source)) for p in rest if suffix_of(p) in UNREAD]
+    results = [str(p.relative_to(source)) for p in rest if suffix_of(p) in SUFFIXES]
+    others = [str(p.relative_to(source)) for p in rest if suffix_of(p) not in (*UNREAD, *SUFFIXES) and p.is_file()]
+    if unread:
+        logger.warning(
+            f"{folder}: no reader is declared for the formats of {_listed_names(unread)}: left out "
+            f"({', '.join(SUFFIXES)} are read)"
+        )
+    if results:
+        logger.info(f"{folder}: earlier answers, labels and hidden files are left out: {_listed_names(results)}")
+    if others:
+        logger.info(f"{folder}: files that are no scans are left out: {_listed_names(others)}")
+    return f", but {_listed_names(unread)}" if unread else ""
+
+
 def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
     """The file itself, or the scans of a folder, without earlier answers and labels (``*_seg``, ``*-seg``).
+
+    Files of the folder that are left out are named in the log.
 
     Raises:
         ValueError: when the path does not exist or holds no NIfTI file.
     """
     if not source.exists():
-        raise ValueError(f"input must be a NIfTI file or a folder of them, {source} does not exist.")
-    files = [source]
-    if source.is_dir():
-        files = [p for p in list_niftis(source, recursive) if not case_id(p).endswith(LABEL_ENDS)]
+        raise ValueError(f"input must be a NIfTI file or a folder of them, {one_line(str(source))} does not exist.")
+    if not source.is_dir():
+        return [source]
+    files = [p for p in list_niftis(source, recursive) if not case_id(p).lower().endswith(LABEL_ENDS)]
+    instead = _name_left_out(source, files, recursive)
     if not files:
-        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {source} has none.")
+        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {one_line(str(source))} has none{instead}.")
     return files
 
 
@@ -99,13 +139,25 @@ def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisitio
     ]
 
 
+def refuse_names(items: Sequence[dict]) -> None:
+    """Marks items whose files or case have names that logs and tables cannot hold."""
+    for item in items:
+        paths = item["image"].values() if isinstance(item["image"], dict) else [item["image"]]
+        faults = [fault for text in (*paths, item["case"]) if (fault := name_fault(os.fspath(text)))]
+        if faults:
+            item[FAILURE] = faults[0]
+
+
 def refuse_same_answers(items: Sequence[dict], grid: str) -> None:
-    """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other."""
+    """Marks usable items whose ``case`` is another's, too: the answer of one would overwrite that of the other.
+
+    Some file systems do not tell capitals from small letters.
+    """
     usable = [item for item in items if FAILURE not in item]
-    names = [answer_name(item["case"], grid) for item in usable]
-    counts = Counter(names)
+    names = [prediction_path(item["case"], grid, "").name for item in usable]
+    counts = Counter(name.lower() for name in names)
     for item, name in zip(usable, names):
-        if counts[name] > 1:
+        if counts[name.lower()] > 1:
             item[FAILURE] = f"another scan would write {name} as well"
 
 
@@ -126,6 +178,7 @@ def input_datalist(path: str, grid: str = "scan") -> list[dict[str, str]]:
     source = Path(str(path))
     files = find_niftis(source)
     items = [{"image": str(p), "case": case_id(p)} for p in files]
+    refuse_names(items)
     refuse_same_answers(items, grid)
-    logger.info(f"{len(items)} scan(s) in {source}")
+    logger.info(f"{len(items)} scan(s) in {one_line(str(source))}")
     return items

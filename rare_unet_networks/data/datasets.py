@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,65 @@ from monai.data.utils import pad_list_data_collate
 
 from ..utils.errors import root_cause
 from .datalists import FAILURE, expand_levels
+from .files import check_item
 
-__all__ = ["FaultTolerantDataset", "LevelsDataset", "collate_patches"]
+__all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
 
 logger = logging.getLogger(__name__)
 
 
-class LevelsDataset(CacheDataset):
-    """``monai.data.CacheDataset`` of every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
+FILE_KEYS = ("image", "label")  # entries of an item that are files
+
+
+def _files(item: Mapping) -> Iterator[Any]:
+    return (item[key] for key in FILE_KEYS if key in item)
+
+
+def _check_files(item: Mapping) -> None:
+    for entry in _files(item):
+        check_item(entry)
+
+
+class CachedDataset(CacheDataset):
+    """``monai.data.CacheDataset`` that checks files before they are read, and stops in order at one that it refuses.
+
+    MONAI raises while other threads still load. They are alive when Python ends, which then aborts (status 134) more
+    often than not. Here they come to their end first.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._filling = False
+        self._error: Exception | None = None
+        super().__init__(*args, **kwargs)
+
+    def _fill_cache(self, indices: Any = None) -> list:
+        self._filling, self._error = True, None
+        cache = super()._fill_cache(indices)
+        self._filling = False
+        if self._error is not None:
+            raise self._error
+        return cache
+
+    def _load_cache_item(self, idx: int) -> Any:
+        if self._filling and self._error is not None:
+            return None  # nobody will use the cache
+        try:
+            _check_files(self.data[idx])
+            return super()._load_cache_item(idx)
+        except Exception as error:  # whatever a reader or a transform raises
+            if not self._filling:
+                raise
+            self._error = error
+            return None
+
+    def _transform(self, index: int) -> Any:
+        if index % len(self) >= self.cache_num:
+            _check_files(self.data[index])
+        return super()._transform(index)
+
+
+class LevelsDataset(CachedDataset):
+    """A dataset of every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
 
     Programs that bring their own items, such as MONAI Label, replace ``data`` in a config and know of no levels.
 
@@ -52,15 +103,20 @@ class FaultTolerantDataset(Dataset):
         if FAILURE in item:
             return self._failure(item, item[FAILURE])
         try:
+            _check_files(item)
             return super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
             return self._failure(item, root_cause(error))
 
     def _failure(self, item: dict, reason: str) -> dict:
-        return {FAILURE: reason, self.name_key: self._name(item), "case": str(item.get("case", ""))}
+        return {FAILURE: reason, self.name_key: self._name(item, reason), "case": str(item.get("case", ""))}
 
-    def _name(self, item: dict) -> str:
-        """The file of an item; of one with a file per modality their folder and the case."""
+    def _name(self, item: dict, reason: str) -> str:
+        """The file that the reason names; else the image, or of a file per modality their folder and the case."""
+        for entry in _files(item):
+            for path in entry.values() if isinstance(entry, Mapping) else [entry]:
+                if reason.startswith(f"{path}: "):
+                    return str(path)
         path = item[self.name_key]
         if isinstance(path, Mapping):
             return str(Path(next(iter(path.values()))).parent / str(item.get("case", "")))

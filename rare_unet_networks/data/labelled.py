@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .datalists import SUFFIXES, case_id, list_niftis, read_json
+from ..utils.errors import one_line
+from .datalists import case_id, list_niftis, name_fault, read_json
+from .files import SUFFIXES
 from .modalities import modality_of
 
 __all__ = ["labelled_datalist"]
@@ -16,6 +18,8 @@ __all__ = ["labelled_datalist"]
 logger = logging.getLogger(__name__)
 FEW = 5  # absent cases that are warned of, with their names
 CHANNEL = re.compile(r"(.+)_(\d{4})")
+SHORT = 120  # characters of a wrong value that a message shows
+EXAMPLE = '{"channel_names": {"0": "T1"}, "labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}'
 
 
 def labelled_datalist(
@@ -58,11 +62,11 @@ def labelled_datalist(
     listed = {case for cases in splits.values() for case in cases}
     description = _description(root / "dataset.json")
     if description is None:
-        images = {case_id(p): str(p) for p in list_niftis(root / "imagesTr")}
+        images = {case_id(p): str(p) for p in _niftis(root / "imagesTr")}
     else:
         _check_classes(description, root / "dataset.json", class_names)
         images = _nnunet_images(root / "imagesTr", _channels(description, root / "dataset.json", modalities))
-    labels = {case_id(p): p for p in list_niftis(root / "labelsTr")}
+    labels = {case_id(p): p for p in _niftis(root / "labelsTr")}
     wanted = set(splits[split])
     if split == "test":
         wanted |= labels.keys() - listed
@@ -81,6 +85,19 @@ def labelled_datalist(
     return [{"image": images[c], "label": str(labels[c]), "case": c} for c in cases]
 
 
+def _niftis(folder: Path) -> list[Path]:
+    """NIfTI files of a folder, but for those whose names logs and tables cannot hold; two of one case are an error."""
+    paths, cases = [], {}
+    for path in list_niftis(folder):
+        if fault := name_fault(str(path)):
+            logger.warning(f"{one_line(str(path))}: {fault}: left out")
+            continue
+        if (other := cases.setdefault(case_id(path), path)) != path:
+            raise ValueError(f"{path} and {other.name} are of one case: remove one of them.")
+        paths.append(path)
+    return paths
+
+
 def _why_none(wanted: Collection[str], images: Mapping[str, Any], description: Mapping | None) -> str:
     """What is known of the reason that a split has no case."""
     if description is None and any(CHANNEL.fullmatch(case) for case in images):
@@ -92,15 +109,21 @@ def _why_none(wanted: Collection[str], images: Mapping[str, Any], description: M
     return ""
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _splits(path: Path) -> dict[str, list[str]]:
     """Cases by name of the split."""
     content = read_json(path)
-    if not isinstance(content, list):
-        return content
-    if not content or any("train" not in fold or "val" not in fold for fold in content):
+    if isinstance(content, Mapping) and content and all(map(_are_names, content.values())):
+        return dict(content)
+    folds = content if isinstance(content, list) else []
+    are_folds = all(isinstance(f, Mapping) and _are_names(f.get("train")) and _are_names(f.get("val")) for f in folds)
+    if not folds or not are_folds:
         raise ValueError(f"splits_file must map names to cases or be nnU-Net's list of folds, {path} is neither.")
-    splits = {"train": content[0]["train"], "validation": content[0]["val"], "test": []}
-    for i, fold in enumerate(content):
+    splits = {"train": folds[0]["train"], "validation": folds[0]["val"], "test": []}
+    for i, fold in enumerate(folds):
         splits |= {f"fold_{i}_train": fold["train"], f"fold_{i}": fold["val"]}
     return splits
 
@@ -108,17 +131,34 @@ def _splits(path: Path) -> dict[str, list[str]]:
 def _description(path: Path) -> dict[str, Any] | None:
     """nnU-Net's ``dataset.json``; None where there is none, or the Decathlon's."""
     description = read_json(path) if path.exists() else {}
+    if not isinstance(description, Mapping):
+        raise ValueError(f"{path} must be a JSON object such as {EXAMPLE}, got {_short(description)}.")
     if "channel_names" not in description:
         return None
     ending = description.get("file_ending")
     if ending not in SUFFIXES:
         raise ValueError(f"{path}: file_ending must be one of {', '.join(SUFFIXES)}, got {ending!r}.")
-    return description
+    return dict(description)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHORT else f"{text[:SHORT]} …"
+
+
+def _channel_names(value: Any, path: Path) -> dict[str, str]:
+    """Name by number of a channel, ``"0000"`` …; a list written by hand counts in its order."""
+    names = dict(enumerate(value)) if isinstance(value, list) else value
+    if isinstance(names, Mapping) and all(isinstance(name, str) for name in names.values()):
+        numbers = [str(number) for number in names]
+        if all(number.isdecimal() for number in numbers) and sorted(map(int, numbers)) == list(range(len(names))):
+            return {f"{int(number):04d}": name for number, name in names.items()}
+    raise ValueError(f'{path}: channel_names must map numbers from "0" to names, as in {EXAMPLE}, got {_short(value)}.')
 
 
 def _channels(description: Mapping, path: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None]:
     """Modality by number of a channel, ``"0000"`` …; None for the one channel of a task without modalities."""
-    names = {f"{int(number):04d}": str(name) for number, name in description["channel_names"].items()}
+    names = _channel_names(description["channel_names"], path)
     if modalities is None:
         if len(names) != 1:
             raise ValueError(f"{path}: channel_names must be one channel, got {', '.join(names.values())}.")
@@ -133,7 +173,7 @@ def _channels(description: Mapping, path: Path, modalities: Mapping[str, str] | 
 def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str, Any]:
     """Path, or paths by modality, of each case that has all channels."""
     cases: dict[str, dict[str | None, str]] = {}
-    for path in list_niftis(folder):
+    for path in _niftis(folder):
         found = CHANNEL.fullmatch(case_id(path))
         if found and found[2] in channels:
             cases.setdefault(found[1], {})[channels[found[2]]] = str(path)
@@ -141,14 +181,23 @@ def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str
     return {case: paths.get(None, paths) for case, paths in whole.items()}
 
 
+def _is_label(value: Any) -> bool:
+    """A class's number, or a list of them, which is a region of nnU-Net's."""
+    members = value if isinstance(value, list) else [value]
+    return bool(members) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in members)
+
+
 def _check_classes(description: Mapping, path: Path, class_names: Sequence[str]) -> None:
     """Names may differ, as long as none of ours stands for another number there."""
 
-    def as_plain_tensor(name: str) -> str:
+    def plain(name: str) -> str:
         return re.sub(r"[^a-z0-9]", "", name.lower())
 
-    theirs = {as_plain_tensor(name): value for name, value in description.get("labels", {}).items()}
+    labels = description.get("labels", {})
+    if not isinstance(labels, Mapping) or not all(map(_is_label, labels.values())):
+        raise ValueError(f"{path}: labels must map names to numbers, as in {EXAMPLE}, got {_short(labels)}.")
+    theirs = {plain(name): value for name, value in labels.items()}
     for value, name in enumerate(class_names, start=1):
-        there = theirs.get(as_plain_tensor(name), value)
-        if there != value and not isinstance(there, list):  # a list is a region of nnU-Net's
+        there = theirs.get(plain(name), value)
+        if there != value and not isinstance(there, list):
             raise ValueError(f"{path}: labels must have {name} as {value}, got {there}.")

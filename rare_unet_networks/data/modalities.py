@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.errors import one_line
 from ..utils.switches import is_on
-from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_same_answers
+from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_names, refuse_same_answers
 
 __all__ = ["modality_datalist"]
 
@@ -70,8 +71,11 @@ def _fault(entry: Any) -> str | None:
     paths = list(image.values()) if isinstance(image, Mapping) else image if isinstance(image, list) else [image]
     if not image or not all(isinstance(p, str) for p in paths):
         return f"an entry of the list must have an image, a path or several, got {entry}"
-    if "/" in str(entry.get("case", "")):
+    case = str(entry.get("case", "case"))
+    if "/" in case or "\\" in case:
         return f"the case of an entry of the list must have no '/', got {entry}"
+    if not case.strip(". "):
+        return f"the case of an entry of the list must be a name, got {entry}"
     return None
 
 
@@ -136,6 +140,7 @@ def modality_datalist(
                 cases.setdefault((p.parent, t[0]), []).append((t[1], str(p)))
         items = [_item(found, case, modalities, allow_missing) for (_, case), found in cases.items()]
         items += [{"image": str(p), "case": case_id(p)} for p in files if not told.get(p)]
+    refuse_names(items)
     refuse_same_answers(items, grid)
-    logger.info(f"{len(items)} case(s) in {source}")
+    logger.info(f"{len(items)} case(s) in {one_line(str(source))}")
     return items

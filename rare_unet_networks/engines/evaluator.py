@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 
 from ..data.datalists import FAILURE
 from ..utils.distributed import all_gather, rank
-from ..utils.errors import root_cause
+from ..utils.errors import one_line, root_cause
 
 __all__ = ["FaultTolerantEvaluator", "exit_status"]
 
@@ -29,6 +31,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.failures: list[tuple[str, str]] = []
+        self.written: list[tuple[str, Path]] = []
         super().__init__(*args, **kwargs)
 
     def run(self, global_epoch: int = 1) -> None:
@@ -45,15 +48,26 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             self._fail(name, batchdata[FAILURE][0])
             return []
         try:
-            return super()._iteration(engine, batchdata)
+            output = super()._iteration(engine, batchdata)
         except Exception as error:  # as above
             self._fail(name, root_cause(error))
             return []
+        self.written += [(name, path) for path in _saved_files(engine.state.output)]
+        return output
+
+    def check_written(self) -> None:
+        """Counts cases as failed whose files are no longer there, or are empty."""
+        for name, path in self.written:
+            if not path.is_file() or path.stat().st_size == 0:
+                self._fail(name, f"{path} was written, but is no longer there")
+        self.written = []
 
     def _fail(self, name: str, reason: str) -> None:
         reason = reason.removeprefix(f"{name}: ")  # checks name the file themselves
+        name = one_line(name)
+        if (name, reason) not in self.failures:  # a case may come at several levels
+            logger.error(f"{name}: {reason}")
         self.failures.append((name, reason))
-        logger.error(f"{name}: {reason}")
 
     @staticmethod
     def _name(batchdata: dict[str, Any]) -> str:
@@ -61,14 +75,27 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
         return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
 
 
+def _saved_files(outputs: Any) -> list[Path]:
+    """Files that ``SaveImaged`` wrote of a case: it notes them in the metadata."""
+    paths = []
+    for output in outputs if isinstance(outputs, list) else []:
+        for value in output.values() if isinstance(output, dict) else ():
+            if isinstance(value, MetaTensor) and "saved_to" in value.meta:
+                paths.append(Path(value.meta["saved_to"]))
+    return list(dict.fromkeys(paths))
+
+
 def exit_status(evaluator: FaultTolerantEvaluator) -> None:
-    """Logs how many cases went through, and ends the program with status 1 if any did not: for a config's ``finalize``.
+    """Logs how many cases went through and are still there, and ends the program with status 1 if one is not.
+
+    For a config's ``finalize``.
 
     Cases of all processes count, and all of them end alike.
 
     Raises:
         SystemExit: when a case failed.
     """
+    evaluator.check_written()
     parts = all_gather((evaluator.state.epoch_length or 0, evaluator.failures))
     total, failures = sum(n for n, _ in parts), [failure for _, part in parts for failure in part]
     if failures:

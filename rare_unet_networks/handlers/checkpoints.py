@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import DiskSaver
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..utils.errors import root_cause
 
 __all__ = ["AtomicDiskSaver", "BestCheckpointSaver", "ResumableCheckpoint", "last_epoch", "latest_checkpoint"]
 
 logger = logging.getLogger(__name__)
+LITTLE = 1 << 16  # bytes: with less left, a disk counts as full
 
 
 class AtomicDiskSaver(DiskSaver):
@@ -37,7 +43,14 @@ class AtomicDiskSaver(DiskSaver):
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
         path = Path(self.dirname) / (self.filename or filename)
         temporary = path.with_name(f"{path.name}.tmp")
-        super().__call__(checkpoint, temporary.name, metadata)
+        try:
+            super().__call__(checkpoint, temporary.name, metadata)
+        except (OSError, RuntimeError) as error:
+            # PyTorch says where in its C++ code it stopped, not why.
+            full = path.parent.exists() and shutil.disk_usage(path.parent).free < LITTLE
+            temporary.unlink(missing_ok=True)
+            reason = "No space left on device" if full else root_cause(error)
+            raise OSError(f"{path} could not be written: {reason}") from None
         if temporary.exists():  # only one process writes
             os.replace(temporary, path)
 
@@ -104,6 +117,27 @@ def latest_checkpoint(folder: str) -> str | None:
     return None
 
 
+def _take_options(optimizer: Optimizer, configured: Sequence[Mapping], schedulers: Sequence[LRScheduler]) -> None:
+    """Gives a restored optimizer the options of the command: those of the checkpoint would win silently.
+
+    Args:
+        optimizer: as restored.
+        configured: its groups' options before.
+        schedulers: their curves go on from where they were, in proportion to the new learning rate.
+    """
+    for index, (group, options) in enumerate(zip(optimizer.param_groups, configured)):
+        for name, value in options.items():
+            if name in ("params", "lr") or group.get(name) == value:
+                continue  # the learning rate of the moment is the scheduler's
+            logger.warning(f"resuming with {'lr' if name == 'initial_lr' else name} {value}, it was {group.get(name)}")
+            if name == "initial_lr":
+                group["lr"] *= value / group[name]
+                for scheduler in schedulers:
+                    if scheduler.optimizer is optimizer:
+                        scheduler.base_lrs[index] = value
+            group[name] = value
+
+
 class ResumableCheckpoint:
     """Saves everything a training needs to go on, and goes on from the newest checkpoint that is already there.
 
@@ -130,12 +164,25 @@ class ResumableCheckpoint:
             objects["scaler"] = engine.scaler
         newest = latest_checkpoint(self.save_dir)
         if newest is not None:
-            CheckpointLoader(newest, objects, map_location=self.map_location).attach(engine)
+            engine.add_event_handler(Events.STARTED, self._resume, newest, objects)
             engine.add_event_handler(Events.STARTED, self._tell_if_done)
         saver = CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2)
         saver._interval_checkpoint.save_handler = AtomicDiskSaver(self.save_dir)
         saver.attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._prune)
+
+    def _resume(self, engine: Engine, path: str, objects: Mapping[str, Any]) -> None:
+        optimizers = [x for x in objects.values() if isinstance(x, Optimizer)]
+        schedulers = [x for x in objects.values() if isinstance(x, LRScheduler)]
+        configured = [[dict(group, params=None) for group in optimizer.param_groups] for optimizer in optimizers]
+        loader = CheckpointLoader(path, objects, map_location=self.map_location)
+        loader.logger = logger
+        try:
+            loader(engine)
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"{path} is of a training with other options: {root_cause(error)}") from None
+        for optimizer, groups in zip(optimizers, configured):
+            _take_options(optimizer, groups, schedulers)
 
     def _tell_if_done(self, engine: Engine) -> None:
         if engine.state.epoch >= engine.state.max_epochs:

@@ -1,4 +1,4 @@
-"""Ignite handlers for training that MONAI lacks: averaged weights, clipping, a progress bar."""
+"""Ignite handlers for training that MONAI lacks: clipping, the loss alone, a progress bar."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.engines import IterationEvents
 from monai.utils import optional_import
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 __all__ = [
     "ClipGradients",
     "KeepLossOnly",
     "ProgressBar",
-    "UpdateAverage",
-    "averaged_model",
     "cosine_decay",
     "has_tensorboard",
 ]
 
 logger = logging.getLogger(__name__)
-
-
-def averaged_model(network: torch.nn.Module, decay: float = 0.995) -> AveragedModel:
-    """Exponential moving average of a network's weights (``torch.optim.swa_utils``); ``.module`` is the network."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def cosine_decay(max_epochs: int) -> Callable[[int], float]:
@@ -44,22 +36,6 @@ def cosine_decay(max_epochs: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * min(epoch / max_epochs, 1.0)))
 
     return factor
-
-
-class UpdateAverage:
-    """Updates an averaged model after every iteration.
-
-    Args:
-        averaged: the average.
-        network: the network in training.
-    """
-
-    def __init__(self, averaged: AveragedModel, network: torch.nn.Module) -> None:
-        self.averaged = averaged
-        self.network = network
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.averaged.update_parameters(self.network))
 
 
 class ClipGradients:

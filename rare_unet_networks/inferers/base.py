@@ -14,7 +14,8 @@ from monai.inferers import Inferer
 from torch.nn import functional as F
 
 from ..levels import ResolutionLevels, Route
-from ..utils.geometry import LINEAR, format_size
+from ..utils.geometry import LINEAR
+from ..utils.quality import distance_warning
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
 
 __all__ = ["InfererWrapper", "RoutingInferer", "ScanNotes", "note_route"]
@@ -137,15 +138,10 @@ class RoutingInferer(Inferer):
         return predictions if self.output == "both" else predictions.popitem()[1]
 
     def _warn_of_distance(self, notes: ScanNotes) -> None:
-        # With one level every coarser scan is far from it, and meant to be upsampled.
         spacing = notes.route.spacing
-        if spacing is not None and self.levels.num_levels > 1:
-            nearest = self.levels.level_spacing(notes.route.level)
-            if not 0.5 <= min(s / t for s, t in zip(spacing, nearest)) <= 1.5:  # between levels at most √2
-                logger.warning(
-                    f"{notes.name}spacing {format_size(spacing)} mm is far from the nearest level's, "
-                    f"{format_size(nearest)} mm: do not trust the answer"
-                )
+        warning = "" if spacing is None else distance_warning(self.levels, spacing)
+        if warning:
+            logger.warning(f"{notes.name}{warning}")
 
 
 class InfererWrapper(RoutingInferer):

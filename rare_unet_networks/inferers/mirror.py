@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..utils.coarsening import coarsen
+from ..utils.quality import doubt
 from ..utils.resampling import as_plain_tensor
 from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 
@@ -91,10 +92,7 @@ class MirrorInferer(InfererWrapper):
     def _choose(self, two_sides: dict[str, torch.Tensor], notes: ScanNotes) -> torch.Tensor:
         """Whether the mirror image has the lower entropy, for each member of the batch, shape (B,)."""
         logits = two_sides["pred_fine" if "pred_fine" in two_sides else "pred"]
-        p = logits.float().softmax(dim=1)
-        entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
-        per_voxel = entropy / (1 - p[:, 0]).flatten(1).sum(dim=1).clamp(min=1e-8)
-        as_stored, mirrored = per_voxel.chunk(2)
+        as_stored, mirrored = doubt(logits.float().softmax(dim=1)).chunk(2)
         for a, m in zip(as_stored.tolist(), mirrored.tolist()):
             side = "right" if m < a else "left"
             logger.info(f"{notes.name}side: {side} (entropy per foreground voxel {a:.2f} as stored, {m:.2f} mirrored)")

@@ -19,6 +19,7 @@ from monai.utils import ensure_tuple
 from ..levels import OUTPUTS, ResolutionLevels
 from ..utils.geometry import format_size, scaled_box, symmetric_core, symmetric_pad
 from .base import RoutingInferer, ScanNotes, logger
+from .window import window_size
 
 __all__ = ["ResolutionRoutingInferer"]
 
@@ -57,8 +58,9 @@ class ResolutionRoutingInferer(RoutingInferer):
 
     Args:
         levels: the resolution levels of the task.
-        window: MONAI's sliding window, for a grid (of the level entered) larger than its ``roi_size``, a size that
-            level 0 can process; without one every grid goes through the network at once.
+        window: MONAI's sliding window, for a grid larger than its ``roi_size``, voxels of level 0, a size that level 0
+            can process. At a coarser level it covers as many mm and so has fewer voxels. Without one every grid goes
+            through the network at once.
         cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1], and what is outside the head
             after ``NormalizeIntensityd(nonzero=True)``.
         output: ``"scan"``, ``"fine"`` or ``"both"``; for the last two the network must predict on the level 0 grid.
@@ -126,7 +128,7 @@ class ResolutionRoutingInferer(RoutingInferer):
             return dict(zip(keys, logits if output == "both" else (logits,)))
 
         predictions = {}
-        for key, logits in self._slide(padded, run).items():
+        for key, logits in self._slide(padded, run, level).items():
             scale = self.levels.scale(level) if key == "pred_fine" else (1,) * len(size)
             logits = logits[(..., *symmetric_core(size, padded_size, scale))]
             whole_size = [n * s for n, s in zip(x.shape[2:], scale)]
@@ -142,17 +144,18 @@ class ResolutionRoutingInferer(RoutingInferer):
         return [slice(a, b) for a, b in zip(start, stop)] if max(stop) > 0 else whole
 
     def _slide(
-        self, x: torch.Tensor, run: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+        self, x: torch.Tensor, run: Callable[[torch.Tensor], dict[str, torch.Tensor]], level: int
     ) -> dict[str, torch.Tensor]:
-        """All at once, or window by window where ``x`` is larger than a window."""
+        """All at once, or window by window where ``x`` is larger than a window of its level."""
         if self.window is None:
             return run(x)
         roi_size = _roi_size(self.window, self.levels.spatial_dims)
-        if all(n <= r for n, r in zip(x.shape[2:], roi_size)):
+        largest = window_size(self.levels, roi_size, level)
+        if all(n <= r for n, r in zip(x.shape[2:], largest)):
             return run(x)
         window = copy(self.window)
         # Never larger than the grid, which MONAI would pad; that leaves a map of weights made for the whole window.
-        window.roi_size = tuple(min(n, r) for n, r in zip(x.shape[2:], roi_size))
+        window.roi_size = tuple(min(n, r) for n, r in zip(x.shape[2:], largest))
         if window.roi_size != roi_size:
             window.roi_weight_map = None
         logger.info(f"larger than the window: sliding window of {format_size(window.roi_size)} voxels")

@@ -1,5 +1,5 @@
 """Networks and their blocks."""
 
-from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead, set_grad_checkpointing
+from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead
 from .outputs import Prediction, PyramidOutput
 from .rare_unet import RAREUNet

@@ -8,16 +8,14 @@ from monai.networks.utils import icnr_init
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..utils.switches import is_on
-
-__all__ = ["GatewayBlock", "StackedConvBlocks", "SubpixelHead", "set_grad_checkpointing"]
+__all__ = ["GatewayBlock", "StackedConvBlocks", "SubpixelHead"]
 
 
 class StackedConvBlocks(nn.Sequential):
     """``num_convs`` times (convolution 3 with bias, normalisation, activation), without change of the grid.
 
-    With ``recompute`` set (:py:func:`set_grad_checkpointing`) a training step keeps its input only and computes the
-    rest again in the backward pass.
+    With ``use_checkpoint`` set (``RAREUNet(use_checkpoint=True)``) a training step keeps its input only and computes
+    the rest again in the backward pass.
 
     Args:
         spatial_dims: 2 or 3.
@@ -31,7 +29,7 @@ class StackedConvBlocks(nn.Sequential):
         ValueError: when ``num_convs`` is below 1.
     """
 
-    recompute = False
+    use_checkpoint = False
 
     def __init__(
         self,
@@ -61,19 +59,11 @@ class StackedConvBlocks(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this alone decides
-            if self.recompute and torch.is_grad_enabled():
+            if self.use_checkpoint and torch.is_grad_enabled():
                 return checkpoint(super().forward, x, use_reentrant=False)
         for block in self:
             x = block(x)
         return x
-
-
-def set_grad_checkpointing(network: nn.Module, on: bool | str = True) -> nn.Module:
-    """Gradient checkpointing: all :py:class:`StackedConvBlocks` of a network recompute: less memory, more time."""
-    for module in network.modules():
-        if isinstance(module, StackedConvBlocks):
-            module.recompute = is_on(on)
-    return network
 
 
 class GatewayBlock(StackedConvBlocks):

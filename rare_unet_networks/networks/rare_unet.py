@@ -48,6 +48,7 @@ class RAREUNet(nn.Module):
             (``output="fine"``); 0, the paper's network, builds none.
         fine_channels: hidden channels of the head (``SubpixelHead``) of each level above
             0; by default those of the level.
+        use_checkpoint: gradient checkpointing: a training step takes less memory and more time.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -83,6 +84,7 @@ class RAREUNet(nn.Module):
         upsample: str = "deconv",
         fine_convs: int = 0,
         fine_channels: Sequence[int] | None = None,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -136,6 +138,9 @@ class RAREUNet(nn.Module):
         self.full_heads = nn.ModuleList(
             head(level) for level in range(1, self.num_levels if fine_convs else 0)
         )  # entry d - 1: level d
+        for module in self.modules():
+            if isinstance(module, StackedConvBlocks):
+                module.use_checkpoint = use_checkpoint
 
     def forward(
         self,

@@ -1,4 +1,4 @@
 """Export of networks to other runtimes, and running them."""
 
-from .export import LevelPath, export_engines
-from .load import ENGINES, LevelPrograms, with_engine
+from .export import LevelPath, export_runtimes
+from .load import RUNTIMES, LevelPrograms, load_runtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from .load import ENGINES, FILES, STAMP, network_digest, optional, read, sha256
+from ..levels import OUTPUTS
+from .load import FILES, RUNTIMES, STAMP, describe, optional, read, sha256
 
-__all__ = ["LevelPath", "export_engines"]
+__all__ = ["LevelPath", "export_runtimes"]
 
 logger = logging.getLogger(__name__)
-EXPORTED = ENGINES[1:]
+EXPORTED = RUNTIMES[1:]
 # What writing needs besides torch; its versions are noted.
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
 # Logits of an export may be off those of eager by this; those of a right one are by some millionths.
@@ -30,24 +31,36 @@ TOLERANCE = 1e-3
 class LevelPath(nn.Module):
     """One level of a network as a module of one image, without arguments: what the exporters can take.
 
-    Shapes: (1, C, *spatial_size) → the logits on that grid and, above level 0 of a network with ``fine_convs``, those
-    on the level 0 grid.
+    Shapes: (1, C, *spatial_size) → the logits of ``outputs``, in that order.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
         level: the level entered.
+        output: ``"scan"`` for the logits on the image's grid, ``"fine"`` for those on the level 0 grid, ``"both"`` for
+            the two. At level 0 they are the same; a network without ``fine_convs`` has those on the image's grid only.
+
+    Raises:
+        ValueError: when ``output`` is unknown, or the network does not have it.
     """
 
-    def __init__(self, network: nn.Module, level: int) -> None:
+    def __init__(self, network: nn.Module, level: int, output: str = "both") -> None:
         super().__init__()
+        has_fine = len(network.full_heads) > 0
+        if output not in OUTPUTS:
+            raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
+        if output == "fine" and not has_fine:
+            raise ValueError("output must be 'scan' or 'both' for a network without fine_convs, got 'fine'.")
         self.network = network
         self.level = level
+        self.outputs = ("scan", "fine") if output == "both" else (output,)
+        if level == 0 or not has_fine:
+            self.outputs = self.outputs[:1]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if self.level > 0 and len(self.network.full_heads):
+        if len(self.outputs) == 2:
             scan, fine = self.network(image, level=self.level, output="both")
             return scan, fine
-        return (self.network(image, level=self.level),)
+        return (self.network(image, level=self.level, output=self.outputs[0]),)
 
     def example(self, *blocks: int) -> torch.Tensor:
         """An image of as many blocks of the level's divisor along each axis, as far as there are axes."""
@@ -62,32 +75,21 @@ def _program(path: LevelPath) -> ExportedProgram:
     return torch.export.export(path, (image,), dynamic_shapes={"image": sizes})
 
 
-def _write_export(program: ExportedProgram, file: Path) -> None:
-    torch.export.save(program, file)
-
-
-def _write_aotinductor(program: ExportedProgram, file: Path) -> None:
-    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
-
-
-def _write_onnx(program: ExportedProgram, file: Path) -> None:
-    names = ["scan", "fine"][: len(program.graph_signature.user_outputs)]
-    options = dict(input_names=["image"], output_names=names, external_data=False, verbose=False)
+def _write_onnx(program: ExportedProgram, outputs: Sequence[str], file: Path) -> None:
+    options = dict(input_names=["image"], output_names=list(outputs), external_data=False, verbose=False)
     torch.onnx.export(program, f=file, dynamo=True, **options)
 
 
-def _write_openvino(program: ExportedProgram, file: Path) -> None:
+def _write_openvino(program: ExportedProgram, outputs: Sequence[str], file: Path) -> None:
     openvino = optional("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "level.onnx"
-        _write_onnx(program, onnx_file)
+        _write_onnx(program, outputs, onnx_file)
         # read_model, not convert_model, which reports its use to the makers unless they are told not to.
         openvino.save_model(openvino.Core().read_model(str(onnx_file)), str(file), compress_to_fp16=False)
 
 
-WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
-    "export": _write_export,
-    "aotinductor": _write_aotinductor,
+WRITERS: dict[str, Callable[[ExportedProgram, Sequence[str], Path], None]] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,
 }
@@ -95,70 +97,78 @@ WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
 
 def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
     """Compares the logits for images with and without an axis of a single block."""
-    found = []
+    differences = []
     with torch.no_grad():
         for image in (path.example(1, 2, 3), path.example(2, 2, 2)):
-            for output, logits in zip(("scan", "fine"), path(image)):
-                found.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
-    worst = float(torch.tensor(found).max())  # NaN if any is, which Python's max passes over
+            for output, logits in zip(path.outputs, path(image)):
+                differences.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
+    worst = float(torch.tensor(differences).max())  # NaN if any is, which Python's max passes over
     if not worst <= TOLERANCE:
         raise RuntimeError(
-            f"the export for engine {name!r} must give the logits of eager to {TOLERANCE:g}, at level {path.level} "
+            f"the export for runtime {name!r} must give the logits of eager to {TOLERANCE:g}, at level {path.level} "
             f"they differ by {worst:g}."
         )
-    logger.info(f"engine {name}, level {path.level}: logits differ from those of eager by {worst:.1g}")
+    logger.info(f"runtime {name}, level {path.level}: logits differ from those of eager by {worst:.1g}")
 
 
-def export_engines(engine: str, network: nn.Module, export_dir: str | Path, checkpoint: str | Path) -> None:
-    """Writes a network to ``export_dir/<engine>``, to be run by :py:func:`rare_unet_networks.runtimes.with_engine`.
+def export_runtimes(
+    runtime: str, network: nn.Module, export_dir: str | Path, checkpoint: str | Path, output: str = "both"
+) -> None:
+    """Writes a network to ``export_dir/<runtime>``, to be run by :py:func:`rare_unet_networks.runtimes.load_runtime`.
 
-    Each level is compared with eager before ``export.json``, without which no export is used, is written: the
-    digests of the checkpoint, the network and the files.
+    Each level is compared with eager before ``export.json``, without which no export is used, is written: the digests
+    of the checkpoint and the files, and a description of the network.
 
     Args:
-        engine: one of :py:data:`rare_unet_networks.runtimes.ENGINES` but ``"eager"``, or ``"all"``.
+        runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` but ``"eager"``, or ``"all"``.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet` on the CPU.
-        export_dir: made if it is not there.
+        export_dir: made if it does not exist.
         checkpoint: weights, as ``CheckpointLoader`` takes them.
+        output: what a program computes, see :py:class:`LevelPath`. One output costs less than both. TorchScript's
+            program has it as an argument, so it always has all of them.
 
     Raises:
-        ValueError: on an engine for which there is nothing to export.
+        ValueError: on a runtime for which there is nothing to export, or an output that the network does not have.
         ModuleNotFoundError: when a package that the export needs is missing.
         RuntimeError: when an export's logits differ from those of eager.
     """
-    if engine not in (*EXPORTED, "all"):
-        raise ValueError(f"engine must be one of {(*EXPORTED, 'all')} to be exported, got {engine!r}.")
-    engines = EXPORTED if engine == "all" else (engine,)
-    for name in engines:
+    if runtime not in (*EXPORTED, "all"):
+        raise ValueError(f"runtime must be one of {(*EXPORTED, 'all')} to be exported, got {runtime!r}.")
+    names = EXPORTED if runtime == "all" else (runtime,)
+    for name in names:
         for package in PACKAGES.get(name, ()):
             optional(package, name)
+    paths = [LevelPath(network, level, output) for level in range(network.num_levels)]
     CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
     network.eval()
-    paths = [LevelPath(network, level) for level in range(network.num_levels)]
-    programs = [] if engines == ("torchscript",) else [_program(path) for path in paths]
-    for name in engines:
+    programs = [] if names == ("torchscript",) else [_program(path) for path in paths]
+    for name in names:
         folder = Path(export_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STAMP).unlink(missing_ok=True)
         if name == "torchscript":
             torch.jit.save(torch.jit.script(network), folder / FILES[name])
         else:
-            for level, program in enumerate(programs):
-                WRITERS[name](program, folder / FILES[name].format(level))
-        exported = read(name, network, folder)
+            for path, program in zip(paths, programs):
+                WRITERS[name](program, path.outputs, folder / FILES[name].format(path.level))
+        outputs = [path.outputs for path in paths]
+        exported = read(name, network, folder, outputs)
         for path in paths:
             _check(name, exported, path)
-        _stamp(name, network, folder, checkpoint)
+        _stamp(name, network, outputs, folder, checkpoint)
 
 
-def _stamp(name: str, network: nn.Module, folder: Path, checkpoint: str | Path) -> None:
-    """Notes of which network and weights the files are, and what they hold: ``with_engine`` asks for it."""
+def _stamp(
+    name: str, network: nn.Module, outputs: Sequence[Sequence[str]], folder: Path, checkpoint: str | Path
+) -> None:
+    """Writes which network, weights and files these are: ``load_runtime`` compares them."""
     files = sorted(p for p in folder.iterdir() if p.name != STAMP)
     stamp = {
         "checkpoint": sha256(checkpoint),
-        "network": network_digest(network),
+        "network": describe(network),
+        "outputs": outputs,
         "files": {p.name: sha256(p) for p in files},
         "versions": {package: version(package) for package in ("torch", *PACKAGES.get(name, ()))},
     }
     (folder / STAMP).write_text(json.dumps(stamp, indent=4) + "\n")
-    logger.info(f"engine {name}: {sum(p.stat().st_size for p in files) / 1e6:.1f} MB in {folder}")
+    logger.info(f"runtime {name}: {sum(p.stat().st_size for p in files) / 1e6:.1f} MB in {folder}")

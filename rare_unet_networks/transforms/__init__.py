@@ -9,3 +9,4 @@ from .intensity import ForegroundStatisticsd, StandardizeForegroundd
 from .level_grids import ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .modalities import LoadModalitiesd, RandDropChannelsd
+from .quality import CheckFinited, ReviewPredictiond

@@ -7,13 +7,16 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
+from nibabel.affines import obliquity
 
 from ..utils.geometry import format_size, spacing_of
+from ..utils.quality import add_warning
 
 __all__ = ["CheckLabeld", "CheckScand"]
 
@@ -22,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 def _name(tensor: MetaTensor) -> str:
     return str(tensor.meta.get("filename_or_obj", "scan"))
+
+
+def _warn(tensor: MetaTensor, text: str) -> None:
+    """Logs a warning, and notes it for the record of the prediction."""
+    logger.warning(f"{_name(tensor)}: {text}")
+    add_warning(tensor.meta, text)
 
 
 @contextmanager
@@ -36,6 +45,8 @@ def _naming(tensor: MetaTensor) -> Iterator[None]:
 class CheckScand(MapTransform):
     """Refuses what the network cannot segment, with one clear reason, before anything is computed from it.
 
+    What is warned of stands in the scan's metadata, too, see :py:class:`ReviewPredictiond`.
+
     Args:
         keys: scans, shape (C, D, H, W), as loaded.
         channels: number of channels expected.
@@ -44,6 +55,7 @@ class CheckScand(MapTransform):
         max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels, or all that is not 0, has
             more volume than this, litres: a head with its skull where a brain without was expected, or a background
             that is not 0.
+        max_obliquity: warn if an axis of the scan is turned away by so many degrees from the nearest axis of the body.
         empty_channels: let channels without contrast pass as long as one has some: modalities that are missing.
 
     Raises:
@@ -58,6 +70,7 @@ class CheckScand(MapTransform):
         spatial_dims: int = 3,
         max_extent: float | None = None,
         max_foreground: float | None = None,
+        max_obliquity: float | None = 20.0,
         empty_channels: bool = False,
     ) -> None:
         super().__init__(keys)
@@ -65,6 +78,7 @@ class CheckScand(MapTransform):
         self.spatial_dims = spatial_dims
         self.max_extent = max_extent
         self.max_foreground = max_foreground
+        self.max_obliquity = max_obliquity
         self.empty_channels = empty_channels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -90,13 +104,26 @@ class CheckScand(MapTransform):
         if not all(math.isfinite(s) and s > 0 for s in spacing):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {format_size(spacing)}")
         if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
-            logger.warning(f"{_name(scan)}: the file does not say how it is oriented, left and right may be swapped")
+            _warn(scan, "the file does not say how it is oriented, left and right may be swapped")
         self._warn_of_skull(scan, ranges, math.prod(spacing))
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and max(extent) > self.max_extent:
-            logger.warning(
-                f"{_name(scan)}: field of view {format_size(extent)} mm, the network was trained on "
-                f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure."
+            _warn(
+                scan,
+                f"field of view {format_size(extent)} mm, the network was trained on "
+                f"crops of at most {self.max_extent:g} mm and may segment the wrong place: crop around the structure.",
+            )
+        self._warn_of_obliquity(scan)
+
+    def _warn_of_obliquity(self, scan: MetaTensor) -> None:
+        if self.max_obliquity is None or self.spatial_dims != 3:
+            return
+        degrees = float(np.rad2deg(obliquity(np.asarray(scan.affine, dtype=np.float64))).max())
+        if degrees >= self.max_obliquity:
+            _warn(
+                scan,
+                f"its axes are turned by {degrees:.0f} degrees from those of the body, the network was trained on "
+                f"less than {self.max_obliquity:g}: resample it along the axes of the body first.",
             )
 
     def _warn_of_skull(self, scan: MetaTensor, ranges: list[list[float]], voxel: float) -> None:
@@ -107,13 +134,12 @@ class CheckScand(MapTransform):
         litres = float(torch.stack(bright).any(dim=0).sum()) * voxel / 1e6
         nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * voxel / 1e6
         if litres <= self.max_foreground < nonzero:
-            logger.warning(
-                f"{_name(scan)}: {nonzero:.1f} l of the scan are not 0, what is outside the brain has to be."
-            )
+            _warn(scan, f"{nonzero:.1f} l of the scan are not 0, what is outside the brain has to be.")
         if litres > self.max_foreground:
-            logger.warning(
-                f"{_name(scan)}: {litres:.1f} l of the scan are not background, a brain has at most "
-                f"{self.max_foreground:g}: the network was trained on brains whose skull was removed, remove it first."
+            _warn(
+                scan,
+                f"{litres:.1f} l of the scan are not background, a brain has at most "
+                f"{self.max_foreground:g}: the network was trained on brains whose skull was removed, remove it first.",
             )
 
 
@@ -153,6 +179,10 @@ class CheckLabeld(MapTransform):
         return dict(data)
 
     def _check(self, label: MetaTensor, image: MetaTensor) -> None:
+        if label.shape[0] != 1:
+            raise ValueError(
+                f"the label must have one channel of class indices, got {label.shape[0]} (one-hot?): take the argmax"
+            )
         if label.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"the label has {format_size(label.shape[1:])} voxels, its image {format_size(image.shape[1:])}"
@@ -161,9 +191,12 @@ class CheckLabeld(MapTransform):
             raise ValueError("the label's affine is not its image's: they do not lie on one grid")
         if self.spacing is not None:
             self._check_spacing(spacing_of(label.affine, label.ndim - 1))
-        found = set(torch.unique(label.as_tensor()).tolist())
-        if not found <= set(range(self.num_classes)):
-            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {sorted(found)}")
+        if not torch.isfinite(label).all():
+            raise ValueError("the label has voxels that are NaN or infinite")
+        found = torch.unique(label.as_tensor()).tolist()
+        if not set(found) <= set(range(self.num_classes)):
+            values = f"{found[:10]}".replace("]", ", …]" if len(found) > 10 else "]")
+            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {values}")
 
     def _check_spacing(self, spacing: Sequence[float]) -> None:
         # A little slack, as affines are often stored in float32; NaN is not within it.

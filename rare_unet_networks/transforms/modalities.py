@@ -13,7 +13,10 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
 from ..data.datalists import case_id
+from ..data.files import check_file
+from ..data.readers import HeaderPreservingNibabelReader
 from ..utils.geometry import extent_of, format_size
+from .modality_checks import modality_warnings
 
 __all__ = ["LoadModalitiesd", "RandDropChannelsd"]
 
@@ -25,7 +28,8 @@ class LoadModalitiesd(MapTransform):
 
     Files of one case may have grids of their own: all are brought, by their affines, onto the grid of the one with the
     smallest voxels (of equals the first modality's), linearly and with zeros outside. A modality without a file is a
-    channel of zeros.
+    channel of zeros. The order taken is logged, and what speaks against it is warned of, see
+    :py:func:`modality_warnings`.
 
     Args:
         keys: paths, or paths by modality as of :py:func:`modality_datalist`.
@@ -34,37 +38,50 @@ class LoadModalitiesd(MapTransform):
 
     Raises:
         ValueError: when a file of one modality has several channels, one of all not as many as there are modalities,
-            or a file does not overlap with the grid of the others.
+            a file does not overlap with the grid of the others, has voxels that are not finite, or is damaged.
     """
 
     def __init__(self, keys: KeysCollection, modalities: Sequence[str], case_key: str = "case") -> None:
         super().__init__(keys)
         self.modalities = list(modalities)
         self.case_key = case_key
-        self.load = LoadImage(ensure_channel_first=True)
+        self.load = LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.keys:
-            d[key] = self._joined(d[key], d) if isinstance(d[key], Mapping) else self._whole(d[key])
+            load = self._joined if isinstance(d[key], Mapping) else self._whole
+            d[key] = load(d[key], d)
         return d
 
-    def _whole(self, path: str) -> MetaTensor:
-        scan = self.load(path)
-        if scan.shape[0] != len(self.modalities):
+    def _read(self, path: str) -> MetaTensor:
+        check_file(path)
+        return self.load(path)
+
+    def _whole(self, path: str, data: Mapping[Hashable, Any]) -> MetaTensor:
+        image = self._read(path)
+        if image.shape[0] != len(self.modalities):
             raise ValueError(
                 f"{path}: expected the channels {', '.join(self.modalities)} in one file, or a folder with a file of "
-                f"each, whose name tells which, got {scan.shape[0]} channel(s)"
+                f"each, whose name tells which, got {image.shape[0]} channel(s)"
             )
-        return scan
+        for modality, channel in zip(self.modalities, image):
+            _check_finite(channel, modality, path)
+        logger.info(f"{path}: channels are taken as {', '.join(self.modalities)}")
+        self._warn(image, path, {m: f"channel {i}" for i, m in enumerate(self.modalities)})
+        self._name(image, path, data)
+        return image
 
     def _joined(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
-        scans = {m: self.load(paths[m]) for m in self.modalities if m in paths}
+        scans = {m: self._read(paths[m]) for m in self.modalities if m in paths}
         for modality, scan in scans.items():
             if scan.ndim != 4 or scan.shape[0] != 1:
                 raise ValueError(
                     f"{paths[modality]}: expected one channel of {modality} on 3 axes, got {format_size(scan.shape)}"
                 )
+            _check_finite(scan, modality, paths[modality])
+            if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
+                logger.warning(f"{paths[modality]}: the file of {modality} does not say where it lies")
         reference = min(scans.values(), key=lambda scan: round(float(scan.pixdim.prod()), 3))
         name = next(paths[m] for m, scan in scans.items() if scan is reference)
         channels = []
@@ -74,9 +91,23 @@ class LoadModalitiesd(MapTransform):
                 continue
             channels.append(self._on_grid(scans[modality], reference, paths[modality], name))
         image = MetaTensor(torch.cat([c.as_tensor() for c in channels])).copy_meta_from(reference)
-        # With a suffix, since MONAI's writers take what follows the last dot of a name for one.
-        image.meta["filename_or_obj"] = str(Path(name).parent / f"{data.get(self.case_key, case_id(name))}.nii.gz")
+        files = {m: Path(paths[m]).name for m in scans}
+        folder = Path(name).parent
+        logger.info(f"{folder}: files are taken as {', '.join(f'{m} {files[m]}' for m in files)}")
+        self._warn(image, str(folder), files)
+        self._name(image, name, data)
         return image
+
+    def _warn(self, image: MetaTensor, path: str, files: Mapping[str, str]) -> None:
+        for warning in modality_warnings(image.as_tensor(), files, self.modalities):
+            logger.warning(f"{path}: {warning}")
+
+    def _name(self, image: MetaTensor, path: str, data: Mapping[Hashable, Any]) -> None:
+        """The answer is named by its case: a list may give it another name than the file's."""
+        case = data.get(self.case_key, case_id(path))
+        if case != case_id(path):
+            # With a suffix, since MONAI's writers take what follows the last dot of a name for one.
+            image.meta["filename_or_obj"] = str(Path(path).parent / f"{case}.nii.gz")
 
     @staticmethod
     def _on_grid(scan: MetaTensor, reference: MetaTensor, path: str, name: str) -> MetaTensor:
@@ -87,6 +118,11 @@ class LoadModalitiesd(MapTransform):
             raise ValueError(f"{path} and {name} lie in different places: their fields of view do not overlap")
         logger.info(f"{path}: resampled onto the grid of {Path(name).name}")
         return SpatialResample(mode="bilinear", padding_mode="zeros")(scan, reference.affine, reference.shape[1:])
+
+
+def _check_finite(scan: torch.Tensor, modality: str, path: str) -> None:
+    if not torch.isfinite(scan).all():
+        raise ValueError(f"{path}: {modality} has voxels that are NaN or infinite")
 
 
 class RandDropChannelsd(RandomizableTransform, MapTransform):

@@ -1,16 +1,17 @@
 """Helpers that several kinds share."""
 
+from .claims import Claims
 from .coarsening import coarsen, coarsen_label
 from .distributed import (
     all_gather,
     broadcast_from_rank0,
     distributed_sampler,
-    file_lock,
     init_distributed,
     rank,
     world_size,
 )
-from .errors import root_cause
+from .errors import is_user_error, one_line, root_cause
+from .files import replaced_as_a_whole, sha256
 from .geometry import (
     LINEAR,
     extent_of,
@@ -24,4 +25,4 @@ from .geometry import (
 )
 from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
 from .switches import is_on
-from .tables import CaseTable, aligned, rows_there
+from .tables import aligned, append_rows, read_rows, write_rows

@@ -1,17 +1,17 @@
-"""What several processes of one command share: cases, what they found, files. One alone has all to itself."""
+"""What several processes of one command share: cases, what they found. One alone has all to itself."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from ignite.distributed import get_rank as rank
+from ignite.distributed import get_world_size as world_size
 from monai.data import DistributedSampler
 from torch.utils.data import Sampler, SequentialSampler
 
@@ -19,7 +19,6 @@ __all__ = [
     "all_gather",
     "broadcast_from_rank0",
     "distributed_sampler",
-    "file_lock",
     "init_distributed",
     "rank",
     "world_size",
@@ -27,16 +26,6 @@ __all__ = [
 
 # A process that is done waits for the slowest, however large its scans are; one that died is torchrun's business.
 PATIENCE = timedelta(days=30)
-
-
-def world_size() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def init_distributed(device: torch.device) -> None:
@@ -95,17 +84,3 @@ def broadcast_from_rank0(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """No other process of this command is in here with the same file. The lock (POSIX) ends with its process."""
-    if world_size() == 1:
-        yield
-        return
-    import fcntl  # not on Windows
-
-    # A file of its own, since the other is replaced as a whole; and writable, as NFS wants it.
-    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
-        yield

@@ -1,92 +1,87 @@
-"""CSV files that are whole after every case, and tables for the log."""
+"""CSV files, and tables for the log."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .distributed import file_lock
+from .files import replaced_as_a_whole
 
-__all__ = ["CaseTable", "aligned", "rows_there"]
+__all__ = ["aligned", "append_rows", "formatted", "read_rows", "write_rows"]
 
 Row = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins so, a spreadsheet takes for a formula and runs it
 
 
-def rows_there(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Rows of a file; none where there is no file. A last line that was cut short is none, either.
+def _is_formula(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.startswith(FORMULA)
+    return False  # a negative number
+
+
+def as_cell(value: Any) -> Any:
+    """A value as it stands in a CSV file: a text that a spreadsheet would run has an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and _is_formula(value.lstrip("'")) else value
+
+
+def from_cell(text: Any) -> Any:
+    """The value that :py:func:`as_cell` wrote."""
+    quoted = isinstance(text, str) and text.startswith("'") and _is_formula(text.lstrip("'"))
+    return text[1:] if quoted else text
+
+
+def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
+    """Rows of a file; none where there is no file. A last line that was cut short is left out.
+
+    Args:
+        path: the file.
+        required: columns that it must have; it may have more.
 
     Raises:
-        ValueError: when its columns are others: whatever it holds, it is not overwritten.
+        ValueError: when a column is missing.
     """
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    rows = list(reader)
-    if text and tuple(reader.fieldnames or ()) != tuple(columns):
-        there = ", ".join(reader.fieldnames or ())
-        raise ValueError(f"{path}: expected the columns {', '.join(columns)}, got {there}: move it elsewhere.")
+    rows = [{column: from_cell(cell) for column, cell in row.items()} for row in reader]
+    columns = reader.fieldnames or ()
+    if text and not set(required) <= set(columns):
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(required)}, got {', '.join(columns)}: move it elsewhere."
+        )
     return rows
 
 
-def _formatted(row: Row) -> Row:
+def formatted(row: Row) -> Row:
+    """A row as it is written: numbers with four decimals."""
     return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()}
 
 
 def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
-    csv.DictWriter(text, columns).writerows(map(_formatted, rows))
+    cells = csv.DictWriter(text, columns)
+    for row in rows:
+        cells.writerow({column: as_cell(value) for column, value in formatted(row).items()})
     return text.getvalue().encode()
 
 
-class CaseTable:
-    """A CSV file with some rows per case, whole after every case, which several processes may write at once.
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row] = ()) -> None:
+    """Writes a file anew, with a line of the columns' names. Whatever happens, the old or the new file is whole."""
+    names = dict(zip(columns, columns))
+    with replaced_as_a_whole(path) as temporary:
+        temporary.write_bytes(_lines(columns, [names, *rows]))
 
-    Rows are appended, in one write; only a case that has rows already makes the whole file be written anew.
 
-    Args:
-        path: where it lies.
-        columns: its columns.
-        keep: keep the rows that are there already.
-
-    Raises:
-        ValueError: when rows are to be kept of a file with other columns.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], keep: bool = False) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.columns = path, columns
-        with file_lock(path):
-            rows = rows_there(path, columns) if keep else []
-            self._write(rows)
-        self._cases = {row["case"] for row in rows}
-
-    def _write(self, rows: Sequence[Row]) -> None:
-        # Whatever happens while writing, the rows of before are not lost.
-        new = self.path.with_suffix(".new")
-        new.write_bytes(_lines(self.columns, [dict(zip(self.columns, self.columns)), *rows]))
-        new.replace(self.path)
-
-    def replace(self, cases: Collection[str], rows: Sequence[Row] = ()) -> None:
-        """Writes rows, in place of what is there of these cases."""
-        present = not self._cases.isdisjoint(cases)
-        if not present and not rows:
-            return
-        with file_lock(self.path):
-            if present:
-                kept = [row for row in rows_there(self.path, self.columns) if row["case"] not in cases]
-                self._write([*kept, *rows])
-            else:
-                self.append(rows)
-        self._cases = (self._cases - set(cases)) | {row["case"] for row in rows}
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Writes rows below those that are there."""
-        with open(self.path, "ab", buffering=0) as file:
-            file.write(_lines(self.columns, rows))
+def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Writes rows below those of a file, in one write."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(_lines(columns, rows))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

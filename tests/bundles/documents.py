@@ -35,10 +35,10 @@ NOT_RUN = {
     "python docs/experiment/scripts/nnunet.py collect": "needs nnU-Net's answers; on others in test_scripts.py",
     "python docs/experiment/scripts/make_experiment.py": "writes into the documents, see test_scripts.py",
     "python docs/experiment/scripts/benchmark.py": "measures for minutes; its parts are tested in test_scripts.py",
-    "python tools/verify_bundle.py my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
-    "MONAI_LABEL_ENV=.monai_label python -m pytest tests/test_monai_label.py": "needs an environment of its own",
+    "python -m tools.verify_bundle my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
+    "MONAI_LABEL_ENV=.monai_label python -m pytest tests/tools/test_monai_label.py": "needs an environment of its own",
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
-    "python -m build": "tests/test_build_bundle.py runs it on a copy",
+    "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
     "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "

@@ -96,12 +96,14 @@ def test_a_step_sees_scans_as_inference_does(heads, tmp_path):
             assert [float(voxels.mean()), float(voxels.std())] == pytest.approx([0, float(like.std())], abs=0.1)
 
 
-def test_several_patches_of_unequal_size_are_one_batch_and_recomputing_reaches_the_network(heads, tmp_path):
+def test_several_patches_of_unequal_size_are_one_batch_and_checkpointing_reaches_the_network(heads, tmp_path):
     paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path))
-    options = dict(patch_size=[-1, -1, -1], batch_size=2, max_epochs=1, recompute=True)
-    workflow = run("train.json", workflow_type="train", **options, **paths, **SMALL)
+    options = dict(patch_size=[-1, -1, -1], batch_size=2, max_epochs=1)
+    workflow = run(
+        "train.json", workflow_type="train", **options, **paths, **SMALL, **{"network_def#use_checkpoint": True}
+    )
     network = workflow.parser.get_parsed_content("network")
-    assert all(m.recompute for m in network.modules() if isinstance(m, StackedConvBlocks))
+    assert all(m.use_checkpoint for m in network.modules() if isinstance(m, StackedConvBlocks))
     assert workflow.parser.get_parsed_content("train#trainer").state.iteration == 1
     assert (tmp_path / "model.pt").exists()  # validated once, though val_interval is longer than the training
 

@@ -10,9 +10,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from rare_unet_networks.metrics.multi_scale import dice_per_class
-from rare_unet_networks.runtimes.load import network_digest, sha256
+from rare_unet_networks.runtimes.load import describe, sha256
 
-from ..test_exports import engine_or_skip
+from ..runtimes.test_runtimes import runtime_or_skip
 from .conftest import BUNDLES, CONFIGS, EVALUATE, REPOSITORY, SAMPLE, command, config, read, run
 from .documents import programs
 
@@ -20,7 +20,7 @@ HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tum
 FILES = f"['{CONFIGS}/inference.json','{CONFIGS}/export.json']"
 CASES = [
     *(pytest.param(HIPPOCAMPUS, *p.values, marks=p.marks, id=f"hippocampus-{p.values[0]}")
-      for p in map(engine_or_skip, ("torchscript", "onnx", "openvino"))),
+      for p in map(runtime_or_skip, ("torchscript", "onnx", "openvino"))),
     pytest.param(BRAIN, "torchscript", id="brain_tumor-torchscript"),
 ]  # fmt: skip
 
@@ -43,9 +43,9 @@ def label_maps(folder):
     return {p.name: torch.tensor(np.asarray(nib.load(p).dataobj))[None] for p in folder.glob("*_seg.nii.gz")}
 
 
-@pytest.mark.parametrize("bundle, engine", CASES)
-def test_inferring_by_an_engine_gives_the_sample_scans_the_answers_of_eager(eager, tmp_path, bundle, engine):
-    exports = dict(engine=engine, export_dir=str(tmp_path / "exports"), bundle=bundle)
+@pytest.mark.parametrize("bundle, runtime", CASES)
+def test_inferring_by_a_runtime_gives_the_sample_scans_the_answers_of_eager(eager, tmp_path, bundle, runtime):
+    exports = dict(runtime=runtime, export_dir=str(tmp_path / "exports"), bundle=bundle)
     run("inference.json", "export.json", **exports)
     workflow = run("inference.json", output_dir=str(tmp_path / "out"), **exports)
     network, network_def = (workflow.parser.get_parsed_content(key) for key in ("network", "network_def"))
@@ -62,9 +62,9 @@ def test_inferring_by_an_engine_gives_the_sample_scans_the_answers_of_eager(eage
         assert float(rows[1][key]["mm3_fine"]) == pytest.approx(float(row["mm3_fine"]), rel=2e-3)
 
 
-def test_evaluating_by_an_engine_gives_the_scores_of_eager(tmp_path):
+def test_evaluating_by_a_runtime_gives_the_scores_of_eager(tmp_path):
     data = dict(dataset_dir=str(SAMPLE / "Task04_Hippocampus"), val_levels=[1, 3])
-    exports = dict(engine="torchscript", export_dir=str(tmp_path / "exports"))
+    exports = dict(runtime="torchscript", export_dir=str(tmp_path / "exports"))
     run("inference.json", "export.json", **exports)
     scores = []
     for name, options in (("eager", {}), ("torchscript", exports)):
@@ -75,13 +75,13 @@ def test_evaluating_by_an_engine_gives_the_scores_of_eager(tmp_path):
 
 
 def test_the_commands_export_and_infer_and_refuse_an_export_of_other_weights(tmp_path):
-    exports = dict(engine="torchscript", export_dir=tmp_path / "exports")
+    exports = dict(runtime="torchscript", export_dir=tmp_path / "exports")
     result = command("exporting", FILES, **exports)
     assert result.returncode == 0, result.stdout
     assert {p.name for p in (tmp_path / "exports/torchscript").iterdir()} == {"network.ts", "export.json"}
     options = dict(input=SAMPLE / "images" / "icbm152_left_4mm.nii.gz", output_dir=tmp_path / "out", **exports)
     result = command("inferring", CONFIGS / "inference.json", **options)
-    assert result.returncode == 0 and "engine torchscript: " in result.stdout, result.stdout
+    assert result.returncode == 0 and "runtime torchscript: " in result.stdout, result.stdout
     assert (tmp_path / "out" / "icbm152_left_4mm_seg.nii.gz").exists()
     other = REPOSITORY / "docs/experiment/weights/model_paper_split.pt"
     options.update(checkpoint=other, output_dir=tmp_path / "refused")
@@ -90,7 +90,7 @@ def test_the_commands_export_and_infer_and_refuse_an_export_of_other_weights(tmp
     assert result.stdout.splitlines()[-1] == (
         f"error: the export in {tmp_path}/exports/torchscript is not of the weights in {other}: "
         "in the bundle's folder, `run exporting --config_file \"['configs/inference.json','configs/export.json']\" "
-        f"--engine torchscript --checkpoint {other} --export_dir {tmp_path}/exports` writes it."
+        f"--runtime torchscript --checkpoint {other} --export_dir {tmp_path}/exports` writes it."
     )
 
 
@@ -103,25 +103,26 @@ def test_a_missing_package_ends_with_one_line_that_names_the_extra(tmp_path, run
     if run_id == "inferring":  # an export that somebody else made
         (tmp_path / "onnx").mkdir()
         network = ConfigParser(config("inference.json")).get_parsed_content("network_def")
-        stamp = {"checkpoint": sha256(HIPPOCAMPUS / "models/model.pt"), "network": network_digest(network), "files": {}}
+        stamp = {"files": {}, "outputs": [["scan"]] * 4}
+        stamp |= {"checkpoint": sha256(HIPPOCAMPUS / "models/model.pt"), "network": describe(network)}
         (tmp_path / "onnx/export.json").write_text(json.dumps(stamp))
     variables = {"PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
     result = command(
-        run_id, files, variables=variables, engine="onnx", export_dir=tmp_path, output_dir=tmp_path / "out"
+        run_id, files, variables=variables, runtime="onnx", export_dir=tmp_path, output_dir=tmp_path / "out"
     )
     assert result.returncode != 0 and "Traceback" not in result.stdout
     last = result.stdout.splitlines()[-1]
-    assert last.startswith("error: engine 'onnx' needs the package onnx") and "pip install '.[onnx]'" in last
+    assert last.startswith("error: runtime 'onnx' needs the package onnx") and "pip install '.[onnx]'" in last
 
 
-@pytest.mark.parametrize("engine", [engine_or_skip("onnx")])
-def test_the_program_of_the_documentation_gives_the_shapes_it_says(tmp_path, monkeypatch, engine):
+@pytest.mark.parametrize("runtime", [runtime_or_skip("onnx")])
+def test_the_program_of_the_documentation_gives_the_shapes_it_says(tmp_path, monkeypatch, runtime):
     (code,) = programs(REPOSITORY / "docs/exports.md")
     folder = tmp_path / "bundles" / HIPPOCAMPUS.name / "output/exports"
-    workflow = run("inference.json", "export.json", engine=engine, export_dir=str(folder))
+    workflow = run("inference.json", "export.json", runtime=runtime, export_dir=str(folder))
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
     assert workflow.parser.get_parsed_content("levels").divisor(1) == 8 and "divisible by 8" in code
-    for name in ("native", "full"):
+    for name in ("scan", "fine"):
         assert str(names[name].shape) in code and names[name].shape[:2] == (1, 3)

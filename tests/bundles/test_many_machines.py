@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.bundle import scripts as bundle_runner
 
 from .conftest import CONFIGS, EVALUATE, SAMPLE, SMALL, command, config, read, run
 
@@ -53,6 +55,11 @@ def kill_when(process, condition, rank=1):
     return output
 
 
+def recorded(folder):
+    """Cases that are done."""
+    return {path.name.removesuffix("_seg.json") for path in folder.glob("[!.]*_seg.json")}
+
+
 def cases_of(path):
     return [row["case"] for row in read(path)] if path.exists() else []
 
@@ -66,14 +73,14 @@ def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_an
     volumes = output / "volumes.csv"
     options = dict(launcher=launcher(2), input=scans, output_dir=output)
     process = command("inferring", INFERENCE, start=True, **options)
-    kill_when(process, lambda: len(cases_of(volumes)) >= 2 * 20)
-    done = set(cases_of(volumes))
-    assert 20 <= len(done) < 100
+    kill_when(process, lambda: len(recorded(output)) >= 20)
+    done = recorded(output)
+    assert 20 <= len(done) < 100 and not volumes.exists()
     written = {case: (output / f"{case}_seg.nii.gz").stat().st_mtime_ns for case in done}
 
     result = command("inferring", INFERENCE, **options)
     assert result.returncode == 0, result.stdout
-    assert f"{len(done)} of 100 were answered by this command before and are left out" in result.stdout
+    assert f"{len(done)} of 100 are done, with the same scans, weights and options, and are skipped" in result.stdout
     assert f"{100 - len(done)} of {100 - len(done)} done" in result.stdout
     for i in range(100):  # the log of a scan, of whichever process
         assert result.stdout.count(f"s{i:03d}.nii.gz: level 2") == (f"s{i:03d}" not in done)
@@ -83,11 +90,109 @@ def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_an
     for case, before in written.items():
         assert (output / f"{case}_seg.nii.gz").stat().st_mtime_ns == before
 
-    # One scan is left, which cannot be read: the second process has none, and both end with status 1.
+    # One scan is left, which cannot be read: one process tries, once, and both end with status 1.
     (scans / "junk.nii.gz").write_text("not a scan")
     result = command("inferring", INFERENCE, **options)
     assert result.returncode == 1
     assert result.stdout.count(f"1 of 1 failed: {scans / 'junk.nii.gz'}") == 1, result.stdout
+
+
+def infer(log, **overrides):
+    """What the command of the documentation does, in a process that has imported everything already."""
+    with open(log, "a", buffering=1) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
+    options = {"config_file": str(CONFIGS / "inference.json"), **overrides}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    sys.argv = ["/monai/bundle/__main__.py", "run", "inferring", *words]
+    bundle_runner.run("inferring", **options)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Starts processes by a server that has imported the packages once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rare_unet_networks", "monai.bundle", __name__])
+
+    def start(log, **overrides):
+        process = context.Process(target=infer, args=(log,), kwargs=overrides)
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Options of an inference of 100 scans of noise by a small network."""
+    folder = tmp_path_factory.mktemp("small")
+    random = np.random.default_rng(0)
+    (folder / "scans").mkdir()
+    for i in range(100):
+        noise = random.random(random.integers(6, 10, 3)).astype(np.float32)
+        nib.save(nib.Nifti1Image(noise, np.diag([8, 8, 8, 1])), folder / "scans" / f"s{i:03d}.nii.gz")
+    network = ConfigParser(config("inference.json")["network_def"])
+    network.update({key.removeprefix("network_def#"): value for key, value in SMALL.items()})
+    torch.manual_seed(0)
+    torch.save(network.get_parsed_content().state_dict(), folder / "model.pt")
+    return dict(input=str(folder / "scans"), checkpoint=str(folder / "model.pt"), device="cpu", **SMALL)
+
+
+def table(folder):
+    """Rows of ``volumes.csv`` without the seconds."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read(folder / "volumes.csv")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a fork server and SIGKILL")
+def test_four_processes_three_of_which_are_killed_and_started_again_make_what_one_makes(small, processes, tmp_path):
+    one, four = tmp_path / "one", tmp_path / "four"
+    run("inference.json", output_dir=str(one), **small)
+    logs = [tmp_path / f"{i}.log" for i in range(4)]
+    workers = [processes(log, output_dir=str(four), **small) for log in logs]
+    deadline = time.time() + 300
+    for i in range(3):
+        while len(recorded(four)) < 15 * (i + 1):
+            assert time.time() < deadline and workers[i].is_alive(), logs[i].read_text()
+            time.sleep(0.01)
+        workers[i].kill()
+        workers[i].join()
+        workers[i] = processes(logs[i], output_dir=str(four), **small)
+    for worker, log in zip(workers, logs):
+        worker.join(300)
+        assert worker.exitcode == 0, log.read_text()
+
+    assert len(table(one)) == 200 and table(four) == table(one)
+    assert recorded(four) == recorded(one) == {f"s{i:03d}" for i in range(100)}
+    for path in one.glob("*_seg.nii.gz"):
+        np.testing.assert_array_equal(nib.load(four / path.name).dataobj, nib.load(path).dataobj)
+    assert not list(four.glob(".*claim*"))
+    # Nothing is done twice, but what a process was at when it was killed.
+    done = [line for log in logs for line in log.read_text().splitlines() if ".nii.gz: level 3" in line]
+    assert 100 <= len(done) <= 103, len(done)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a fork server")
+def test_parts_are_every_nth_scan_and_the_last_makes_the_table_of_all(small, processes, tmp_path):
+    output, log = tmp_path / "out", tmp_path / "log"
+    for part, done in (("2/50", {"s001", "s051"}), ("3/50", {"s001", "s051", "s002", "s052"})):
+        worker = processes(log, output_dir=str(output), part=part, **small)
+        worker.join(300)
+        assert worker.exitcode == 0, log.read_text()
+        assert recorded(output) == done
+        assert [row["case"] for row in table(output)] == [case for case in sorted(done) for _ in range(2)]
+
+
+def test_collecting_makes_the_table_and_nothing_else(tmp_path):
+    run("inference.json", input=str(SAMPLE / "images" / "icbm152_left_4mm.nii.gz"), output_dir=str(tmp_path))
+    rows = read(tmp_path / "volumes.csv")
+    (tmp_path / "volumes.csv").unlink()
+    names = {path.name for path in tmp_path.iterdir()}
+    result = command("collecting", CONFIGS / "inference.json", output_dir=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert "volumes.csv has the volumes of 1 case(s)" in result.stdout and "scan(s) in" not in result.stdout
+    assert read(tmp_path / "volumes.csv") == rows and len(rows) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "volumes.csv"}
 
 
 def test_the_same_command_again_has_nothing_left_and_does_all_again_if_told_to(tmp_path):
@@ -95,16 +200,16 @@ def test_the_same_command_again_has_nothing_left_and_does_all_again_if_told_to(t
     shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", scan)
     options = dict(input=scan, output_dir=tmp_path / "out")
     outputs = []
-    for overwrite in ((), (), ("--overwrite", "True")):
+    for overwrite in ((), (), ("--overwrite", "true")):
         result = command("inferring", CONFIGS / "inference.json", *overwrite, **options)
         assert result.returncode == 0, result.stdout
         outputs.append(result.stdout)
         assert cases_of(tmp_path / "out" / "volumes.csv") == ["scan", "scan"]
     first, second, third = outputs
-    assert "1 of 1 done" in first and "left out" not in first
-    assert "1 of 1 were answered by this command before and are left out" in second
+    assert "1 of 1 done" in first and "skipped" not in first
+    assert "1 of 1 are done, with the same scans, weights and options, and are skipped" in second
     assert "nothing was left to do" in second and "`dataloader` is empty" not in second
-    assert "1 of 1 done" in third and "left out" not in third
+    assert "1 of 1 done" in third and "skipped" not in third
 
 
 def test_a_case_that_fails_has_no_rows_of_an_earlier_run(tmp_path):

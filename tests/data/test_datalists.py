@@ -1,6 +1,6 @@
 import pytest
 
-from rare_unet_networks.data import answer_postfix, case_id, expand_levels, input_datalist
+from rare_unet_networks.data import case_id, expand_levels, input_datalist, prediction_path
 
 
 def test_at_levels_repeats_every_item():
@@ -35,9 +35,11 @@ def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp
     assert reasons == {"a.nii": clash, "a.nii.gz": clash, "b.nii": None}
 
 
-def test_an_unknown_grid_has_no_postfix():
+def test_a_prediction_is_named_by_its_case_and_grid():
+    assert str(prediction_path("a.b", "scan", "out")) == "out/a.b_seg.nii.gz"
+    assert str(prediction_path("a.b", "fine", "out")) == "out/a.b_fine_seg.nii.gz"
     with pytest.raises(ValueError, match=r"grid must be one of \('scan', 'fine'\), got 'full'"):
-        answer_postfix("full")
+        prediction_path("a", "full", "out")
 
 
 def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from rare_unet_networks.runtimes.export import export_engines
+from rare_unet_networks.runtimes.export import export_runtimes
 
 from ..bundles.conftest import BUNDLES
 from ..bundles.conftest import REPOSITORY as ROOT
@@ -158,8 +158,8 @@ def test_nnunet_gets_a_file_for_each_modality(tmp_path):
     ("nnunet", "convert /nowhere target", "dataset_dir must be a folder with imagesTr/ and labelsTr/, /nowhere is"),
     ("nnunet", "inputs {tiny} target --splits_file /nowhere.json", "No such file or directory: '/nowhere.json'"),
     ("nnunet", "collect {tiny} /nowhere target --splits_file {tiny}/splits.json", "'/nowhere/up/1/c.nii.gz'"),
-    ("compare_engines", "--task hippocampus --dataset_dir /nowhere", "--dataset_dir must be a folder, /nowhere"),
-    ("compare_engines", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: in the bundle's"),
+    ("compare_runtimes", "--task hippocampus --dataset_dir /nowhere", "--dataset_dir must be a folder, /nowhere"),
+    ("compare_runtimes", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: in the bundle's"),
 ])  # fmt: skip
 def test_a_wrong_path_is_told_in_one_line(tiny, tmp_path, monkeypatch, capsys, name, words, message):
     monkeypatch.chdir(tmp_path)
@@ -209,8 +209,8 @@ def test_a_simulated_head_is_warned_of_and_its_brain_is_not():
     assert len(litres) == 4 and min(litres) > 0.5
 
 
-def test_an_engine_is_compared_call_by_call():
-    compare = script("compare_engines")
+def test_a_runtime_is_compared_call_by_call():
+    compare = script("compare_runtimes")
 
     def recorded(size, native, full):
         recorder = compare.Recorder(lambda x, output="scan": native if output == "scan" else (native, full))
@@ -224,27 +224,27 @@ def test_an_engine_is_compared_call_by_call():
     assert ours.difference(recorded(3, torch.zeros(3), torch.zeros(6))) == float("inf")  # asked something else
 
 
-def test_comparing_engines_keeps_the_lines_of_others(tmp_path):
-    compare = script("compare_engines")
+def test_comparing_runtimes_keeps_the_lines_of_others(tmp_path):
+    compare = script("compare_runtimes")
     rows = [[name, "1.0", scale, 2, value, "1.00000", "", "", ""] for name, scale, value in (
-        ("onnx", "0.5", "1e-06"), ("onnx", "1", "2e-06"), ("export", "1", "3e-06")
+        ("onnx", "0.5", "1e-06"), ("onnx", "1", "2e-06"), ("torchscript", "1", "3e-06")
     )]  # fmt: skip
-    compare.take_in(tmp_path / "engines.csv", rows)
-    compare.take_in(tmp_path / "engines.csv", [[*rows[1][:4], "4e-06", *rows[1][5:]]])
-    with open(tmp_path / "engines.csv", newline="") as file:
-        found = [(r["engine"], r["scale"], r["difference"]) for r in csv.DictReader(file)]
-    assert found == [("export", "1", "3e-06"), ("onnx", "1", "4e-06"), ("onnx", "0.5", "1e-06")]
+    compare.take_in(tmp_path / "runtimes.csv", rows)
+    compare.take_in(tmp_path / "runtimes.csv", [[*rows[1][:4], "4e-06", *rows[1][5:]]])
+    with open(tmp_path / "runtimes.csv", newline="") as file:
+        found = [(r["runtime"], r["scale"], r["difference"]) for r in csv.DictReader(file)]
+    assert found == [("torchscript", "1", "3e-06"), ("onnx", "1", "4e-06"), ("onnx", "0.5", "1e-06")]
 
 
-def test_engines_are_compared_on_the_sample_scans(tmp_path):
-    compare = script("compare_engines")
+def test_runtimes_are_compared_on_the_sample_scans(tmp_path):
+    compare = script("compare_runtimes")
     task = compare.TASKS["hippocampus"]
     parser = ConfigParser(json.loads((task.bundle / "configs/inference.json").read_text()))
-    export_engines("torchscript", parser.get_parsed_content("network_def"), tmp_path, task.bundle / "models/model.pt")
+    export_runtimes("torchscript", parser.get_parsed_content("network_def"), tmp_path, task.bundle / "models/model.pt")
     folders = dict(dataset_dir=str(task.dataset), export_dir=str(tmp_path))
     with torch.no_grad():
-        ((engine, _, scale, scans, difference, dice, _, *seconds),) = compare.compare(
+        ((runtime, _, scale, scans, difference, dice, _, *seconds),) = compare.compare(
             task, ["torchscript"], 1, [3], 1, **folders
         )
-    assert (engine, scale, scans) == ("torchscript", "0.125", 1)
+    assert (runtime, scale, scans) == ("torchscript", "0.125", 1)
     assert float(difference) < 1e-4 and float(dice) >= 0.999 and all(float(s) > 0 for s in seconds)

@@ -11,7 +11,7 @@ from rare_unet_networks.handlers.checkpoints import (
     last_epoch,
     latest_checkpoint,
 )
-from rare_unet_networks.handlers.training import UpdateAverage, averaged_model, cosine_decay
+from rare_unet_networks.handlers.training import cosine_decay
 
 
 @pytest.mark.parametrize("epoch, factor", [(0, 1.0), (5, 0.5), (10, 0.0), (12, 0.0)])
@@ -143,18 +143,3 @@ def test_the_best_weights_can_be_read_by_others(tmp_path):
     finally:
         os.umask(previous)
     assert (tmp_path / "model.pt").stat().st_mode & 0o777 == 0o644
-
-
-def test_average_of_the_weights_by_hand():
-    module = torch.nn.Linear(1, 1, bias=False)
-    averaged = averaged_model(module, decay=0.75)
-
-    def step(engine, batch):
-        torch.nn.init.constant_(module.weight, batch)
-        return 0
-
-    engine = Engine(step)
-    UpdateAverage(averaged, module).attach(engine)
-    engine.run([8.0, 4.0, 0.0])
-    # The first update copies: 8; then 0.75 · 8 + 0.25 · 4 = 7; then 0.75 · 7 = 5.25.
-    assert float(averaged.module.weight) == 5.25

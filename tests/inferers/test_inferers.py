@@ -139,17 +139,24 @@ def test_level_and_reason_are_logged(caplog):
     assert "padded from 18×26×18 to 24×32×24" in caplog.text
 
 
-@pytest.mark.parametrize("spacing, far", [(0.4, True), (0.5, False), (1.4, False), (8.0, False), (20.0, True)])
-def test_spacing_far_from_every_level_is_warned_of(caplog, spacing, far):
+@pytest.mark.parametrize(
+    "spacing, far",
+    [(0.4, False), (1.4, False), (8.0, False), (8.8, False), (8.9, True), (12.0, True), ((1.0, 1.0, 12.0), True)],
+)
+def test_spacing_coarser_than_every_level_is_warned_of_by_its_coarsest_axis(caplog, spacing, far):
+    spacing = spacing if isinstance(spacing, tuple) else (spacing,) * 3
     with caplog.at_level(logging.WARNING):
-        ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16), (spacing,) * 3), Recorder())
-    assert ("is far from the nearest level's" in caplog.text) == far
+        ResolutionRoutingInferer(LEVELS)(scan((16, 16, 16), spacing), Recorder())
+    assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in caplog.text) == far
 
 
-def test_larger_than_roi_goes_through_a_sliding_window_of_its_level():
-    net, image = Recorder(), scan((40, 40, 40), (2.0, 2.0, 2.0))
+@pytest.mark.parametrize("level, largest", [(0, 32), (1, 16), (2, 8), (3, 4)])
+def test_larger_than_roi_goes_through_a_sliding_window_of_as_many_mm_at_each_level(level, largest):
+    """Grids of one and a quarter windows: two windows along each axis."""
+    size, spacing = largest * 5 // 4, 2.0**level
+    net, image = Recorder(), scan((size,) * 3, (spacing,) * 3)
     out = ResolutionRoutingInferer(LEVELS, window=window(32, 32, 32))(image, net)
-    assert {call[:2] for call in net.calls} == {((32, 32, 32), 1)} and len(net.calls) == 8
+    assert {call[:2] for call in net.calls} == {((largest,) * 3, level)} and len(net.calls) == 8
     torch.testing.assert_close(out[:, :1].as_tensor(), image.as_tensor())
 
 
@@ -222,7 +229,7 @@ def test_full_answer_without_resampling_is_the_networks_in_place():
 def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
     image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Repeater()
     out = ResolutionRoutingInferer(LEVELS, output="fine", window=window(32, 32, 32))(image, net)
-    assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(32, 16, 16)}
+    assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(16, 16, 16)}
     expected = image.as_tensor()
     for axis in (2, 3, 4):
         expected = expected.repeat_interleave(2, dim=axis)

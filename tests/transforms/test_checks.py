@@ -1,5 +1,7 @@
 import logging
+import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,22 @@ def test_a_field_of_view_far_from_the_training_crops_is_warned_of(caplog):
     assert "field of view 160×8×8 mm" in caplog.text
 
 
+@pytest.mark.parametrize("angle, warned", [(0, False), (19, False), (21, True), (44, True), (69, True), (71, False)])
+@pytest.mark.parametrize("axis", range(3))
+def test_an_oblique_scan_is_warned_of_and_the_warning_noted(caplog, angle, warned, axis):
+    """Turned by 71 degrees, the axes are 19 degrees away from other axes of the body."""
+    angles = [0.0, 0.0, 0.0]
+    angles[axis] = math.radians(angle)
+    affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(*angles) @ np.diag([-1, 2, 1.5]), [5, 6, 7])
+    scan = MetaTensor(torch.tensor(GOOD), affine=torch.as_tensor(affine))
+    with caplog.at_level(logging.WARNING):
+        CheckScand("image")({"image": scan})
+        CheckScand("image")({"image": scan})
+    text = f"its axes are turned by {min(angle, 90 - angle)} degrees from those of the body"
+    assert (text in caplog.text) == warned == (text in scan.meta.get("warnings", ""))
+    assert scan.meta.get("warnings", "").count("turned") == warned
+
+
 @pytest.mark.parametrize("background, warned", [(0.0, ""), (-1.0, "1.0 l of the scan are not 0")])
 def test_a_background_that_is_not_0_is_warned_of(caplog, background, warned):
     """A litre of 8×8×8 voxels, of which a fifth is a brain: 0.2 l, the limit 0.5."""
@@ -71,6 +89,9 @@ def test_a_label_on_its_images_grid_passes():
         (label(affine=torch.diag(torch.tensor([-1.0, 1, 1, 1]))), "the label's affine is not its image's"),
         (label((0, 1, 3)), r"must hold 0 to 2 only, got \[0.0, 1.0, 3.0\]"),
         (label((0, 0.5)), r"must hold 0 to 2 only, got \[0.0, 0.5\]"),
+        (label(range(40)), r"got \[0.0, 1.0, .*, 9.0, …\]$"),
+        (label((0, float("nan"))), "the label has voxels that are NaN or infinite"),
+        (MetaTensor(torch.ones(3, 8, 8, 8)), r"one channel of class indices, got 3 \(one-hot\?\)"),
     ],
 )
 def test_labels_that_do_not_belong_to_their_image_are_refused(ill, match):

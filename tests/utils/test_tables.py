@@ -1,61 +1,51 @@
 import pytest
 
-from rare_unet_networks.utils.tables import CaseTable, aligned, rows_there
+from rare_unet_networks.utils.tables import aligned, append_rows, read_rows, write_rows
 
 COLUMNS = ("case", "value")
 
 
-def rows(path):
-    return [(row["case"], row["value"]) for row in rows_there(path, COLUMNS)]
-
-
-def line(case, value):
-    return {"case": case, "value": value}
-
-
-def test_rows_of_other_cases_stay_and_those_of_a_case_are_replaced(tmp_path):
-    path = tmp_path / "out" / "volumes.csv"
-    CaseTable(path, COLUMNS).append([line("a", 1.0), line("a", 2.0)])
-    table = CaseTable(path, COLUMNS, keep=True)
-    table.replace(["b"], [line("b", 3)])
-    assert path.read_bytes() == b"case,value\r\na,1.0000\r\na,2.0000\r\nb,3\r\n"
-    table.replace(["a"])
-    assert rows(path) == [("b", "3")]
-    table.replace(["a"], [line("a", 4)])
-    table.replace(["b"], [line("b", 5)])
-    assert rows(path) == [("a", "4"), ("b", "5")]
-    assert [p.name for p in path.parent.iterdir()] == ["volumes.csv"]
-    CaseTable(path, COLUMNS)
-    assert rows(path) == []
-
-
-def test_rows_of_a_new_case_are_appended_without_reading_the_others(tmp_path):
-    table = CaseTable(tmp_path / "volumes.csv", COLUMNS)
-    table.replace(["a"], [line("a", 1)])
-    (tmp_path / "volumes.csv").write_text("not read\n")
-    table.replace(["b"], [line("b", 2)])
-    assert (tmp_path / "volumes.csv").read_bytes() == b"not read\nb,2\r\n"
-    (tmp_path / "volumes.csv").unlink()
-    table.replace(["c"])  # which has none, and gets none
-    assert not (tmp_path / "volumes.csv").exists()
+def test_rows_are_written_anew_and_appended(tmp_path):
+    path = tmp_path / "out" / "table.csv"
+    write_rows(path, COLUMNS, [{"case": "old", "value": 1}])
+    write_rows(path, COLUMNS)
+    append_rows(path, COLUMNS, [{"case": "a", "value": 1.0}, {"case": "a", "value": 2}])
+    assert path.read_bytes() == b"case,value\r\na,1.0000\r\na,2\r\n"
+    assert read_rows(path, COLUMNS) == [{"case": "a", "value": "1.0000"}, {"case": "a", "value": "2"}]
+    assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
 
 
 def test_a_line_that_was_cut_short_and_a_spreadsheets_mark_do_no_harm(tmp_path):
-    path = tmp_path / "volumes.csv"
+    path = tmp_path / "table.csv"
+    assert read_rows(path, COLUMNS) == []
     path.write_bytes(b"\xef\xbb\xbfcase,value\r\na,1\r\nb,")
-    assert rows(path) == [("a", "1")]
-    CaseTable(path, COLUMNS, keep=True).replace(["b"], [line("b", 2)])
-    assert path.read_bytes() == b"case,value\r\na,1\r\nb,2\r\n"
+    assert read_rows(path, COLUMNS) == [{"case": "a", "value": "1"}]
 
 
-@pytest.mark.parametrize("text", ["case,value,comment\na,1,good\n", "case;value\na;1\n"])
-def test_a_file_with_other_columns_is_named_and_left_as_it_is(tmp_path, text):
-    path = tmp_path / "volumes.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"volumes.csv: expected the columns case, value, got case.+: move it"):
-        CaseTable(path, COLUMNS, keep=True)
-    assert path.read_text() == text
+def test_more_columns_are_read_and_missing_ones_are_an_error(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("case,comment,value\na,good,1\n")
+    assert read_rows(path, COLUMNS) == [{"case": "a", "comment": "good", "value": "1"}]
+    path.write_text("case;value\na;1\n")
+    with pytest.raises(ValueError, match=r"table.csv: expected the columns case, value, got case;value: move it"):
+        read_rows(path, COLUMNS)
 
 
 def test_lines_are_aligned():
     assert aligned([("case", "mm3"), ("a", "12"), ("long name", "")]) == "case       mm3\na          12\nlong name"
+
+
+@pytest.mark.parametrize("case", ["=1+1", "+a", "-a", "@x", "'=1", "''-x"])
+def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_read_back(tmp_path, case):
+    path = tmp_path / "volumes.csv"
+    write_rows(path, COLUMNS, [{"case": case, "value": -1.5}])
+    assert path.read_bytes().split(b"\r\n")[1] == f"'{case},-1.5000".encode()
+    assert read_rows(path, COLUMNS) == [{"case": case, "value": "-1.5000"}]
+    write_rows(path, COLUMNS, read_rows(path, COLUMNS))
+    assert read_rows(path, COLUMNS) == [{"case": case, "value": "-1.5000"}]
+
+
+@pytest.mark.parametrize("case", ["a=1", "'quoted'", "ä", "-1"])
+def test_other_names_stay_as_they_are(tmp_path, case):
+    append_rows(tmp_path / "a.csv", COLUMNS, [{"case": case, "value": 1}])
+    assert (tmp_path / "a.csv").read_bytes() == f"{case},1\r\n".encode()

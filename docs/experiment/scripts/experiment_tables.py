@@ -239,12 +239,12 @@ def step(task: Task) -> str:
     return table(["threads", "level 0 alone", "all levels", "mean of the recipe's draws"], lines)
 
 
-def engines(task: Task) -> str:
-    """A line per engine, a column per scale: largest difference of a logit, least Dice, time as a share of eager's."""
-    found = lines_of(task.results / "engines.csv")
+def runtimes(task: Task) -> str:
+    """A line per runtime, a column per scale: largest difference of a logit, least Dice, time as a share of eager's."""
+    found = lines_of(task.results / "runtimes.csv")
     lines = []
-    for name in dict.fromkeys(r["engine"] for r in found):
-        scales = {r["scale"]: r for r in found if r["engine"] == name}
+    for name in dict.fromkeys(r["runtime"] for r in found):
+        scales = {r["scale"]: r for r in found if r["runtime"] == name}
         cells = []
         for r in (scales.get(s) for s in task.scales):
             share = f"{float(r['seconds']) / float(r['seconds_eager']):.2f}" if r and r["seconds"] else "–"
@@ -280,7 +280,7 @@ TABLES: dict[str, Callable[[Task], str]] = {
     "step": step,
     "commands": commands_taken,
     "false_alarms": false_alarms,
-    "engines": engines,
+    "runtimes": runtimes,
     "readme_native": lambda task: by_scale(task, "dice", "native", task.short),
     "readme_full": lambda task: by_scale(task, "dice", "full", task.short),
 }

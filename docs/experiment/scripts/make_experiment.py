@@ -23,7 +23,7 @@ from experiment_results import ROOT, TASKS, Task, add, add_published, benchmark,
 from experiment_tables import TABLES
 
 SHIPPED_GRIDS = ("native", "full")  # what the bundle's evaluate.json scores; the paper's labels are an overlay's
-EXPORTS = ROOT / "docs/exports.md"  # its tables are of docs/experiment/scripts/compare_engines.py
+EXPORTS = ROOT / "docs/exports.md"  # its tables are of docs/experiment/scripts/compare_runtimes.py
 DOCUMENTS = sorted(
     {ROOT / "README.md", EXPORTS, *(p for t in TASKS.values() for p in (t.document, t.bundle / "docs/README.md"))}
 )

@@ -1,0 +1,130 @@
+"""Calibration of trained weights: ``run calibrating``.
+
+Half of the training loss is soft Dice without background, which pays for structure where the network is in doubt: the
+coarser the scan, the larger the segmentation. One number per head, added to the background's logit and put into the
+bias of its last convolution, takes that back. Nothing else is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+from monai.transforms import Orientation, ResampleToMatch
+from nibabel.orientations import aff2axcodes
+from torch import nn
+
+from ..data.datalists import FAILURE
+from ..metrics.multi_scale import dice_per_class
+
+__all__ = ["calibrate"]
+
+logger = logging.getLogger(__name__)
+OFFSETS = tuple(round(0.1 * i, 1) for i in range(16))  # 0, 0.1, … 1.5
+
+
+def calibrate(
+    network: nn.Module,
+    dataset: Iterable[Mapping],
+    inferer: Callable,
+    checkpoint: str | Path,
+    output: str | Path,
+    offsets: Sequence[float] = OFFSETS,
+) -> None:
+    """Shifts the background of every head by its best offset and stores the weights as float16.
+
+    The best offset has the highest class mean Dice on the dataset, heads of the scan's grid on it, the others at level
+    0; a head that serves several scales gets the one with the best mean over them.
+
+    Args:
+        network: a :py:class:`rare_unet_networks.networks.RAREUNet`; it gets the calibrated weights.
+        dataset: scans at every level, as ``run evaluating`` loads them, with ``image``, ``label``, ``label_fine``,
+            ``level`` and ``case``.
+        inferer: gives the logits of a single path: a mean of probabilities cannot be shifted by a bias.
+        checkpoint: weights, as ``CheckpointLoader`` takes them.
+        output: file of the calibrated weights.
+        offsets: those that are tried; without any the weights are only stored as float16.
+
+    Raises:
+        ValueError: when a scan of the dataset cannot be read.
+    """
+    CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
+    network.eval()
+    state = network.state_dict()
+    dice_by_bias = score_offsets(network, dataset, inferer, offsets) if offsets else {}
+    for name, by_offset in sorted(dice_by_bias.items()):
+        best = max(by_offset, key=by_offset.get)
+        shift_background(state, name, best)
+        before = f"Dice {by_offset[0.0]:.4f} -> " if 0.0 in by_offset else "Dice "
+        logger.info(f"{name}: {best:+.1f}, {before}{by_offset[best]:.4f}")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({key: value.half().cpu() for key, value in state.items()}, output)
+    logger.info(f"calibrated weights: {output}")
+
+
+def bias_of(network: nn.Module, grid: str, level: int) -> str:
+    """Name of the bias that decides on the segmentations of a level's scans on a grid, ``"scan"`` or ``"fine"``."""
+    if grid == "scan" or network.num_levels == 1 or level == 0:
+        return f"heads.{min(level, network.num_levels - 1)}.conv.bias"
+    return f"full_heads.{level - 1}.conv_block.1.conv.bias"
+
+
+def shift_background(state: dict[str, torch.Tensor], name: str, offset: float) -> None:
+    """Adds to the background's part of a head's bias; a sub-pixel head has one entry per class and fine voxel."""
+    num_classes = len(state["heads.0.conv.bias"])
+    state[name][: len(state[name]) // num_classes] += offset
+
+
+@torch.no_grad()
+def score_offsets(
+    network: nn.Module, dataset: Iterable[Mapping], inferer: Callable, offsets: Sequence[float] = OFFSETS
+) -> dict[str, dict[float, float]]:
+    """Class mean Dice by bias and offset, averaged over the scales that the bias decides on.
+
+    Raises:
+        ValueError: when a scan cannot be read.
+    """
+    device = next(network.parameters()).device
+    dice: dict[tuple[str, int], dict[float, list[list[float]]]] = {}  # by grid and level, then offset: scans, classes
+    for item in dataset:
+        if FAILURE in item:
+            raise ValueError(f"every scan must be readable, {item['image']} is not: {item[FAILURE]}")
+        for grid, logits, label in _pairs(item, inferer(item["image"][None].to(device), network)):
+            by_offset = dice.setdefault((grid, int(item["level"])), defaultdict(list))
+            for offset in offsets:
+                shifted = logits.clone()
+                shifted[0] += offset
+                by_offset[offset].append(dice_per_class(shifted.argmax(dim=0, keepdim=True), label, len(shifted)))
+    means: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (grid, level), by_offset in dice.items():
+        if grid == "fine" and level == 0 and ("scan", 0) in dice:
+            continue  # the same logits
+        for offset, scans in by_offset.items():
+            means[bias_of(network, grid, level)][offset].append(_class_mean(scans))
+    return {name: {offset: fmean(values) for offset, values in by.items()} for name, by in means.items()}
+
+
+def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """(grid, logits, label) of a scan for each grid that the inferer gives, in the order of the image's axes."""
+    orient = Orientation("".join(aff2axcodes(item["image"].affine)), labels=None)
+    predictions = prediction if isinstance(prediction, Mapping) else {"pred_fine": prediction}
+    label = orient(item["label_fine"])
+    fine = ResampleToMatch(mode="nearest")(predictions["pred_fine"][0].cpu(), label)
+    pairs = [("fine", fine.as_tensor(), label.as_tensor())]
+    if "pred" in predictions:
+        pairs.append(("scan", predictions["pred"][0].cpu().as_tensor(), orient(item["label"]).as_tensor()))
+    return pairs
+
+
+def _class_mean(scans: Sequence[Sequence[float]]) -> float:
+    """The mean of the tables: over scans for each class, without NaN, then over classes."""
+    of_classes = []
+    for of_class in zip(*scans):
+        of_classes.append(fmean(value for value in of_class if value == value))
+    return fmean(of_classes)

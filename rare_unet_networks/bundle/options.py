@@ -1,0 +1,55 @@
+"""The options of a command that its predictions depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
+from monai.bundle.scripts import run
+
+from .command_line import command_options, config_files
+
+__all__ = ["prediction_options"]
+
+# Entries of a config that say which scans there are, where files lie, or how the work is shared out. The scans and the
+# weights themselves are compared by their content.
+WITHOUT_EFFECT = {
+    *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
+    *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
+    *("dataloader", "num_workers", "device", "output_dir", "checkpoint", "export_dir"),
+}
+
+
+def prediction_options() -> dict[str, Any] | None:
+    """What the command line and its configs say about predictions, apart from scans and weights.
+
+    Returns:
+        ``options``: the config's plain values (numbers, words, true and false) and the command's other overrides;
+        ``config``: a digest of the config with the overrides, as far as predictions depend on it. None where another
+        program than ``python -m monai.bundle run`` drives the config: what it set cannot be known.
+    """
+    written = command_options()
+    if not written:
+        return None
+    runner = {p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    overrides = {
+        key.replace("::", "#"): DefaultParseValue(text)
+        for key, text in written.items()
+        if key not in runner and key.replace("::", "#").split("#")[0] not in WITHOUT_EFFECT
+    }
+    config = ConfigParser.load_config_files(config_files(written))
+    config = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    options = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, (str, int, float)) and not str(value).startswith(("$", "@", "%"))
+    }
+    # An override of a whole entry takes its place, so that one that says the default again changes nothing.
+    whole = {key: value for key, value in overrides.items() if "#" not in key}
+    nested = {key: value for key, value in overrides.items() if "#" in key}
+    content = json.dumps([{**config, **whole}, nested], sort_keys=True, default=str)
+    return {"options": {**options, **overrides}, "config": hashlib.sha256(content.encode()).hexdigest()}

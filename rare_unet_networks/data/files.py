@@ -1,0 +1,211 @@
+"""Is this file what its name says: the content's format, its size against the header's, and checksums."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from nibabel.nifti1 import data_type_codes
+
+__all__ = ["SUFFIXES", "check_file", "check_item", "describe_content", "suffix_of"]
+
+SUFFIXES = (".nii.gz", ".nii")
+HEADER_SIZES = {348: "NIfTI-1", 540: "NIfTI-2"}  # the first number of a header is its own size
+PADDING = 4096  # bytes; some programs fill the last block of a file with zeros
+CHUNK = 1 << 20
+# How the content of files begins that come under a wrong name.
+BEGINNINGS = {
+    b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",
+    b"\x1f\x8b": "gzip",
+    b"\x93NUMPY": "a NumPy array",
+    b"PK\x03\x04": "a zip archive",
+    b"\x80": "a pickle",
+    b"NRRD": "NRRD",
+    b"ObjectType": "MetaImage",
+    b"NDims": "MetaImage",
+    b"\x89HDF": "HDF5",
+    b"<": "a web page",
+}
+
+
+class _Header(NamedTuple):
+    """Where a NIfTI file's voxels begin and end, and how many there are."""
+
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def describe_content(head: bytes) -> str:
+    """What a file is by its first bytes, for messages."""
+    if not head:
+        return "empty"
+    if not any(head):
+        return "zeros"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    return next((words for start, words in BEGINNINGS.items() if head.startswith(start)), "no known format")
+
+
+def suffix_of(path: str | Path) -> str:
+    """What a file's name ends with, in small letters: ``.nii.gz``, or the last suffix."""
+    name = Path(path).name.lower()
+    return next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix)
+
+
+def check_item(item: Any) -> None:
+    """Checks the files of an item, a path or several, see :py:func:`check_file`."""
+    paths = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else [item]
+    for path in paths:
+        if isinstance(path, str | os.PathLike):  # other programs give tensors
+            check_file(path)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Refuses a scan or label that is not whole, or not what its name says, before a reader sees it.
+
+    Compressed files are read to their end, which compares their checksum. At most what the header claims is read, and
+    nothing is allocated for it.
+
+    Args:
+        path: a file.
+
+    Raises:
+        ValueError: naming the file, when no reader is declared for its format, its content is of another format than
+            its name says, its size is not that of the voxels that its header claims, it is damaged, or its voxels
+            would not fit into memory.
+        FileNotFoundError: when there is no such file.
+    """
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError("expected a file, got " + ("a folder" if stat.S_ISDIR(info.st_mode) else "a device"))
+        # A file is checked once, however often it is loaded.
+        _check_content(os.fspath(path), info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the file is damaged or cut: {_reason(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "its compressed data end too early"
+    if "CRC" in str(error) or "length" in str(error):
+        return "its content has another checksum than was stored with it"
+    return "its compressed data cannot be read"
+
+
+@lru_cache(maxsize=65536)
+def _check_content(path: str, size: int, *version: int) -> None:
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise ValueError(f"no reader is declared for {suffix or 'files without suffix'} ({', '.join(SUFFIXES)} are)")
+    with open(path, "rb") as file:
+        head = file.read(132)
+        file.seek(0)
+        if suffix == ".nii":
+            header = _read_header(file, suffix)
+            _compare(header, size)
+            file.seek(header.end)
+            _check_padding(file.read(PADDING + 1))
+            return
+        if not head.startswith(b"\x1f\x8b"):
+            raise ValueError(f"the name says {suffix}, the content is not a gzip file but {describe_content(head)}")
+        with gzip.GzipFile(fileobj=file) as content:
+            header = _read_header(content, suffix)
+            content.seek(0)
+            _compare(header, _skip(content, header.end))
+            _check_padding(content.read(PADDING + 1))
+
+
+def _skip(content: BinaryIO, end: int) -> int:
+    """Reads up to a position, and returns how far it came."""
+    position = 0
+    while position < end and (chunk := content.read(min(CHUNK, end - position))):
+        position += len(chunk)
+    return position
+
+
+def _compare(header: _Header, size: int) -> None:
+    if size < header.end:
+        got, claimed = max(0, size - header.begin), header.end - header.begin
+        raise ValueError(
+            f"the file is cut, or its header is damaged: {'×'.join(map(str, header.shape))} voxels take {claimed} "
+            f"bytes, the file holds {got}"
+        )
+
+
+def _check_padding(rest: bytes) -> None:
+    if len(rest) > PADDING or any(rest):
+        raise ValueError("the file holds more than the voxels that its header claims: one of them is damaged")
+
+
+def _read_header(file: BinaryIO, suffix: str) -> _Header:
+    head = file.read(540)
+    size = next((n for n in HEADER_SIZES for order in "<>" if head[:4] == struct.pack(f"{order}i", n)), None)
+    magic = {348: head[344:348] == b"n+1\0", 540: head[4:8] == b"n+2\0"}.get(size, False)
+    if not magic or len(head) < size:
+        pair = head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0"
+        what = "the header of a pair of files (.hdr, .img)" if pair else describe_content(head)
+        raise ValueError(f"the name says {suffix}, the content is not NIfTI but {what}")
+    order = "<" if head[:4] == struct.pack("<i", size) else ">"
+    if size == 348:
+        sizes = struct.unpack_from(f"{order}8h", head, 40)
+        (code,) = struct.unpack_from(f"{order}h", head, 70)
+        (begin,) = struct.unpack_from(f"{order}f", head, 108)
+    else:
+        sizes = struct.unpack_from(f"{order}8q", head, 16)
+        (code,) = struct.unpack_from(f"{order}h", head, 12)
+        (begin,) = struct.unpack_from(f"{order}q", head, 168)
+    return _checked_header(sizes, code, begin, size)
+
+
+def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) -> _Header:
+    """
+    Args:
+        sizes: number of axes, then the voxels on each.
+        code: NIfTI's number of the type of a voxel.
+        begin: where the voxels begin, bytes.
+        size: bytes of the header itself.
+    """
+    if not 1 <= sizes[0] <= 7:
+        raise ValueError(f"the header is damaged: it claims {sizes[0]} axes")
+    shape = sizes[1 : 1 + sizes[0]]
+    if min(shape) < 1:
+        raise ValueError(f"the header is damaged: it claims {'×'.join(map(str, shape))} voxels")
+    if code not in data_type_codes.dtype or data_type_codes.dtype[code].kind not in "iuf":
+        kind = f" ({data_type_codes.label[code]})" if code in data_type_codes.dtype else ""
+        raise ValueError(f"voxels must be real numbers, the header says type {code}{kind}")
+    if not (math.isfinite(begin) and begin >= size + 4 and begin == int(begin)):
+        raise ValueError(f"the header is damaged: it says that the voxels begin at byte {begin:g}")
+    _check_memory(shape)
+    count = math.prod(shape) * data_type_codes.dtype[code].itemsize
+    return _Header(shape, int(begin), int(begin) + count)
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """Voxels are computed with as 32-bit numbers, and a few copies of them are made."""
+    needed, memory = 4 * math.prod(shape), _physical_memory()
+    if needed > memory // 2:
+        raise ValueError(
+            f"the header claims {'×'.join(map(str, shape))} voxels: {needed / 2**30:.1f} GiB, too much for the "
+            f"{memory / 2**30:.1f} GiB of memory of this machine"
+        )
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 1 << 62

@@ -1,0 +1,210 @@
+"""A reader of NIfTI files that believes their headers as nibabel does, and checks them before a voxel is read."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.config import PathLike
+from monai.data import NibabelReader
+from monai.utils import ensure_tuple
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
+from nibabel.spatialimages import SpatialImage
+
+from ..utils.geometry import format_size
+
+__all__ = ["HeaderPreservingNibabelReader"]
+
+logger = logging.getLogger(__name__)
+# Unit of length by the lowest three bits of xyzt_units (NIfTI-1 standard, nifti1.h): its name, and its length in mm.
+UNITS = {0: ("unknown, taken as mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
+
+
+def unit_of(header: Any) -> tuple[str, float]:
+    """Name and length (mm) of the unit of a header; formats other than NIfTI, and unknown codes, are in mm."""
+    if not isinstance(header, nib.Nifti1Header):
+        return UNITS[2]
+    code = int(header["xyzt_units"]) & 7
+    return UNITS.get(code, (f"unknown code {code}, taken as mm", 1.0))
+
+
+def largest_shift(affine: np.ndarray, other: np.ndarray, spatial_size: Sequence[int]) -> tuple[float, float]:
+    """How far two affines put a voxel of a grid apart at most.
+
+    Args:
+        affine: shape (4, 4), must be invertible.
+        other: likewise, need not be.
+        spatial_size: voxels of the grid.
+
+    Returns:
+        the largest distance in voxels of ``affine`` along one axis, and the largest distance in mm.
+    """
+    # The difference is linear in the indices: it is largest in a corner.
+    ends = np.meshgrid(*[(0, n - 1) for n in spatial_size], indexing="ij")
+    corners = np.stack([*(e.ravel() for e in ends), np.ones(2 ** len(spatial_size))])
+    shift = ((other - affine) @ corners)[:3]
+    return float(np.abs(np.linalg.inv(affine[:3, :3]) @ shift).max()), float(np.linalg.norm(shift, axis=0).max())
+
+
+def _in_words(affine: np.ndarray) -> str:
+    """Axis codes, spacing and origin of an affine in mm."""
+    axcodes = "".join(code or "?" for code in aff2axcodes(affine))
+    origin = ", ".join(f"{x:.4g}" for x in affine[:3, 3])
+    return f"{axcodes}, {format_size(voxel_sizes(affine).tolist())} mm, origin ({origin}) mm"
+
+
+def _stored_pixdim(image: SpatialImage) -> list[float]:
+    """Voxel sizes as they stand in the file, of formats other than NIfTI those of its header."""
+    if not isinstance(image.header, nib.Nifti1Header):
+        return [float(s) for s in image.header.get_zooms()[:3]]
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return [float(s) for s in header["pixdim"][1:4]]
+
+
+def _contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[float]) -> str:
+    """What the header says beside its sform, if that puts a voxel of the scan more than half a voxel off; or nothing.
+
+    Args:
+        image: the scan.
+        affine: of its sform, if that has a code above 0, in mm.
+        pixdim: as it stands in the file.
+    """
+    if not isinstance(image.header, nib.Nifti1Header) or int(image.header["sform_code"]) <= 0:
+        return ""
+    in_mm, qform_code = unit_of(image.header)[1], int(image.header["qform_code"])
+    if qform_code > 0:
+        other = np.diag([in_mm] * 3 + [1.0]) @ image.header.get_qform()
+        says = f"the qform (code {qform_code}) says {_in_words(other)}"
+    else:
+        # Readers such as SimpleITK take the voxel size from pixdim beside an sform, too.
+        sizes = [abs(p) * in_mm for p in pixdim]
+        other = affine @ np.diag([*(size / s for size, s in zip(sizes, voxel_sizes(affine))), 1.0])
+        says = f"pixdim says {format_size(sizes)} mm"
+    voxels, distance = largest_shift(affine, other, image.shape[:3])
+    if voxels <= 0.5:
+        return ""
+    return (
+        f"the header contradicts itself by up to {distance:.3g} mm: the sform (code {int(image.header['sform_code'])}) "
+        f"says {_in_words(affine)} and is used, {says}"
+    )
+
+
+class HeaderPreservingNibabelReader(NibabelReader):
+    """``monai.data.NibabelReader`` whose affine is that of ``nibabel.load(file)``, in mm.
+
+    MONAI's reader replaces the sform by the qform, even one of code 0, where its voxel size differs from ``pixdim`` by
+    1e-5. This one takes the sform if its code is above 0, else the qform if its code is, else the voxel size alone. It
+    converts metres and microns to mm, and refuses, before any voxel is read, what cannot be the grid of a scan. Where a
+    form or ``pixdim`` contradicts the affine by more than half a voxel somewhere in the scan, it warns with both; the
+    warning stands in ``meta["warnings"]``, which is empty otherwise. The header's fields are in ``meta`` as they are in
+    the file, for :py:class:`rare_unet_networks.data.HeaderPreservingNibabelWriter`.
+
+    Args:
+        args: as in MONAI.
+        min_spacing: smallest voxel size that is believed, mm.
+        max_spacing: largest, mm.
+        max_extent: longest field of view that is believed, mm; for scans of a whole body it has to be larger.
+        kwargs: as in MONAI.
+
+    Raises:
+        ValueError: when the spacing is not finite, 0, negative or outside of what is believed, the field of view is
+            too long, or the axes of the affine lie in one plane. Units are in the message.
+
+    Example::
+
+        LoadImaged("image", reader="rare_unet_networks.data.HeaderPreservingNibabelReader", ensure_channel_first=True)
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        min_spacing: float = 0.05,
+        max_spacing: float = 50.0,
+        max_extent: float = 600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.min_spacing = min_spacing
+        self.max_spacing = max_spacing
+        self.max_extent = max_extent
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
+        """Notes the names only: ``LoadImage`` would turn what is raised here into the text of a traceback.
+
+        Returns:
+            what :py:meth:`get_data` takes.
+        """
+        self.filenames = ensure_tuple(data)
+        return [(name, {**self.kwargs, **kwargs}) for name in self.filenames]
+
+    def get_data(self, img: Sequence[tuple[PathLike, dict]]) -> tuple[np.ndarray, dict]:
+        """Opens, checks and reads the files.
+
+        Args:
+            img: what :py:meth:`read` returned.
+
+        Raises:
+            ValueError: see the class.
+            nibabel.filebasedimages.ImageFileError: when a file is none that nibabel reads.
+        """
+        images = [self.open(name, **options) for name, options in img]
+        warnings = [self.check(image, str(name)) for image, (name, _) in zip(images, img)]
+        array, meta = super().get_data(images)
+        meta["warnings"] = warnings[0]
+        return array, meta
+
+    def open(self, name: PathLike, **options: Any) -> SpatialImage:
+        """The file as nibabel opens it: its header is read, its voxels are not."""
+        return nib.load(name, **options)
+
+    def check(self, image: SpatialImage, name: str) -> str:
+        """Refuses a grid that cannot be a scan's, and warns where the header contradicts itself.
+
+        Args:
+            image: the file, its voxels not read.
+            name: of the file, for messages.
+
+        Returns:
+            the warning, empty if there is none.
+        """
+        unit, in_mm = unit_of(image.header)
+        affine, pixdim = self._get_affine(image), _stored_pixdim(image)
+        sizes = (voxel_sizes(affine) / in_mm).tolist()
+        if isinstance(image.header, nib.Nifti1Header) and int(image.header["sform_code"]) <= 0:
+            sizes = pixdim  # that of the affine, but for 0 and negative ones, which nibabel mends without a word
+        axes = min(len(image.shape), 3)
+        spatial_size = [int(n) for n in image.shape[:axes]]
+        spacing = [size * in_mm for size in sizes[:axes]]
+        header = f"the header says {format_size(sizes[:axes])}, unit {unit}"
+        if not all(self.min_spacing <= s <= self.max_spacing for s in spacing):  # NaN is not, either
+            raise ValueError(
+                f"{name}: expected a spacing of {self.min_spacing:g} to {self.max_spacing:g} mm on every axis, got "
+                f"{format_size(spacing)} mm ({header})"
+            )
+        extent = [n * s for n, s in zip(spatial_size, spacing)]
+        if max(extent) > self.max_extent:
+            raise ValueError(
+                f"{name}: expected a field of view of at most {self.max_extent:g} mm on every axis, got "
+                f"{format_size(extent)} mm ({format_size(spatial_size)} voxels, {header})"
+            )
+        if not np.isfinite(affine).all() or (
+            axes == 3 and abs(np.linalg.det(affine[:3, :3])) < 1e-3 * math.prod(voxel_sizes(affine))
+        ):
+            raise ValueError(f"{name}: expected an affine whose axes span a volume, got {affine[:3].tolist()}")
+        warning = _contradiction(image, affine, pixdim) if axes == 3 else ""
+        if warning:
+            logger.warning(f"{name}: {warning}")
+        return warning
+
+    def _get_affine(self, img: SpatialImage) -> np.ndarray:
+        """Affine in mm, also where the file has another unit."""
+        affine = super()._get_affine(img).astype(np.float64)
+        affine[:3] *= unit_of(img.header)[1]
+        return affine

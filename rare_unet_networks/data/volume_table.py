@@ -1,0 +1,100 @@
+"""``volumes.csv``, made from the records of a folder."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..utils.claims import Claims
+from ..utils.tables import formatted, read_rows, write_rows
+from .records import claim_path, read_record, volume_rows
+
+__all__ = ["check_volumes", "collect_volumes"]
+
+logger = logging.getLogger(__name__)
+TABLE = "volumes.csv"
+COLUMNS = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds")
+RENAMED = {"mm3_full": "mm3_fine"}  # columns of version 0.6
+
+Row = dict[str, Any]
+
+
+def check_volumes(folder: Path) -> list[Row]:
+    """Rows of the table of a folder, none where there is none.
+
+    Raises:
+        ValueError: when it has no columns ``case`` and ``class``: whatever it is, it is not to be replaced.
+    """
+    rows = read_rows(folder / TABLE, COLUMNS[:2])
+    return [{RENAMED.get(column, column): cell for column, cell in row.items() if column} for row in rows]
+
+
+def collect_volumes(folder: str | Path) -> list[Row]:
+    """Makes ``volumes.csv`` from all records of a folder, sorted by case.
+
+    Rows of the table before that have no record stay where their prediction is there and nobody is at work on it:
+    version 0.6 wrote no records. Columns that are not known here stay beside rows that did not change.
+
+    Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is a
+    prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
+
+    Args:
+        folder: folder of predictions.
+
+    Returns:
+        the rows.
+
+    Raises:
+        ValueError: when the folder does not exist, or its table before has no columns ``case`` and ``class``.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"output_dir must be a folder of predictions, {folder} does not exist.")
+    claims, claim = Claims(), folder / f".{TABLE}.claim"
+    claims.wait(claim)  # so the last process of several has read the records of all
+    try:
+        # In this order: who removes a row of a case that failed gives the claim of that case back afterwards.
+        claimed = {path.name for path in folder.glob(".*.claim")}
+        before = check_volumes(folder)
+        rows_by_case = {record["case"]: volume_rows(record) for record in _records(folder)}
+        for case in dict.fromkeys(row["case"] for row in before):
+            if case not in rows_by_case and _is_kept(folder, case, claimed):
+                rows_by_case[case] = [row for row in before if row["case"] == case]
+        rows = [row for case in sorted(rows_by_case) for row in rows_by_case[case]]
+        columns = [*COLUMNS, *dict.fromkeys(column for row in before for column in row if column not in COLUMNS)]
+        rows = _with_other_columns(rows, before, columns)
+        write_rows(folder / TABLE, columns, rows)
+    finally:
+        claims.release_all()
+    logger.info(f"{folder / TABLE} has the volumes of {len(rows_by_case)} case(s)")
+    return rows
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """Readable records, the older first, so that of two records of a case (on two grids) the newer one counts."""
+    written = []
+    for path in folder.glob("*_seg.json"):
+        record = None if path.name.startswith(".") else read_record(path)
+        if record is not None:
+            written.append((path.stat().st_mtime_ns, path.name, record))
+    return [record for _, _, record in sorted(written, key=lambda entry: entry[:2])]
+
+
+def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:
+    """Whether a row without a record describes a prediction that is there still."""
+    predictions = list(folder.glob(f"{glob.escape(case)}_*seg.nii.gz"))
+    return bool(predictions) and not any(claim_path(path).name in claimed for path in predictions)
+
+
+def _with_other_columns(rows: Sequence[Row], before: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """Rows with all columns: those that are not known here are taken from the row before, if it says the same."""
+    before_by_key = {(row["case"], row["class"]): row for row in before}
+    complete = []
+    for row in map(formatted, rows):
+        old = before_by_key.get((row["case"], row["class"]), {})
+        is_same = all(old.get(column) == str(row.get(column, "")) for column in COLUMNS)
+        complete.append({column: "" for column in columns} | (old if is_same else {}) | row)
+    return complete

@@ -1,0 +1,141 @@
+"""Weights of a network from a file, which may be of several kinds, damaged, or another network's."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+from torch import nn
+
+from ..data.files import describe_content
+from ..utils.errors import root_cause
+from ..utils.geometry import format_size
+
+__all__ = ["WeightsLoader", "load_weights"]
+
+logger = logging.getLogger(__name__)
+WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "net")  # entries that hold the weights in a file
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and averages, and of torch.compile
+TRAINING = ("optimizer", "trainer")  # entries of a training's state
+NAMED = 3  # keys that a message names
+
+
+def _read(path: Path, map_location: Any) -> Any:
+    """Content of a file of ``torch.save``; ValueError with what the file is instead."""
+    if not path.exists():
+        raise ValueError("there is no such file")
+    if path.is_dir():
+        raise ValueError("expected a file, got a folder")
+    with open(path, "rb") as file:
+        head = file.read(132)
+    if not head.startswith((b"PK", b"\x80")):
+        what = describe_content(head)
+        raise ValueError(f"expected weights as torch.save writes them, the file is {what}")
+    if head.startswith(b"PK"):
+        _check_archive(path)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles over
+        # PyTorch's own advice would be to run the code that the file may hold.
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            what = "the file holds Python objects besides tensors and is not loaded: save a state_dict"
+            raise ValueError(what) from None
+        raise ValueError(f"the file is damaged or cut ({type(error).__name__})") from None
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch compares no checksums: a flipped bit would be a wrong weight."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
+        raise ValueError("the file is damaged or cut") from None
+    if damaged is not None:
+        raise ValueError(f"the file is damaged: {damaged} has another checksum than was stored with it")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError("expected weights, the file is a TorchScript program")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ValueError("expected weights as torch.save writes them, the file is a zip archive of something else")
+
+
+def _state_dict(content: Any) -> dict[str, torch.Tensor]:
+    """The tensors by name, without what some programs put around the file or in front of the names."""
+    if isinstance(content, Mapping) and any(name in content for name in TRAINING):
+        raise ValueError(
+            "the file is the state of a training, to resume it; its best weights are in model.pt of its output_dir"
+        )
+    if isinstance(content, Mapping):
+        content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"expected tensors by name, the file holds a {type(content).__name__}")
+    state = dict(content)
+    for prefix in PREFIXES * 2:  # they come in any order
+        others = {name for name in state if not str(name).startswith(prefix)}
+        if others <= {"n_averaged"}:  # what an average counts
+            state = {name.removeprefix(prefix): value for name, value in state.items() if name not in others}
+    wrong = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if wrong:
+        raise ValueError(f"expected tensors by name, {_some(wrong)} of the file is none")
+    return state
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _check_fit(state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
+    expected = network.state_dict()
+    faults = []
+    if missing := [name for name in expected if name not in state]:
+        faults.append(f"{len(missing)} of {len(expected)} weights are missing ({_some(missing)})")
+    if unknown := [name for name in state if name not in expected]:
+        faults.append(f"{len(unknown)} are not the network's ({_some(unknown)})")
+    shapes = [n for n, value in state.items() if n in expected and value.shape != expected[n].shape]
+    if shapes:
+        first = shapes[0]
+        sizes = f"{format_size(state[first].shape)} for {format_size(expected[first].shape)}"
+        faults.append(f"{len(shapes)} have another size ({first}: {sizes})")
+    if faults:
+        raise ValueError(f"the weights are of another network: {'; '.join(faults)}")
+    if ill := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"{len(ill)} weights are NaN or infinite ({_some(ill)})")
+
+
+def load_weights(path: str | Path, network: nn.Module, map_location: Any = None) -> None:
+    """Loads weights from a file of ``torch.save`` into a network.
+
+    Besides a plain ``state_dict``, one under ``"model"`` or ``"state_dict"`` is taken, and one whose names begin with
+    ``module.``. Nothing of the file is executed.
+
+    Args:
+        path: the file.
+        network: the network that the weights are of.
+        map_location: where to load tensors, as in ``torch.load``.
+
+    Raises:
+        ValueError: naming the file and what it is, when it is missing, of another kind, damaged, or of another network.
+    """
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        network = network.module
+    try:
+        state = _state_dict(_read(Path(path), map_location))
+        _check_fit(state, network)
+    except ValueError as error:
+        raise ValueError(f"{path}: {root_cause(error)}") from None
+    network.load_state_dict(state)
+
+
+class WeightsLoader(CheckpointLoader):
+    """``monai.handlers.CheckpointLoader`` of weights, see :py:func:`load_weights`. Arguments as in MONAI."""
+
+    def __call__(self, engine: Engine) -> None:
+        for network in self.load_dict.values():
+            load_weights(self.load_path, network, self.map_location)
+        self.logger.info(f"weights of {self.load_path}")

@@ -1,0 +1,153 @@
+"""Claims: files that say which process is at work on what, without a server and without locks."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+
+__all__ = ["Claims"]
+
+# Everything that this process has claimed. A claim of this process's number that is not here was left by another that
+# had the same number, before a restart or in another container.
+_held: dict[Path, Claims] = {}
+
+
+@atexit.register
+def _release_everything() -> None:
+    for path, claims in list(_held.items()):
+        claims.release(path)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether this machine has such a process; where that cannot be asked, yes."""
+    if os.name != "posix":  # on Windows signal 0 is Ctrl+C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+class Claims:
+    """Claims of one process. A claim is a file that is made where none is, which only one process can do.
+
+    A claim whose process has died does not count: on the same machine at once, on another one when its file has not
+    been touched for a while. A process that works touches its claims regularly. Should a claim ever be taken from a
+    process that lives, because it was suspended for long or clocks disagree, work is done twice and nothing worse.
+
+    Args:
+        heartbeat: seconds between two touches.
+        stale_after: seconds without a touch after which a claim does not count. Clocks may disagree by nearly as much.
+    """
+
+    def __init__(self, heartbeat: float = 30.0, stale_after: float = 600.0) -> None:
+        self.heartbeat = heartbeat
+        self.stale_after = stale_after
+        self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, path: Path) -> bool:
+        """Makes a claim. Its folder is made, too, if it does not exist.
+
+        Returns:
+            whether it was made; False where another process, or this one, has it.
+        """
+        path = path.absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._create(path) and not (self._remove_stale(path) and self._create(path)):
+            return False
+        if self._thread is None:
+            self._stopped.clear()
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+        return True
+
+    def wait(self, path: Path, interval: float = 0.05) -> None:
+        """Makes a claim as soon as no other process has it."""
+        while not self.acquire(path):
+            time.sleep(interval)
+
+    def release(self, path: Path) -> None:
+        """Gives a claim of this process back, if it has it still."""
+        path = path.absolute()
+        if _held.get(path) is self:
+            # Of a process that was forked from this one, the claims are not.
+            if self._read(path) == self._owner and self._owner["pid"] == os.getpid():
+                path.unlink(missing_ok=True)
+            _held.pop(path, None)
+
+    def release_all(self) -> None:
+        """Gives all claims back."""
+        for path in self._paths():
+            self.release(path)
+        self._stopped.set()
+        self._thread = None
+
+    def _paths(self) -> list[Path]:
+        return [path for path, claims in list(_held.items()) if claims is self]
+
+    def _create(self, path: Path) -> bool:
+        try:
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        _held[path] = self
+        with os.fdopen(file, "w") as opened:
+            json.dump(self._owner, opened)
+        return True
+
+    @staticmethod
+    def _read(path: Path) -> dict | None:
+        """Who made a claim; None where that is not written yet, or the claim is gone."""
+        try:
+            owner = json.loads(path.read_text())
+            return {"host": str(owner["host"]), "pid": int(owner["pid"]), "id": str(owner["id"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _is_stale(self, path: Path, owner: dict | None) -> bool:
+        try:
+            if time.time() - path.stat().st_mtime > self.stale_after:
+                return True
+        except FileNotFoundError:
+            return False
+        if owner is None or owner["host"] != self._owner["host"]:
+            return False
+        if owner["pid"] == os.getpid():
+            return path not in _held
+        return not _is_running(owner["pid"])
+
+    def _remove_stale(self, path: Path) -> bool:
+        """Removes a claim that does not count; of several processes that try, one succeeds."""
+        owner = self._read(path)
+        if not self._is_stale(path, owner):
+            return False
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        if self._read(aside) != owner:  # another process was faster, and this is its claim
+            os.rename(aside, path)
+            return False
+        aside.unlink()
+        return True
+
+    def _beat(self) -> None:
+        stopped = self._stopped
+        while not stopped.wait(self.heartbeat):
+            for path in self._paths():
+                try:
+                    os.utime(path)
+                except OSError:  # given back meanwhile, or the file system is away for a moment
+                    continue

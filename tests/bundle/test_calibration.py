@@ -1,0 +1,122 @@
+"""Calibration: which number is chosen for a head, what it changes, and ``run calibrating`` for real."""
+
+import json
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from rare_unet_networks.bundle.calibration import bias_of, calibrate, score_offsets, shift_background
+from rare_unet_networks.networks import RAREUNet
+
+from ..bundles.conftest import BUNDLES, REPOSITORY, command
+
+KWARGS = dict(spatial_dims=3, in_channels=1, out_channels=3, channels=(2, 4, 4, 4, 4), fine_convs=1)
+HIPPOCAMPUS = BUNDLES["hippocampus_mri_segmentation"]
+CONFIGS = ("inference.json", "evaluate.json", "calibrate.json")
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_calibration_shifts_the_background_alone(level):
+    torch.manual_seed(0)
+    net = RAREUNet(**KWARGS).eval()
+    state = net.state_dict()
+    x = torch.rand(1, 1, *(32 >> level for _ in range(3)))
+    with torch.no_grad():
+        before = [net(x, level=level, output=o) for o in ("scan", "fine")]
+        shift_background(state, bias_of(net, "scan", level), 0.5)
+        if level:
+            shift_background(state, bias_of(net, "fine", level), 0.7)
+        net.load_state_dict(state)
+        after = [net(x, level=level, output=o) for o in ("scan", "fine")]
+    for old, new, offset in zip(before, after, (0.5, 0.7 if level else 0.5)):
+        torch.testing.assert_close(new[:, 0], old[:, 0] + offset)
+        torch.testing.assert_close(new[:, 1:], old[:, 1:])
+
+
+AFFINES = [torch.eye(4), torch.diag(torch.tensor([-1.0, -1, 1, 1]))]  # the label in RAS and in LPS order
+
+
+def case(level, label_affine, logits=(0.35, 0.35, 0.15, 0.15)):
+    """A scan of four voxels: two of class 1, and the logits of class 1 against 0 for the background."""
+    image = MetaTensor(torch.tensor(logits).reshape(1, 4, 1, 1), affine=torch.eye(4))
+    label = torch.tensor([1.0, 1, 0, 0]).reshape(1, 4, 1, 1)
+    if label_affine[0, 0] < 0:
+        label_affine = label_affine.clone()
+        label_affine[0, 3], label = 3, label.flip(1)
+    label = MetaTensor(label, affine=label_affine)
+    return {"image": image, "label": label, "label_fine": label, "level": level, "case": "a"}
+
+
+def of_image(image, network):
+    logits = torch.cat([torch.zeros_like(image), image], dim=1)
+    return {"pred": logits, "pred_fine": logits}
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+def test_dice_of_an_offset_by_hand(affine):
+    """Up to 0.1 all four voxels are of class 1: 2 · 2 / (4 + 2). With 0.2 and 0.3 the two of the label; then none."""
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    scores = score_offsets(net, [case(0, affine)], of_image, (0.0, 0.1, 0.2, 0.3, 0.4))
+    assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.1: 2 / 3, 0.2: 1, 0.3: 1, 0.4: 0})}
+
+
+def test_a_head_of_several_scales_gets_the_best_mean_over_them(tmp_path):
+    """A plain U-Net's only head: level 0 is best from 0.2 to 0.3 (1, else 2/3 or 0), level 1 at 0 only (1, else 0)."""
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=0)
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    before = net.state_dict()["heads.0.conv.bias"].clone()
+    scans = [case(0, AFFINES[0]), case(1, AFFINES[0], (0.05, 0.05, -0.1, -0.1))]
+    calibrate(net, scans, of_image, tmp_path / "model.pt", tmp_path / "out" / "calibrated.pt", (0.0, 0.2, 0.4))
+    stored = torch.load(tmp_path / "out" / "calibrated.pt", weights_only=True)
+    # Means: 0: (2/3 + 1) / 2, 0.2: (1 + 0) / 2, 0.4: 0.
+    assert torch.equal(stored["heads.0.conv.bias"], before.half())
+    calibrate(net, scans[:1], of_image, tmp_path / "model.pt", tmp_path / "calibrated.pt", (0.0, 0.2, 0.4))
+    stored = torch.load(tmp_path / "calibrated.pt", weights_only=True)
+    assert torch.equal(stored["heads.0.conv.bias"], (before + torch.tensor([0.2, 0])).half())
+
+
+def test_a_scan_that_cannot_be_read_is_named(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    failure = {"failure": "no such file", "image": "a.nii.gz", "case": "a"}
+    with pytest.raises(ValueError, match=r"every scan must be readable, a\.nii\.gz is not: no such file"):
+        calibrate(net, [failure], of_image, tmp_path / "model.pt", tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", ())
+    stored = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert stored.keys() == net.state_dict().keys()
+    assert all(torch.equal(stored[name], value.half()) for name, value in net.state_dict().items())
+
+
+# What version 0.6.1's tools/calibrate.py added to the shipped weights' biases for case hippocampus_068.
+EXPECTED = {
+    "full_heads.2.conv_block.1.conv.bias": 0.3,
+    "heads.1.conv.bias": 0.5,
+    "heads.2.conv.bias": 0.3,
+}  # fmt: skip
+
+
+def test_the_run_adds_what_the_program_before_it_added(tmp_path):
+    configs = [str(HIPPOCAMPUS / "configs" / name) for name in CONFIGS]
+    result = command(
+        "calibrating",
+        json.dumps(configs).replace('"', "'"),
+        dataset_dir=HIPPOCAMPUS / "sample/Task04_Hippocampus",
+        splits_file=REPOSITORY / "tests/bundles/sample_splits.json",
+        calibrated_file=tmp_path / "calibrated.pt",
+    )
+    assert result.returncode == 0, result.stdout
+    shipped = torch.load(HIPPOCAMPUS / "models/model.pt", weights_only=True)
+    stored = torch.load(tmp_path / "calibrated.pt", weights_only=True)
+    assert stored.keys() == shipped.keys()
+    for name, value in shipped.items():
+        expected = value.float()
+        if name in EXPECTED:
+            expected[: len(expected) // 3] += EXPECTED[name]
+        assert torch.equal(stored[name], expected.half()), name

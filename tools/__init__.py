@@ -1,0 +1,1 @@
+"""Programs for whoever makes, checks or releases a bundle."""

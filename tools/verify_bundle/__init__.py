@@ -1,0 +1,1 @@
+"""Verifies a MONAI bundle: ``python -m tools.verify_bundle BUNDLE``."""
