@@ -24,6 +24,7 @@ __all__ = ["OUTPUTS", "ResolutionLevels", "Route", "check_divisible", "format_sc
 # Grids a network or an inferer predicts on: that of its input, that of level 0, or both of them.
 OUTPUTS = ("scan", "fine", "both")
 ROUTINGS = ("auto", "spacing", "size")
+RULES = ("finest", "volume")
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
 _LOG2_SLACK = 1e-5
 
@@ -135,6 +136,10 @@ class ResolutionLevels:
             - ``"spacing"``: by voxel size; axes that differ from the level's spacing are resampled.
             - ``"size"``: by the number of voxels (the paper's rule); nothing is resampled.
             - ``"auto"``: "spacing" for a ``MetaTensor``, "size" for a plain tensor.
+        rule: which voxel size of an anisotropic scan decides.
+
+            - ``"finest"``: that of its finest axis.
+            - ``"volume"``: the geometric mean of its axes, the edge of a cube of the same volume.
 
     Raises:
         ValueError: if an argument is out of range, if both ``spatial_size`` and ``spacing`` are missing, or if they
@@ -157,6 +162,7 @@ class ResolutionLevels:
         num_stages: int | None = None,
         tolerance: float = 0.1,
         routing: str = "auto",
+        rule: str = "finest",
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -172,8 +178,11 @@ class ResolutionLevels:
             raise ValueError(f"tolerance must be 0 or more, got {tolerance}.")
         if routing not in ROUTINGS:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
         self.tolerance = tolerance
         self.routing = routing
+        self.rule = rule
         self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
         self.spatial_size = None if spatial_size is None else self._checked_size(spatial_size)
         self.spacing = None if spacing is None else self._checked_spacing(spacing)
@@ -213,7 +222,7 @@ class ResolutionLevels:
         return tuple(s * factor for s, factor in zip(self.spacing, self.scale(level)))
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
-        """Level whose voxel size is nearest in log2; for an anisotropic scan the finest axis decides.
+        """Level whose voxel size is nearest in log2; for an anisotropic scan ``rule`` says which axis decides.
 
         Args:
             spacing: voxel size in mm, one entry per axis.
@@ -222,7 +231,8 @@ class ResolutionLevels:
             ValueError: if the number of axes is wrong, or a spacing is 0, negative, infinite or NaN.
         """
         reference = self.level_spacing(0)
-        return self._nearest(min(math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)))
+        ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
+        return self._nearest(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios))
 
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).

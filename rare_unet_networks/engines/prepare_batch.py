@@ -69,6 +69,8 @@ class PreparePyramidBatch(PrepareBatch):
             return tensors
 
         start = torch.multinomial(self.start_level_probs, 1, generator=self.generator)
-        active = self.levels[int(start) :]
+        # A batch of scans of one acquisition has the level that it enters alone.
+        present = [level for level in self.levels if f"image_{level}" in batchdata]
+        active = [level for level in present if level in self.levels[int(start) :]] or present
         labelled = active if 0 in active else [*active, 0]
         return gather("image", active), gather("label", labelled), (), {"levels": active}

@@ -9,7 +9,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from ..metrics.multi_scale import MultiScaleMetrics
-from ..metrics.summary import ROW, SUMMARY_ROW
 from ..utils.distributed import rank
 from ..utils.tables import aligned, append_rows, write_rows
 
@@ -43,28 +42,30 @@ class PerCaseMetricsSaver:
 
     def started(self) -> None:
         self._written = 0
-        write_rows(self._per_case, ROW)
+        write_rows(self._per_case, self.metric.columns)
 
     def iteration_completed(self) -> None:
-        append_rows(self._per_case, ROW, self.metric.rows[self._written :])
+        append_rows(self._per_case, self.metric.columns, self.metric.rows[self._written :])
         self._written = len(self.metric.rows)
 
     def epoch_completed(self) -> None:
         if len(self.metric.rows) > self._written:  # the metric has gathered the rows of the other ranks
-            write_rows(self._per_case, ROW, self.metric.rows)
-        write_rows(self.output_dir / "summary.csv", SUMMARY_ROW, self.metric.summary)
+            write_rows(self._per_case, self.metric.columns, self.metric.rows)
+        write_rows(self.output_dir / "summary.csv", self.metric.summary_columns, self.metric.summary)
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{aligned(self._overview())}")
 
     def _overview(self) -> list[list[str]]:
-        """Means of the summary: a line per grid and scale, Dice of every class and class means of other measures."""
+        """Means of the summary: a line per grid and scale (or other group), Dice of every class and class means of other measures."""
         means_by_line: dict[tuple[str, Any], dict[tuple[str, str], float]] = {}
         measures: dict[str, None] = {}  # in order of appearance
         for row in self.metric.summary:
-            means_by_line.setdefault((row["grid"], row["scale"]), {})[row["measure"], row["class"]] = row["mean"]
+            means_by_line.setdefault((row["grid"], row[self.metric.group]), {})[row["measure"], row["class"]] = row[
+                "mean"
+            ]
             measures[row["measure"]] = None
         columns = [("dice", name) for name in [*self.metric.class_names, "mean", *self.metric.regions]]
         columns += [(measure, "mean") for measure in measures if measure != "dice"]
-        lines = [["grid", "scale", *(f"{measure} {name}" for measure, name in columns)]]
+        lines = [["grid", self.metric.group, *(f"{measure} {name}" for measure, name in columns)]]
         for (grid, scale), means in means_by_line.items():
             lines.append([grid, str(scale), *(f"{means[column]:.3f}" for column in columns)])
         return lines

@@ -19,7 +19,7 @@ from monai.utils import optional_import
 
 from ..levels import level_scale
 from ..utils.distributed import all_gather, world_size
-from .summary import KEY, ROW, mean_or_nan, summarise
+from .summary import KEY, ROW, SUMMARY_ROW, mean_or_nan, summarise
 
 __all__ = ["MultiScaleMetrics", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
 
@@ -120,6 +120,9 @@ class MultiScaleMetrics(Metric):
             tumour. They do not count in means over classes.
     """
 
+    columns = ROW  # of a row
+    group, summary_columns = "scale", SUMMARY_ROW  # what the summary's lines are of, and its columns
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -144,18 +147,22 @@ class MultiScaleMetrics(Metric):
         for item in output:
             for grid, (pred, label) in GRIDS.items():
                 if pred in item and label in item:
-                    scale = level_scale(int(item["level"]))
-                    key = (item["case"], 1 / scale if scale > 1 else 1, grid)
+                    key = self._key(item, grid)
                     # The engine moves only the keys that it knows to its device, so the label may be on another.
                     maps = item[pred], item[label].to(item[pred].device)
                     self._add(key, self.class_names, *maps)
                     for name, classes in self.regions.items():
                         self._add(key, [name], *(_union(m, classes) for m in maps))
 
+    def _key(self, item: Mapping[str, Any], grid: str) -> tuple:
+        """What a row is of, in the order of ``columns``."""
+        scale = level_scale(int(item["level"]))
+        return item["case"], 1 / scale if scale > 1 else 1, grid
+
     def _add(self, key: tuple, names: Sequence[str], pred: torch.Tensor, label: torch.Tensor) -> None:
         scores = self._scores(pred, label, len(names) + 1)
         for name, class_scores in zip(names, zip(*scores)):
-            self.rows.append(dict(zip(ROW, (*key, name, *class_scores))))
+            self.rows.append(dict(zip(self.columns, (*key, name, *class_scores))))
 
     def _scores(self, pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[list[float]]:
         """Measures in the order of ``ROW``, each a list with an entry per class."""
