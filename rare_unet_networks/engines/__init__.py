@@ -1,4 +1,4 @@
-"""What MONAI's engines lack."""
+"""Engines and batch preparation that MONAI lacks."""
 
 from .calibration import find_doubt_limits
 from .evaluator import FaultTolerantEvaluator, exit_status

@@ -2,7 +2,7 @@
 
 from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
-from .grids import ResampleToBothGridsd, answer_key
+from .grids import ResampleToBothGridsd, prediction_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond

@@ -1,7 +1,9 @@
 """Every command of the documentation is run, held against what it calls, or listed with the reason why not."""
 
+import ast
 import inspect
 import json
+import re
 import shutil
 import subprocess
 
@@ -152,11 +154,25 @@ def test_what_is_listed_as_not_run_stands_in_a_document():
     assert [start for start in NOT_RUN if not any(command.startswith(start) for command in commands)] == []
 
 
-def test_the_python_of_the_readme_gives_the_shapes_it_says():
-    (code,) = programs(REPOSITORY / "README.md")
-    first, second = code.split("\n\n# ")
+def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
+    (tmp_path / "bundles").symlink_to(REPOSITORY / "bundles")
+    (tmp_path / "my_scans").mkdir()
+    shutil.copy(SAMPLE / "images" / "icbm152_left_2mm.nii.gz", tmp_path / "my_scans")
+    monkeypatch.chdir(tmp_path)
     names = {}
-    for part, shape, spacing in ((first, (18, 26, 18), 2.0), (f"# {second}", (36, 52, 36), 1.0)):
-        exec(part, names)
-        assert str((1, 3, *shape)) in part and tuple(names["logits"].shape) == (1, 3, *shape)
-        assert names["logits"].pixdim.tolist() == pytest.approx([spacing] * 3)
+    checked = 0
+    for code in programs(REPOSITORY / "docs/python_api.md"):
+        exec(code, names)
+        for name, shape in re.findall(r"^ *(\w+) = .*  # (\([\d, ]*\))$", code, re.MULTILINE):
+            assert tuple(names[name].shape) == ast.literal_eval(shape), name
+            checked += 1
+        for expression, value in re.findall(
+            r"^(levels\..*|on_scan\.meta.*)  # (\d+|\(.*\))(?::.*)?$", code, re.MULTILINE
+        ):
+            assert eval(expression, names) == ast.literal_eval(value), expression
+            checked += 1
+    assert checked == 14
+    assert names["on_fine"].pixdim.tolist() == pytest.approx([1.0] * 3)
+    trained = names["workflow"].network_def.state_dict()
+    assert all(value.equal(trained[key]) for key, value in names["net"].state_dict().items())
+    assert (tmp_path / "my_segmentations" / "icbm152_left_2mm_fine_seg.nii.gz").is_file()

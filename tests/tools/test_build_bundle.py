@@ -326,7 +326,7 @@ def test_the_documented_program_runs_with_the_bundles_folder_on_the_path(downloa
     done = python("use.py", cwd=tmp_path, env={**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{where}"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert Path(done.stdout.splitlines()[-1]).parent == tmp_path / where / "rare_unet_networks"
-    assert (tmp_path / "my_answers" / "icbm152_left_4mm_seg.nii.gz").is_file()
+    assert (tmp_path / "my_segmentations" / "icbm152_left_4mm_seg.nii.gz").is_file()
 
 
 def test_the_hub_gives_the_same_bundle(dist, server, downloaded, tmp_path):

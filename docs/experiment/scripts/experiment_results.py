@@ -95,7 +95,7 @@ HIPPOCAMPUS = Task(
     bundle=ROOT / "bundles/hippocampus_mri_segmentation",
     document=DOCS / "experiment/README.md",
     classes=("anterior", "posterior"),
-    ours=("rare_unet_60", "rare_unet"),  # with the effort of the rivals; shipped
+    ours=("rare_unet_60", "rare_unet"),  # with the effort of the baselines; shipped
     shipped="rare_unet",
     short=("rare_unet", "rare_unet_60", "unet_aug_full_up", "mean_shape"),
     dataset=ROOT / "bundles/hippocampus_mri_segmentation/sample/Task04_Hippocampus",
@@ -110,7 +110,7 @@ BRAIN_TUMOR = Task(
     bundle=ROOT / "bundles/brain_tumor_mri_segmentation",
     document=DOCS / "experiment/brain_tumor.md",
     classes=("edema", "non_enhancing", "enhancing"),
-    ours=("rare_unet_two_hours_several", "rare_unet"),  # as long as the rivals; shipped
+    ours=("rare_unet_two_hours_several", "rare_unet"),  # as long as the baselines; shipped
     shipped="rare_unet",
     short=("rare_unet", "rare_unet_two_hours_several", "unet_aug_full_up", "unet_up"),
     dataset=SHARED / "Task01_BrainTumour",
@@ -131,7 +131,7 @@ BRAIN_TUMOR_2MM = replace(
 TASKS = {task.name: task for task in (HIPPOCAMPUS, BRAIN_TUMOR, BRAIN_TUMOR_2MM)}
 # Of the hippocampus alone; the first is what differences are taken from.
 PAPER_SPLIT = {
-    "rare_unet_finetuned": "ours, trained on with such scans",
+    "rare_unet_finetuned": "ours, fine-tuned on trilinear scans",
     "rare_unet": "ours, trained on block means",
     "rare_unet_means": "ours, trained and scored on block means",
 }

@@ -70,7 +70,7 @@ def by_class(task: Task, grid: str, classes: Sequence[str]) -> str:
 
 
 def by_case(task: Task, grid: str) -> str:
-    """A line per case, a column per scale: the mean over the classes of ours, and of each rival."""
+    """A line per case, a column per scale: the mean over the classes of ours, and of each baseline."""
     names = [n for n, entry in models(task).items() if not entry.get("apart")]
     means: dict[tuple[str, str, str], list[float]] = {}
     for name in names:
@@ -86,7 +86,7 @@ def by_case(task: Task, grid: str) -> str:
 
 
 def differences(task: Task, grid: str) -> str:
-    """Ours minus each rival, with the bootstrap interval."""
+    """Ours minus each baseline, with the bootstrap interval."""
     lines = []
     for ours in (name for name in task.ours if name in models(task)):
         for name, entry in models(task).items():
@@ -105,7 +105,7 @@ def commands(entry: dict[str, Any]) -> list[str]:
 
 def trained(task: Task) -> str:
     lines = [[e["title"], e["given"], *commands(e)] for e in models(task).values()]
-    return table(["", "what it was given", "training", "evaluating"], lines)
+    return table(["", "training setup", "training", "evaluating"], lines)
 
 
 def tried(task: Task, grid: str) -> str:
@@ -236,7 +236,7 @@ def step(task: Task) -> str:
             alone, every, mean = (float(r["seconds"]) for r in found)
             cells = [f"{alone:.3f} s", *(f"{s:.3f} s ({s / alone:.2f})" for s in (every, mean))]
             lines.append([threads, *cells])
-    return table(["threads", "level 0 alone", "all levels", "mean of the recipe's draws"], lines)
+    return table(["threads", "level 0 alone", "all levels", "mean of the training steps"], lines)
 
 
 def runtimes(task: Task) -> str:
