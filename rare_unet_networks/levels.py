@@ -1,10 +1,9 @@
-"""Levels: which resolution enters the network where.
+"""Resolution levels: at which level of the network a scan enters.
 
-The single place of the project that knows scales, sizes and spacings. Level 0 is the task's full resolution;
-level ``d`` has voxels ``2 ** d`` times as large (:py:func:`level_scale`). RARE-UNet (Albertsen et al. 2025, section
-3.2) rounds "the input image size to the nearest matching resolution level"; here "nearest" is measured in log2, a tie
-goes to the finer level, and, beyond the paper, a scan that knows its voxel size is placed by that (mm) instead of by
-its size (voxels).
+Only this file decides on scales, sizes and spacings. Level 0 is the task's full resolution; voxels of level ``d`` are
+``2 ** d`` times as large (:py:func:`level_scale`). RARE-UNet (Albertsen et al. 2025, section 3.2) rounds "the input
+image size to the nearest matching resolution level". Here "nearest" is measured in log2, and a tie goes to the finer
+level. Beyond the paper, a scan with a known voxel size is placed by that (mm) instead of by its size (voxels).
 """
 
 from __future__ import annotations
@@ -20,63 +19,72 @@ from monai.utils import ensure_tuple
 
 from .utils.geometry import format_size, spacing_of
 
-__all__ = ["OUTPUTS", "ResolutionLevels", "Route", "check_divisible", "level_divisor", "level_scale", "scale_name"]
+__all__ = ["OUTPUTS", "ResolutionLevels", "Route", "check_divisible", "format_scale", "level_divisor", "level_scale"]
 
 # Grids a network or an inferer predicts on: that of its input, that of level 0, or both of them.
 OUTPUTS = ("scan", "fine", "both")
 ROUTINGS = ("auto", "spacing", "size")
+RULES = ("finest", "volume")
 # Affines are often stored in float32: without a little slack, 1.4142135 mm would not be a tie of 1 and 2 mm.
 _LOG2_SLACK = 1e-5
 
 
 def level_scale(level: int) -> int:
-    """How many times as large as those of level 0 the voxels of a level are, along every axis."""
+    """Ratio of a level's voxel size to that of level 0, the same for every axis."""
     return int(2**level)
 
 
-# TorchScript compiles the next three, as parts of RAREUNet: only what it understands may stand in them.
+# RAREUNet calls the next three functions, so TorchScript compiles them: they may use only what TorchScript supports.
 def check_level(level: int, num_levels: int) -> None:
-    """Raises a ``ValueError`` when the level does not exist."""
+    """Checks that a level exists.
+
+    Raises:
+        ValueError: if it does not.
+    """
     if level < 0 or level >= num_levels:
         raise ValueError(f"level must be 0 to {num_levels - 1}, got {level}.")
 
 
 def level_divisor(level: int, num_levels: int, num_stages: int) -> int:
-    """What every axis of a level's grid must be divisible by, so that all halvings below it come out even.
+    """Number that every axis of a level's grid must be divisible by, so that each deeper stage halves it exactly.
 
     Raises:
-        ValueError: when the level does not exist.
+        ValueError: if the level does not exist.
     """
     check_level(level, num_levels)
     return int(2 ** (num_stages - 1 - level))
 
 
 def check_divisible(spatial_size: list[int], level: int, divisor: int) -> None:
-    """Raises a ``ValueError`` when an axis of a level's grid is not divisible by the level's divisor."""
+    """Checks that every axis of a level's grid is divisible by the level's divisor.
+
+    Raises:
+        ValueError: if an axis is not.
+    """
     for n in spatial_size:
         if n % divisor != 0:
             raise ValueError(f"spatial_size at level {level} must be divisible by {divisor}, got {spatial_size}.")
 
 
-def scale_name(level: int) -> str:
-    """Scale of a level as files and folders name it: ``"1"``, ``"0.5"``, ``"0.25"``, …"""
+def format_scale(level: int) -> str:
+    """Formats the scale of a level for names of files and folders: ``"1"``, ``"0.5"``, ``"0.25"``, …"""
     return f"{1 / level_scale(level):g}"
 
 
 @dataclass(frozen=True)
 class Route:
-    """The way of one input (or one batch) through the network.
+    """Level of one input (or one batch), and the sizes on the way to its grid.
 
     An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``.
 
     Attributes:
-        level: the level entered, 0 = full resolution.
-        scale: how many times as large as those of level 0 the voxels of the level are, a factor per axis.
-        spacing: voxel size of the input in mm, or None where it was placed by its size.
+        level: level at which the input enters, 0 = full resolution.
+        scale: ratio of the level's voxel size to that of level 0, one factor per axis.
+        spacing: voxel size of the input in mm; None if the input was placed by its size.
         spatial_size: voxels of the input.
-        resampled_size: voxels of the grid the network works on; equal to ``spatial_size`` if nothing is resampled.
-        padded_size: ``resampled_size`` padded to what the level can process.
-        reason: why this level, in words.
+        resampled_size: voxels after resampling to the level; equal to ``spatial_size`` if nothing is resampled.
+        padded_size: voxels after padding ``resampled_size`` to a size that the level can process.
+        reason: why this level was chosen, in words.
     """
 
     level: int
@@ -87,17 +95,17 @@ class Route:
     padded_size: tuple[int, ...]
     reason: str
 
-    # MONAI's decollate_batch refuses what it does not know, in metadata as well, but takes an object without axes for a
-    # scalar and asks for its value: every member of the batch gets the route.
+    # MONAI's decollate_batch refuses unknown types in metadata. It treats an object with ``ndim`` 0 as a scalar and
+    # calls ``item()``; so every member of the batch gets the route.
     ndim = 0
 
     def item(self) -> Route:
-        """The route itself, see the comment above."""
+        """Returns the route itself, see the comment above."""
         return self
 
     @property
     def fine_size(self) -> tuple[int, ...]:
-        """Voxels of the level 0 grid over the extent of the input."""
+        """Voxels of the level 0 grid that covers the extent of the input."""
         return tuple(n * s for n, s in zip(self.resampled_size, self.scale))
 
     def __str__(self) -> str:
@@ -117,23 +125,30 @@ class ResolutionLevels:
     """The resolution levels of a task.
 
     Args:
-        num_levels: number of levels, the gateways plus one for full resolution.
+        num_levels: number of levels: the gateways plus one for full resolution.
         spatial_size: reference size in voxels at level 0, needed to place inputs by size.
         spacing: reference voxel size in mm at level 0, needed to place inputs by spacing.
-        num_stages: encoder stages of the network, the deepest included; ``num_levels + 1`` by default, as in
+        num_stages: encoder stages of the network, including the deepest; ``num_levels + 1`` by default, as in
             :py:class:`rare_unet_networks.networks.RAREUNet`.
-        tolerance: an axis whose spacing is off its level's by more than this fraction has to be resampled.
-        routing: what places an input. ``"spacing"``: its voxel size, axes off the level's spacing are resampled;
-            ``"size"``: its voxels alone (the paper's rule), nothing is resampled; ``"auto"``: "spacing" for a
-            ``MetaTensor`` and "size" for a plain tensor.
+        tolerance: an axis is resampled if its spacing differs from the level's by more than this fraction.
+        routing: how the level of an input is chosen.
+
+            - ``"spacing"``: by voxel size; axes that differ from the level's spacing are resampled.
+            - ``"size"``: by the number of voxels (the paper's rule); nothing is resampled.
+            - ``"auto"``: "spacing" for a ``MetaTensor``, "size" for a plain tensor.
+        rule: which voxel size of an anisotropic scan decides.
+
+            - ``"finest"``: that of its finest axis.
+            - ``"volume"``: the geometric mean of its axes, the edge of a cube of the same volume.
 
     Raises:
-        ValueError: when an argument is absurd, or neither or unequally long ``spatial_size`` and ``spacing`` are given.
+        ValueError: if an argument is out of range, if both ``spatial_size`` and ``spacing`` are missing, or if they
+            have different lengths.
 
     Example::
 
         levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
-        levels.level_of_spacing((1.0, 1.0, 4.0))  # 0: the finest axis decides
+        levels.level_of_spacing((1.0, 1.0, 4.0))  # 0: chosen by the finest axis
         levels.level_of_spacing((1.5, 1.5, 1.5))  # 1: log2(1.5) = 0.58 is nearer to 1 than to 0
         levels.level_of_size((8, 16, 8))  # 2
         levels.padded_size((35, 51, 35), level=0)  # (48, 64, 48): four halvings must come out even
@@ -147,6 +162,7 @@ class ResolutionLevels:
         num_stages: int | None = None,
         tolerance: float = 0.1,
         routing: str = "auto",
+        rule: str = "finest",
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -162,8 +178,11 @@ class ResolutionLevels:
             raise ValueError(f"tolerance must be 0 or more, got {tolerance}.")
         if routing not in ROUTINGS:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
         self.tolerance = tolerance
         self.routing = routing
+        self.rule = rule
         self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
         self.spatial_size = None if spatial_size is None else self._checked_size(spatial_size)
         self.spacing = None if spacing is None else self._checked_spacing(spacing)
@@ -189,11 +208,11 @@ class ResolutionLevels:
         return level
 
     def _nearest(self, log2_ratio: float) -> int:
-        """Nearest level to a ratio of voxel sizes; half way between two levels the finer one."""
+        """Level nearest to a ratio of voxel sizes; half way between two levels, the finer one."""
         return min(max(math.ceil(log2_ratio - 0.5 - _LOG2_SLACK), 0), self.num_levels - 1)
 
     def scale(self, level: int) -> tuple[int, ...]:
-        """How many times as large as those of level 0 the voxels of a level are, a factor per axis."""
+        """Ratio of a level's voxel size to that of level 0, one factor per axis."""
         return (level_scale(self._checked_level(level)),) * self.spatial_dims
 
     def level_spacing(self, level: int) -> tuple[float, ...]:
@@ -203,16 +222,17 @@ class ResolutionLevels:
         return tuple(s * factor for s, factor in zip(self.spacing, self.scale(level)))
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
-        """Level whose voxel size is nearest in log2; of an anisotropic scan the finest axis decides.
+        """Level whose voxel size is nearest in log2; for an anisotropic scan ``rule`` says which axis decides.
 
         Args:
             spacing: voxel size in mm, one entry per axis.
 
         Raises:
-            ValueError: on a wrong number of axes, or a spacing that is 0, negative, infinite or NaN.
+            ValueError: if the number of axes is wrong, or a spacing is 0, negative, infinite or NaN.
         """
         reference = self.level_spacing(0)
-        return self._nearest(min(math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)))
+        ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
+        return self._nearest(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios))
 
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).
@@ -221,22 +241,22 @@ class ResolutionLevels:
             spatial_size: voxels, one entry per axis.
 
         Raises:
-            ValueError: on a wrong number of axes or 0 voxels.
+            ValueError: if the number of axes is wrong, or an axis has no voxels.
         """
         if self.spatial_size is None:
             raise ValueError("spatial_size of level 0 is unknown: construct ResolutionLevels with spatial_size.")
         size = self._checked_size(spatial_size)
-        # The level that minimises the summed squares of per-axis log2 ratios is the nearest to their mean.
+        # The level with the least sum of squared log2 differences over the axes is the one nearest to their mean.
         return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
 
     def divisor(self, level: int) -> int:
-        """What every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""
+        """Number that every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""
         return level_divisor(level, self.num_levels, self.num_stages)
 
     def padded_size(self, spatial_size: Sequence[int], level: int) -> tuple[int, ...]:
-        """Smallest size, not below ``spatial_size``, that a level can process.
+        """Smallest size of at least ``spatial_size`` that a level can process.
 
-        The deepest stage keeps at least two voxels: instance normalisation is undefined on a single one.
+        The deepest stage keeps at least two voxels, because instance normalisation fails on a single one.
         """
         k = self.divisor(level)
         padded = list(compute_divisible_spatial_size(self._checked_size(spatial_size), k))
@@ -245,7 +265,7 @@ class ResolutionLevels:
         return tuple(padded)
 
     def resampled_size(self, spatial_size: Sequence[int], spacing: Sequence[float], level: int) -> tuple[int, ...]:
-        """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance stays as it is."""
+        """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance is not resampled."""
         return tuple(
             n if abs(s / t - 1) <= self.tolerance + 1e-6 else max(1, round(n * s / t))
             for n, s, t in zip(
@@ -254,14 +274,15 @@ class ResolutionLevels:
         )
 
     def route(self, image: torch.Tensor) -> Route:
-        """Decides the way of a batch through the network, by ``routing``.
+        """Chooses the level of a batch, as ``routing`` says.
 
         Args:
-            image: shape (B, C, spatial axes). A ``MetaTensor`` that was never given an affine counts as 1 mm.
+            image: shape (B, C, *spatial_size). A ``MetaTensor`` without an affine of its own counts as 1 mm, because
+                MONAI gives it the identity.
 
         Raises:
-            ValueError: on a wrong number of axes, an absurd size or spacing, or a batch whose members belong to two
-                levels or need different resampling.
+            ValueError: if the number of axes is wrong, a size or spacing is out of range, or the members of the batch
+                belong to different levels or need different resampling.
         """
         if image.ndim != self.spatial_dims + 2:
             raise ValueError(
@@ -279,10 +300,10 @@ class ResolutionLevels:
 
         affines = image.affine if image.affine.ndim == 3 else [image.affine]
         spacings = [self._checked_spacing(spacing_of(a, self.spatial_dims)) for a in affines]
-        members = [self.level_of_spacing(s) for s in spacings]
-        if len(set(members)) > 1:
-            raise ValueError(f"the members of a batch must belong to one level, got levels {members}.")
-        level, spacing = members[0], spacings[0]
+        levels = [self.level_of_spacing(s) for s in spacings]
+        if len(set(levels)) > 1:
+            raise ValueError(f"the members of a batch must belong to one level, got levels {levels}.")
+        level, spacing = levels[0], spacings[0]
         sizes = {self.resampled_size(size, s, level) for s in spacings}
         if len(sizes) > 1:
             raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")

@@ -17,10 +17,10 @@ __all__ = ["RAREUNetLoss"]
 
 
 class BatchDiceLoss(DiceLoss):
-    """MONAI's soft Dice of softmax probabilities over a whole batch: of several processes over that of all of them.
+    """Soft Dice of softmax probabilities over the whole batch, in distributed training over the batches of all ranks.
 
-    Torch's data parallelism averages the gradients of the processes. For means over voxels that is the gradient of
-    their batches together, but not for a quotient of sums: the sums have to be of all of them.
+    Torch's data parallelism averages the gradients of the ranks. For a mean over voxels this is the gradient of the
+    joint batch. For a quotient of sums, such as Dice, it is not: the sums must be taken over all ranks first.
 
     Args:
         include_background: whether class 0 counts.
@@ -44,35 +44,35 @@ class BatchDiceLoss(DiceLoss):
         label = one_hot(target, input.shape[1])[:, classes]
         axes = (0, *range(2, input.ndim))
         sums = torch.stack([(pred * label).sum(axes), pred.sum(axes), label.sum(axes)])
-        both, predicted, labelled = all_reduce(sums)  # (classes,) each
-        return (1 - (2 * both + self.smooth_nr) / (predicted + labelled + self.smooth_dr)).mean()
+        intersection, pred_sum, label_sum = all_reduce(sums)  # (classes,) each
+        return (1 - (2 * intersection + self.smooth_nr) / (pred_sum + label_sum + self.smooth_dr)).mean()
 
 
 class RAREUNetLoss(nn.Module):
     """Segmentation loss averaged over the active levels plus consistency loss averaged over the gateway levels.
 
-    Per level ``alpha`` · cross-entropy + (1 - ``alpha``) · soft Dice loss; per gateway level the mean squared error
-    between gateway and encoder feature. The soft Dice is taken over the whole batch and without background, as in
-    the authors' code. Beyond the paper, what the levels above 0 answer on the level 0 grid is held against that level's
-    label, with the same loss averaged over those levels.
+    The segmentation loss of a level is ``alpha`` · cross-entropy + (1 - ``alpha``) · soft Dice loss. The consistency
+    loss of a gateway level is the mean squared error between gateway and encoder feature. The soft Dice is taken over
+    the whole batch and without background, as in the authors' code. Beyond the paper, the predictions of the levels
+    above 0 on the level 0 grid are compared with the label of level 0, by the same segmentation loss.
 
     Args:
         alpha: weight of the cross-entropy, 0 to 1.
         consistency_weight: the paper's λ.
-        full_weight: weight of the answers on the level 0 grid.
-        detach_target: whether the encoder feature is a constant target (the authors' code), so that the gateways
-            learn from the encoder and not the other way round.
+        fine_weight: weight of the segmentation loss of the predictions on the level 0 grid.
+        detach_target: whether the encoder feature is a constant target (the authors' code). The gateways then learn
+            from the encoder and not the other way round.
         include_background: whether class 0 counts in the soft Dice.
 
     Raises:
-        ValueError: when ``alpha`` is outside 0 to 1 or a weight is negative.
+        ValueError: if ``alpha`` is outside 0 to 1 or a weight is negative.
     """
 
     def __init__(
         self,
         alpha: float = 0.5,
         consistency_weight: float = 1.0,
-        full_weight: float = 1.0,
+        fine_weight: float = 1.0,
         detach_target: bool = True,
         include_background: bool = False,
     ) -> None:
@@ -81,10 +81,10 @@ class RAREUNetLoss(nn.Module):
             raise ValueError(f"alpha must be 0 to 1, got {alpha}.")
         if not consistency_weight >= 0:
             raise ValueError(f"consistency_weight must be 0 or more, got {consistency_weight}.")
-        if not full_weight >= 0:
-            raise ValueError(f"full_weight must be 0 or more, got {full_weight}.")
+        if not fine_weight >= 0:
+            raise ValueError(f"fine_weight must be 0 or more, got {fine_weight}.")
         self.consistency_weight = consistency_weight
-        self.full_weight = full_weight
+        self.fine_weight = fine_weight
         self.detach_target = detach_target
         self.segmentation = DiceCELoss(
             include_background=include_background,
@@ -103,17 +103,17 @@ class RAREUNetLoss(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            outputs: what ``RAREUNet`` returns for a pyramid: the logits of each active level,
-                (B, classes, *spatial_size), the pairs (gateway feature, encoder feature), and the logits on the level 0
-                grid of each active level above 0 (or none).
-            labels: class indices of each active level, (B, 1, *spatial_size), and, if level 0 is not among them, its
-                label as the last, which logits on its grid are held against.
+            outputs: output of ``RAREUNet`` for a pyramid: the logits of each active level,
+                (B, classes, *spatial_size); the pairs (gateway feature, encoder feature); and, if the network predicts
+                them, the logits of each active level above 0 on the level 0 grid.
+            labels: class indices of each active level, (B, 1, *spatial_size). If level 0 is not active, its label
+                comes last, for the logits on the level 0 grid.
 
         Returns:
             the loss, a scalar.
 
         Raises:
-            ValueError: when there are not as many labels as logits, or none.
+            ValueError: if the number of labels does not match that of the logits, or there are no logits.
         """
         logits, features, fine_logits = outputs
         if not len(logits) or len(labels) - len(logits) not in (0, 1):
@@ -123,7 +123,7 @@ class RAREUNetLoss(nn.Module):
             consistency = [F.mse_loss(g, e.detach() if self.detach_target else e) for g, e in features]
             total = total + self.consistency_weight * torch.stack(consistency).mean()
         fine_label = labels[-1] if len(labels) > len(logits) else labels[0]
-        if fine_logits and self.full_weight:
-            segmentation = [self.segmentation(y, fine_label) for y in fine_logits]
-            total = total + self.full_weight * torch.stack(segmentation).mean()
+        if fine_logits and self.fine_weight:
+            fine = [self.segmentation(y, fine_label) for y in fine_logits]
+            total = total + self.fine_weight * torch.stack(fine).mean()
         return total

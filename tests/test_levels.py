@@ -23,6 +23,16 @@ SPACING_CASES = [
     ((0.3, 0.3, 0.3), 0),  # finer than the finest
     ((30.0, 30.0, 30.0), 3),  # coarser than the coarsest
 ]
+VOLUME_CASES = [
+    ((1.0, 1.0, 1.0), 0),
+    ((2.0, 2.0, 2.0), 1),
+    ((1.0, 1.0, 2.8), 0),  # of a cube of 1.41 mm, log2 1.41 = 0.495
+    ((1.0, 1.0, 2.9), 1),  # of a cube of 1.43 mm, log2 1.43 = 0.512
+    ((5.0, 1.0, 1.0), 1),  # 1.71 mm, whichever axis is thick
+    ((1.0, 1.0, 2**1.5), 0),  # √2 mm, a tie, goes to the finer level
+    ((2.0, 2.0, 5.0), 1),  # 2.71 mm
+    ((30.0, 30.0, 30.0), 3),
+]
 SIZE_CASES = [
     ((32, 64, 32), 0),
     ((16, 32, 16), 1),
@@ -58,6 +68,7 @@ ILL_LEVELS = [
     (dict(num_levels=4, spacing=(1.0,), num_stages=3), "num_stages must be at least"),
     (dict(num_levels=4, spacing=(1.0,), tolerance=float("nan")), "tolerance must be 0 or more"),
     (dict(num_levels=4, spacing=(1.0,), routing="nearest"), "routing must be one of .*, got 'nearest'"),
+    (dict(num_levels=4, spacing=(1.0,), rule="thickest"), "rule must be one of .*, got 'thickest'"),
 ]
 
 
@@ -72,6 +83,13 @@ def scan(size=(32, 64, 32), spacing=(1.0, 1.0, 1.0)):
 @pytest.mark.parametrize("spacing, level", SPACING_CASES)
 def test_level_of_spacing_is_the_nearest_in_log2(spacing, level):
     assert LEVELS.level_of_spacing(spacing) == level
+
+
+@pytest.mark.parametrize("spacing, level", VOLUME_CASES)
+def test_by_volume_the_mean_of_the_axes_in_log2_decides(spacing, level):
+    levels = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), rule="volume")
+    assert levels.level_of_spacing(spacing) == level
+    assert levels.level_of_spacing(spacing[::-1]) == level
 
 
 @pytest.mark.parametrize("size, level", SIZE_CASES)

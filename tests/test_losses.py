@@ -31,16 +31,16 @@ CASES = [
     ({"consistency_weight": 0.1}, [FLAT], FEATURES, 0.5 * CE["flat"] + 0.25 + 0.5),
     ({"consistency_weight": 0.0}, [FLAT], FEATURES, 0.5 * CE["flat"] + 0.25),
 ]
-# What the coarse levels answer on the level 0 grid: the mean over them comes on top.
+# Predictions of the coarse levels on the level 0 grid: the mean of their losses is added.
 FULL_CASES = [
     ({}, [TILTED], 0.5 * CE["tilted"] + 0.5 * 0.4),
-    ({"full_weight": 0.5}, [TILTED, FLAT], 0.125 * (CE["tilted"] + 0.4 + CE["flat"] + 0.5)),
-    ({"full_weight": 0.0}, [TILTED], 0.0),
+    ({"fine_weight": 0.5}, [TILTED, FLAT], 0.125 * (CE["tilted"] + 0.4 + CE["flat"] + 0.5)),
+    ({"fine_weight": 0.0}, [TILTED], 0.0),
 ]
 ILL_CASES = [
     ({"alpha": 1.5}, "alpha must be 0 to 1"),
     ({"consistency_weight": -1.0}, "consistency_weight must be 0"),
-    ({"full_weight": -1.0}, "full_weight must be 0"),
+    ({"fine_weight": -1.0}, "fine_weight must be 0"),
 ]
 
 

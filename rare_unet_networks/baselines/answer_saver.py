@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import SaveImage
 
 from ..data.writers import HeaderPreservingNibabelWriter
-from ..levels import scale_name
+from ..levels import format_scale
 
 __all__ = ["SegmentationSaver"]
 
@@ -34,6 +34,6 @@ class SegmentationSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output or []):
             for grid, key in (("native", "pred"), ("full", "pred_fine")):
-                path = self.output_dir / grid / scale_name(int(batch["level"])) / batch["case"]
+                path = self.output_dir / grid / format_scale(int(batch["level"])) / batch["case"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.save(output[key], filename=path)

@@ -14,7 +14,7 @@ from monai.transforms import Compose, LoadImage, Orientation, SpatialResample
 from ..data.datalists import case_id
 from ..data.readers import HeaderPreservingNibabelReader
 from ..inferers.base import note_route
-from ..levels import ResolutionLevels, scale_name
+from ..levels import ResolutionLevels, format_scale
 from ..utils.geometry import rescaled_affine
 from ..utils.resampling import copy_meta_like
 
@@ -57,7 +57,7 @@ class PredictionsInferer(Inferer):
         """
         name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
         case = case_id(name if isinstance(name, str) else name[0])
-        path = self.folder / scale_name(route.level) / f"{case}.nii.gz"
+        path = self.folder / format_scale(route.level) / f"{case}.nii.gz"
         if not path.exists():
             raise ValueError(f"there is no prediction {path}.")
         labels = self.read(path)

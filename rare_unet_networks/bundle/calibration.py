@@ -1,13 +1,14 @@
 """Calibration of trained weights: ``run calibrating``.
 
-Half of the training loss is soft Dice without background, which pays for structure where the network is in doubt: the
-coarser the scan, the larger the segmentation. One number per head, added to the background's logit and put into the
-bias of its last convolution, takes that back. Nothing else is trained.
+Half of the training loss is soft Dice without background. It rewards foreground where the network is uncertain, so
+segmentations are too large, the more so the coarser the scan. Calibration corrects this by one number per head, which
+is added to the background's logit, in the bias of the head's last convolution. Nothing else is trained.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,22 +38,22 @@ def calibrate(
     output: str | Path,
     offsets: Sequence[float] = OFFSETS,
 ) -> None:
-    """Shifts the background of every head by its best offset and stores the weights as float16.
+    """Adds the best offset to the background bias of every head, and saves the weights as float16.
 
-    The best offset has the highest class mean Dice on the dataset, heads of the scan's grid on it, the others at level
-    0; a head that serves several scales gets the one with the best mean over them.
+    The best offset has the highest class mean Dice on the dataset, measured on the grid of the head. A head for several
+    scales gets the offset with the best mean over them.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`; it gets the calibrated weights.
         dataset: scans at every level, as ``run evaluating`` loads them, with ``image``, ``label``, ``label_fine``,
             ``level`` and ``case``.
-        inferer: gives the logits of a single path: a mean of probabilities cannot be shifted by a bias.
-        checkpoint: weights, as ``CheckpointLoader`` takes them.
+        inferer: inferer that returns the logits of a single path; mean probabilities cannot be shifted by a bias.
+        checkpoint: weights, in a form that ``CheckpointLoader`` accepts.
         output: file of the calibrated weights.
-        offsets: those that are tried; without any the weights are only stored as float16.
+        offsets: offsets to try; with none the weights are only saved as float16.
 
     Raises:
-        ValueError: when a scan of the dataset cannot be read.
+        ValueError: if a scan of the dataset cannot be read.
     """
     CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
     network.eval()
@@ -69,14 +70,14 @@ def calibrate(
 
 
 def bias_of(network: nn.Module, grid: str, level: int) -> str:
-    """Name of the bias that decides on the segmentations of a level's scans on a grid, ``"scan"`` or ``"fine"``."""
+    """Name of the bias of the head that segments scans of a level on a grid, ``"scan"`` or ``"fine"``."""
     if grid == "scan" or network.num_levels == 1 or level == 0:
         return f"heads.{min(level, network.num_levels - 1)}.conv.bias"
     return f"full_heads.{level - 1}.conv_block.1.conv.bias"
 
 
 def shift_background(state: dict[str, torch.Tensor], name: str, offset: float) -> None:
-    """Adds to the background's part of a head's bias; a sub-pixel head has one entry per class and fine voxel."""
+    """Adds an offset to the background entries of a head's bias; a sub-pixel head has one per class and fine voxel."""
     num_classes = len(state["heads.0.conv.bias"])
     state[name][: len(state[name]) // num_classes] += offset
 
@@ -85,10 +86,10 @@ def shift_background(state: dict[str, torch.Tensor], name: str, offset: float) -
 def score_offsets(
     network: nn.Module, dataset: Iterable[Mapping], inferer: Callable, offsets: Sequence[float] = OFFSETS
 ) -> dict[str, dict[float, float]]:
-    """Class mean Dice by bias and offset, averaged over the scales that the bias decides on.
+    """Computes the class mean Dice by bias and offset, averaged over the scales of the bias.
 
     Raises:
-        ValueError: when a scan cannot be read.
+        ValueError: if a scan cannot be read.
     """
     device = next(network.parameters()).device
     dice: dict[tuple[str, int], dict[float, list[list[float]]]] = {}  # by grid and level, then offset: scans, classes
@@ -104,14 +105,17 @@ def score_offsets(
     means: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (grid, level), by_offset in dice.items():
         if grid == "fine" and level == 0 and ("scan", 0) in dice:
-            continue  # the same logits
+            continue  # at level 0 both grids have the same logits
         for offset, scans in by_offset.items():
             means[bias_of(network, grid, level)][offset].append(_class_mean(scans))
-    return {name: {offset: fmean(values) for offset, values in by.items()} for name, by in means.items()}
+    scores: dict[str, dict[float, float]] = {}
+    for name, means_by_offset in means.items():
+        scores[name] = {offset: fmean(values) for offset, values in means_by_offset.items()}
+    return scores
 
 
 def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(grid, logits, label) of a scan for each grid that the inferer gives, in the order of the image's axes."""
+    """(grid, logits, label) of a scan for each grid of the prediction, in the order of the image's axes."""
     orient = Orientation("".join(aff2axcodes(item["image"].affine)), labels=None)
     predictions = prediction if isinstance(prediction, Mapping) else {"pred_fine": prediction}
     label = orient(item["label_fine"])
@@ -123,8 +127,8 @@ def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str,
 
 
 def _class_mean(scans: Sequence[Sequence[float]]) -> float:
-    """The mean of the tables: over scans for each class, without NaN, then over classes."""
-    of_classes = []
-    for of_class in zip(*scans):
-        of_classes.append(fmean(value for value in of_class if value == value))
-    return fmean(of_classes)
+    """Mean as in the tables of results: over scans for each class, without NaN, then over classes."""
+    class_means = []
+    for values in zip(*scans):
+        class_means.append(fmean(value for value in values if not math.isnan(value)))
+    return fmean(class_means)

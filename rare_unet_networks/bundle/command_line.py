@@ -1,4 +1,4 @@
-"""What MONAI's bundle runner lets pass silently: misspelt overrides, missing paths, values of another type."""
+"""Checks of the command line that MONAI's bundle runner lacks: misspelt overrides, missing paths, wrong types."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ from .logs import drop_repeated_errors
 __all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
 
 logger = logging.getLogger(__name__)
-# Overrides that name something that has to be there already.
+# Overrides whose path must exist.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
-# Further overrides that are paths, beside those that end so.
+# Further overrides are paths if their names end with one of these.
 PATH_ENDS = ("_dir", "_file")
-# Overrides that are true or false, where the config has an expression or nothing instead of either.
+# Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
 EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
-# Either of them in a config's ``initialize`` joins the processes that torchrun started.
+# A config joins the processes that torchrun started if its ``initialize`` contains one of these.
 JOINING = ("init_distributed", "init_process_group")
 
 
 def _end_with_reason(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # What a user can mend gets a line; anything else is for a developer as well.
+    # An error that a user can correct gets one line; for any other a developer needs the traceback.
     if is_user_error(error):
-        logger.debug("what led to it:", exc_info=(kind, error, trace))
+        logger.debug("traceback of the error:", exc_info=(kind, error, trace))
     else:
         sys.__excepthook__(kind, error, trace)
     print(f"error: {root_cause(error)}", file=sys.stderr)
 
 
 def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:
-    """Options of a ``python -m monai.bundle run`` command, as written; empty for other programs.
+    """Reads the options of a ``python -m monai.bundle run`` command, as text; empty for other programs.
 
-    As fire does, ``--key value``, ``--key=value`` and one dash are taken; ``--args_file`` stands behind the rest.
+    Like Fire, it accepts ``--key value``, ``--key=value`` and a single dash. Options on the command line take
+    precedence over those of ``--args_file``.
     """
     argv = sys.argv if argv is None else argv
     if not argv or Path(argv[0]).parts[-2:] != ("bundle", "__main__.py"):
@@ -74,12 +75,12 @@ def config_files(options: dict[str, str]) -> list[str]:
 
 
 def _tracking_keys(options: dict[str, str]) -> list[str]:
-    """What ``--tracking mlflow``, or a file of such settings, adds to the config: overrides may name it.
+    """Entries that ``--tracking mlflow``, or a file of such settings, adds to the config; overrides may name them.
 
     Raises:
-        SystemExit: when the package of a tracker that MONAI knows is missing.
+        SystemExit: if the package of a tracker that MONAI knows is missing.
     """
-    tracking = options.get("tracking", "None")  # as MONAI Label writes it where nothing is tracked
+    tracking = options.get("tracking", "None")  # MONAI Label passes "None" if nothing is tracked
     if tracking == "None":
         return []
     if tracking in DEFAULT_EXP_MGMT_SETTINGS and find_spec(tracking) is None:
@@ -89,35 +90,37 @@ def _tracking_keys(options: dict[str, str]) -> list[str]:
 
 
 def bundle_root(argv: Sequence[str] | None = None) -> str:
-    """The bundle that the command's (first) ``--config_file`` lies in, so that a command works from any folder.
+    """Folder of the bundle of the command's (first) ``--config_file``, so that a command works from any folder.
 
-    Programs that load a config themselves (MONAI Label, ``ConfigWorkflow``) set ``bundle_root`` or work in it: ".".
+    It is "." for programs that load a config themselves (MONAI Label, ``ConfigWorkflow``): they set ``bundle_root`` or
+    run in the bundle's folder.
     """
     files = config_files(command_options(argv))
     if not files:
         return "."
     folder = Path(files[0]).resolve().parent
-    # A config may lie deeper in configs/.
+    # A config may lie in a subfolder of configs/.
     return str(next((p.parent for p in (folder, *folder.parents) if p.name == "configs"), folder))
 
 
 def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
-    """What an override may add to an entry of the config.
+    """Arguments that an override may add to an entry of the config.
 
     Args:
         parser: the config.
         parent: id of the entry, such as ``inferer``.
-        target: another ``_target_`` than the config's, where the command line gives one.
+        target: ``_target_`` of the entry on the command line, if it replaces that of the config.
 
     Returns:
-        names of the arguments that the component takes, or None where any name has to be let pass: the component takes
-        ``**kwargs``, cannot be located (building it says so), or is a dictionary that is a value of something.
+        names of the arguments of the component; None if every name must be accepted, because the component has
+        ``**kwargs``, because it cannot be located (then building it raises an error), or because the entry is a
+        dictionary that is used as a value.
     """
     node = parser[parent]
     if not isinstance(node, dict):
-        return set()  # of a list the entries can be replaced, not added to; a reference has no arguments
+        return set()  # entries of a list can only be replaced, and a reference has no arguments
     if not ConfigComponent.is_instantiable(node):
-        # Nothing would read a new entry of a mere section, unlike one of a value that goes somewhere as a whole.
+        # A new entry has an effect only if the whole dictionary is passed on, by a reference or as an argument.
         is_value = re.search(rf"[@%]{re.escape(parent)}(?![\w#:])", str(parser.get()).replace("::", "#")) is not None
         outer = parent
         while "#" in outer:
@@ -130,7 +133,7 @@ def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None)
         return None
     try:
         parameters = inspect.signature(locate(name)).parameters.values()
-    except (ErrorDuringImport, TypeError, ValueError):  # not importable, not there, or without a signature
+    except (ErrorDuringImport, TypeError, ValueError):  # cannot be imported or located, or has no signature
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -139,16 +142,16 @@ def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None)
 
 
 def _check_override(parser: ConfigParser, key: str, options: dict[str, str], known: Sequence[str]) -> None:
-    """Stops on an override that has no place in the config.
+    """Checks an override that is not an entry of the config: it must be an argument of a component.
 
     Args:
         parser: the config.
-        key: an override that is no entry of it.
-        options: all that the command line gives.
-        known: names that might be meant, at the top level.
+        key: the override.
+        options: all options of the command line.
+        known: names at the top level, to suggest one of them.
 
     Raises:
-        SystemExit: with a message that names the override, and what was meant if that can be guessed.
+        SystemExit: if it is not. The message names the override and, if there is a similar one, suggests a name.
     """
     key_written, key = key, key.replace("::", "#")
     parent, _, last = key.rpartition("#")
@@ -167,7 +170,7 @@ def _check_override(parser: ConfigParser, key: str, options: dict[str, str], kno
 
 
 def _check_value(key: str, written: str, default: Any) -> None:
-    """Stops on a value that Python Fire reads as another type than the override has.
+    """Checks that Python Fire reads a value as the type of the override.
 
     Args:
         key: the override.
@@ -175,7 +178,7 @@ def _check_value(key: str, written: str, default: Any) -> None:
         default: its value in the config.
 
     Raises:
-        SystemExit: when a path would be read as a number or a list, or a switch is neither true nor false.
+        SystemExit: if a path would be read as a number or a list, or a switch is neither true nor false.
     """
     if written.startswith(EXPRESSIONS):
         return
@@ -187,10 +190,13 @@ def _check_value(key: str, written: str, default: Any) -> None:
 
 
 def _check_switch(key: str, written: str) -> None:
-    """Stops on a switch that is neither true nor false.
+    """Checks that a switch is true or false.
 
-    Our own options, which are entries at the top of a config, take any letter case. An argument of a component goes to
-    it as Fire reads it, and to Python the text "false" is true.
+    Options at the top level of a config are read by this package and may have any letter case. An argument of a
+    component is passed on as Fire reads it: "false" would be a text, which Python counts as true.
+
+    Raises:
+        SystemExit: if it is neither, or an argument of a component in small letters.
     """
     lower = written.lower()
     if lower not in ("true", "false", "1", "0"):
@@ -200,12 +206,18 @@ def _check_switch(key: str, written: str) -> None:
 
 
 def _check_processes(config: dict[str, Any]) -> None:
-    """Without being joined, several processes would each do all of the work, and write the same files."""
+    """Checks that a config for several processes is used exactly if there are several.
+
+    Without it each process would do all of the work and write the same files.
+
+    Raises:
+        SystemExit: if torchrun's processes are not joined, or such a config is run without torchrun.
+    """
     joining = any(name in str(config.get("initialize")) for name in JOINING)
     started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 0
     if started > 1 and not joining:
         raise SystemExit(
-            f"error: this is one of {started} processes, of which each would do everything: --config_file must name "
+            f"error: this is one of {started} processes, and each would do all of the work: --config_file must name "
             "multi_gpu_inference.json or multi_gpu_train.json as well (docs/many_machines.md)."
         )
     if joining and not started:
@@ -215,19 +227,18 @@ def _check_processes(config: dict[str, Any]) -> None:
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Stops on unknown overrides, paths that do not exist, values of another type, and processes that are not joined.
+    """Checks a command for unknown overrides, missing paths, values of a wrong type, and processes that are not joined.
 
     An override may add an argument to a component: ``--inferer#cval 0.5``.
 
-    Later errors end with their innermost reason as one line; the traceback of those that a user can mend is logged at
-    level DEBUG only.
+    It also installs a hook for later errors: they end with their cause in one line. The traceback of errors that a user
+    can correct is logged at level DEBUG only.
 
     Args:
         argv: the command, ``sys.argv`` by default.
 
     Raises:
-        SystemExit: with a message that names the override or the path, and what was meant if that can be guessed; a
-            user's slip deserves a line, not a traceback.
+        SystemExit: if a check fails, with a message in one line that names the override or the path.
     """
     options = command_options(argv)
     if not options:

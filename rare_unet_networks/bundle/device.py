@@ -1,4 +1,4 @@
-"""Whether this machine has the device that a command line asks for."""
+"""Checks that this machine has the device of the command line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["check_device"]
 
 
 def check_device(value: str) -> None:
-    """Stops on a device that this machine does not have.
+    """Checks that this machine has a device.
 
     Args:
-        value: ``--device`` as written; an expression is left to the config.
+        value: value of ``--device``; expressions are not checked.
 
     Raises:
-        SystemExit: naming the device.
+        SystemExit: if it does not; the message names the device.
     """
     if value.startswith(("$", "@", "%")):
         return

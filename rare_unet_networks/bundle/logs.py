@@ -1,4 +1,4 @@
-"""One line for an error that ends a command: engines and their handlers log it, too, and with a traceback."""
+"""Removes repeated errors from the log: engines and handlers log an error that also ends the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["drop_repeated_errors"]
 
 
 def _is_repeated(record: logging.LogRecord) -> bool:
-    """Whether a record tells of an exception that Ignite's engine, or MONAI's ``StatsHandler``, then raises again."""
+    """Whether a record is about an exception that Ignite's engine or MONAI's ``StatsHandler`` raises again."""
     message = str(record.msg)
     return record.levelno == logging.ERROR and (
         "run is terminating due to exception" in message or (record.exc_info and message.startswith("Exception: "))
@@ -23,12 +23,14 @@ def _keep(record: logging.LogRecord) -> bool:
 
 
 def _classes(base: type) -> Iterator[type]:
+    """A class and all classes derived from it."""
     yield base
     for derived in base.__subclasses__():
         yield from _classes(derived)
 
 
 def drop_repeated_errors() -> None:
-    """Keeps errors of engines out of the log that the end of the program says anyway, in one line."""
-    for engine in _classes(Engine):
-        logging.getLogger(f"{Engine.__module__}.{engine.__name__}").addFilter(_keep)  # as Engine names its logger
+    """Drops log records of errors that the program prints at its end anyway, in one line."""
+    names = [f"{Engine.__module__}.{engine.__name__}" for engine in _classes(Engine)]  # as Engine names its logger
+    for name in [*names, "monai.handlers.StatsHandler"]:
+        logging.getLogger(name).addFilter(_keep)

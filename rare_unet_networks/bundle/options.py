@@ -1,4 +1,4 @@
-"""The options of a command that its predictions depend on."""
+"""Options of a command that its predictions depend on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .command_line import command_options, config_files
 
 __all__ = ["prediction_options"]
 
-# Entries of a config that say which scans there are, where files lie, or how the work is shared out. The scans and the
-# weights themselves are compared by their content.
+# Entries of a config about the scans, the location of files, and the distribution of the work. Scans and weights are
+# compared by their content instead.
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
     *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
@@ -25,12 +25,12 @@ WITHOUT_EFFECT = {
 
 
 def prediction_options() -> dict[str, Any] | None:
-    """What the command line and its configs say about predictions, apart from scans and weights.
+    """Options of the command line and its configs that predictions depend on, apart from scans and weights.
 
     Returns:
-        ``options``: the config's plain values (numbers, words, true and false) and the command's other overrides;
-        ``config``: a digest of the config with the overrides, as far as predictions depend on it. None where another
-        program than ``python -m monai.bundle run`` drives the config: what it set cannot be known.
+        ``options``: the plain values of the config (numbers, text, true and false) and the other overrides of the
+        command; ``config``: a digest of the config with the overrides, without entries that do not affect predictions.
+        None if another program than ``python -m monai.bundle run`` uses the config: its settings are not known here.
     """
     written = command_options()
     if not written:
@@ -48,7 +48,7 @@ def prediction_options() -> dict[str, Any] | None:
         for key, value in config.items()
         if isinstance(value, (str, int, float)) and not str(value).startswith(("$", "@", "%"))
     }
-    # An override of a whole entry takes its place, so that one that says the default again changes nothing.
+    # An override of a whole entry replaces it, so that an override with the default value does not change the digest.
     whole = {key: value for key, value in overrides.items() if "#" not in key}
     nested = {key: value for key, value in overrides.items() if "#" in key}
     content = json.dumps([{**config, **whole}, nested], sort_keys=True, default=str)

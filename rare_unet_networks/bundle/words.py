@@ -1,7 +1,7 @@
-"""What of a command line is checked when this package is imported: nothing of a command can switch that off.
+"""Checks of the command line when this package is imported, which no option can switch off.
 
-The runner takes further words for ``init_id``, ``final_id`` and so on, and then leaves out what a config's
-``initialize`` checks. A shell makes such words of an unquoted wildcard.
+The bundle runner uses extra words as ``init_id``, ``final_id`` and so on, so that the checks in a config's
+``initialize`` do not run. A shell makes such words of a wildcard without quotes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ EXPRESSIONS = ("$", "@", "%")  # a value that begins so is evaluated
 
 def _words(argv: Sequence[str]) -> list[str]:
     """Words of a command that are neither options nor their values."""
-    words, is_value = [], False
+    words = []
+    is_value = False  # whether the next word is the value of an option
     for word in argv[1:]:
         if OPTION.match(word):
             is_value = "=" not in word
@@ -32,13 +33,13 @@ def _words(argv: Sequence[str]) -> list[str]:
 
 
 def check_words(argv: Sequence[str] | None = None) -> None:
-    """Stops on words of a ``monai.bundle run`` command that are no option, and on a file that would be evaluated.
+    """Checks a ``monai.bundle run`` command for extra words, and for file names that would be evaluated.
 
     Args:
-        argv: the command, ``sys.argv`` by default; other programs are left alone.
+        argv: the command, ``sys.argv`` by default; commands of other programs are not checked.
 
     Raises:
-        SystemExit: naming the words, or the option whose value is a file whose name begins with ``$``, ``@`` or ``%``.
+        SystemExit: on extra words, or an option whose value is a file name that begins with ``$``, ``@`` or ``%``.
     """
     argv = sys.argv if argv is None else argv
     options = command_options(argv)

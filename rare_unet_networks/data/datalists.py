@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..acquisitions import Acquisition
 from ..utils.errors import one_line
 from .files import SUFFIXES, suffix_of
 
-__all__ = ["case_id", "expand_levels", "input_datalist", "prediction_path"]
+__all__ = ["case_id", "expand_acquisitions", "expand_levels", "input_datalist", "prediction_path"]
 
 logger = logging.getLogger(__name__)
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
@@ -117,10 +118,25 @@ def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
     return files
 
 
+def _named(items: Sequence[dict]) -> list[dict]:
+    return [item if "case" in item else {**item, "case": case_id(item["image"])} for item in items]
+
+
 def expand_levels(items: Sequence[dict], levels: Sequence[int]) -> list[dict]:
     """Every item once per level, with the level under ``level``; without ``case`` it is named by its image's file."""
-    named = [item if "case" in item else {**item, "case": case_id(item["image"])} for item in items]
-    return [{**item, "level": level} for item in named for level in levels]
+    return [{**item, "level": level} for item in _named(items) for level in levels]
+
+
+def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisition]) -> list[dict]:
+    """Every item once per acquisition, under ``acquisition``, with its ``spacing`` and ``profile`` as tables name them.
+
+    Without ``case`` an item is named by its image's file.
+    """
+    return [
+        {**item, "acquisition": a, "spacing": a.spacing_name, "profile": a.profile}
+        for item in _named(items)
+        for a in acquisitions
+    ]
 
 
 def refuse_names(items: Sequence[dict]) -> None:

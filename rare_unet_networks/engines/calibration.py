@@ -1,9 +1,10 @@
-"""Limits that belong to weights, found anew from validation volumes."""
+"""Computes limits of the doubt, which depend on the weights, from validation scans."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 from ignite.engine import Engine, Events
@@ -20,22 +21,22 @@ logger = logging.getLogger(__name__)
 def find_doubt_limits(
     evaluator: Evaluator, levels: ResolutionLevels, output_file: str | Path | None = None, margin: float = 1.5
 ) -> list[float | None]:
-    """Runs an evaluation, and takes the largest doubt of each level times a margin as that level's limit.
+    """Computes the limit of the doubt at each level: the largest doubt of an evaluation times a margin.
 
     Args:
-        evaluator: of right scans, at every level that is to get a limit; its postprocessing holds a
+        evaluator: evaluator of correct scans at every level that gets a limit; its postprocessing includes a
             :py:class:`rare_unet_networks.transforms.ReviewPredictiond` for ``pred``.
         levels: the resolution levels of the task.
-        output_file: where ``{"doubt_limit": [...]}`` goes, a config to be given after the bundle's own.
-        margin: room for scans of other scanners than those of the evaluation.
+        output_file: file for ``{"doubt_limit": [...]}``, a config to be given after the bundle's own.
+        margin: factor that allows for scans of other scanners than those of the evaluation.
 
     Returns:
-        ``doubt_limit`` of ``ReviewPredictiond``, None for levels of which there was no scan.
+        ``doubt_limit`` of ``ReviewPredictiond``; None for levels without a scan.
 
     Raises:
-        ValueError: when no scan could be evaluated.
+        ValueError: if no scan could be evaluated.
     """
-    values: list[tuple[int, float]] = []
+    values: list[tuple[int, float]] = []  # (level, doubt) of each scan
 
     def collect(engine: Engine) -> None:
         for output in engine.state.output or []:
@@ -44,15 +45,18 @@ def find_doubt_limits(
 
     with evaluator.add_event_handler(Events.ITERATION_COMPLETED, collect):
         evaluator.run()
-    everything = [value for part in all_gather(values) for value in part]
-    if not everything:
+    doubts_by_level: dict[int, list[float]] = defaultdict(list)
+    for values_of_rank in all_gather(values):
+        for level, value in values_of_rank:
+            doubts_by_level[level].append(value)
+    if not doubts_by_level:
         raise ValueError("no scan could be evaluated: doubt_limit cannot be found.")
     limits: list[float | None] = []
     for level in range(levels.num_levels):
-        of_level = [value for d, value in everything if d == level]
-        limits.append(round(margin * max(of_level), 2) if of_level else None)
-        largest = f"largest doubt {max(of_level):.3f}, limit {limits[-1]}" if of_level else "no limit"
-        logger.info(f"level {level}: {len(of_level)} scan(s), {largest}")
+        doubts = doubts_by_level[level]
+        limits.append(round(margin * max(doubts), 2) if doubts else None)
+        largest = f"largest doubt {max(doubts):.3f}, limit {limits[-1]}" if doubts else "no limit"
+        logger.info(f"level {level}: {len(doubts)} scan(s), {largest}")
     if output_file is not None and rank() == 0:
         Path(output_file).parent.mkdir(parents=True, exist_ok=True)
         Path(output_file).write_text(json.dumps({"doubt_limit": limits}) + "\n", encoding="utf-8")

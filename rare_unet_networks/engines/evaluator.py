@@ -1,4 +1,4 @@
-"""Evaluation that survives a case that fails."""
+"""Evaluator that continues after a failed case."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class FaultTolerantEvaluator(SupervisedEvaluator):
-    """``monai.engines.SupervisedEvaluator`` that goes on after a case failed, for batches of one case.
+    """``monai.engines.SupervisedEvaluator`` that continues after a failed case, for batches of one case.
 
     ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``FaultTolerantDataset``.
-    With an empty loader, which MONAI's runs pass over, its handlers are called all the same: where several processes
-    share the cases out, those that got some wait in their handlers for what the others found.
+    With an empty loader MONAI's ``run`` returns at once. This one still fires the events of an epoch, because the other
+    ranks wait for this one in the ``all_gather`` of their handlers.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,23 +49,23 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             return []
         try:
             output = super()._iteration(engine, batchdata)
-        except Exception as error:  # as above
+        except Exception as error:  # any error of a case is logged, and the other cases go on
             self._fail(name, root_cause(error))
             return []
         self.written += [(name, path) for path in _saved_files(engine.state.output)]
         return output
 
     def check_written(self) -> None:
-        """Counts cases as failed whose files are no longer there, or are empty."""
+        """Counts cases as failed if their files no longer exist or are empty."""
         for name, path in self.written:
             if not path.is_file() or path.stat().st_size == 0:
                 self._fail(name, f"{path} was written, but is no longer there")
         self.written = []
 
     def _fail(self, name: str, reason: str) -> None:
-        reason = reason.removeprefix(f"{name}: ")  # checks name the file themselves
+        reason = reason.removeprefix(f"{name}: ")  # the checks of transforms already name the file
         name = one_line(name)
-        if (name, reason) not in self.failures:  # a case may come at several levels
+        if (name, reason) not in self.failures:  # a case can fail alike at several levels
             logger.error(f"{name}: {reason}")
         self.failures.append((name, reason))
 
@@ -76,7 +76,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
 
 
 def _saved_files(outputs: Any) -> list[Path]:
-    """Files that ``SaveImaged`` wrote of a case: it notes them in the metadata."""
+    """Files that ``SaveImaged`` wrote of a case; it stores their paths in the metadata."""
     paths = []
     for output in outputs if isinstance(outputs, list) else []:
         for value in output.values() if isinstance(output, dict) else ():
@@ -86,20 +86,22 @@ def _saved_files(outputs: Any) -> list[Path]:
 
 
 def exit_status(evaluator: FaultTolerantEvaluator) -> None:
-    """Logs how many cases went through and are still there, and ends the program with status 1 if one is not.
+    """Logs the number of cases, and ends the program with status 1 if one failed or lost its files.
 
-    For a config's ``finalize``.
-
-    Cases of all processes count, and all of them end alike.
+    For a config's ``finalize``. Counts the cases of all ranks, so that all end with the same status.
 
     Raises:
-        SystemExit: when a case failed.
+        SystemExit: if a case failed.
     """
     evaluator.check_written()
-    parts = all_gather((evaluator.state.epoch_length or 0, evaluator.failures))
-    total, failures = sum(n for n, _ in parts), [failure for _, part in parts for failure in part]
+    total = 0
+    failures: list[tuple[str, str]] = []
+    for cases_of_rank, failures_of_rank in all_gather((evaluator.state.epoch_length or 0, evaluator.failures)):
+        total += cases_of_rank
+        failures += failures_of_rank
     if failures:
         if rank() == 0:
-            logger.error(f"{len(failures)} of {total} failed: {', '.join(dict.fromkeys(name for name, _ in failures))}")
+            names = dict.fromkeys(name for name, _ in failures)
+            logger.error(f"{len(failures)} of {total} failed: {', '.join(names)}")
         sys.exit(1)
     logger.info(f"{total} of {total} done" if total else "nothing was left to do")

@@ -1,4 +1,4 @@
-"""Batches of a training step: a pyramid of resolutions."""
+"""Prepares the batch of a training step: a pyramid of resolutions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 class PreparePyramidBatch(PrepareBatch):
-    """Gathers ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` into the two lists a step takes.
+    """Collects ``image_0`` … and ``label_0`` … of :py:class:`MultiResolutionPyramidd` in two lists for a training step.
 
-    A step of all levels costs most of its time at level 0, whose decoder's deep stages the coarse levels train as well:
-    leaving the finest levels out of some steps trains the coarse ones more for the same time.
+    Level 0 takes most of the time of a step. If some steps leave out the finest levels, the coarse levels are trained
+    more in the same time. The deep stages of the decoder are shared, so every level trains them.
 
     Args:
         levels: levels of the pyramid, ascending.
-        start_level_probs: probabilities that a step runs all of them, leaves out the first, the first two, …; all by
-            default.
-        seed: of that draw; the processes of a distributed training must share it, so that they run the same levels.
+        start_level_probs: probabilities that a step runs all levels, leaves out the first, the first two, …; by default
+            every step runs all levels.
+        seed: seed of that draw; all ranks of a distributed training must use the same, to run the same levels.
 
     Raises:
-        ValueError: when there are more probabilities than levels, or they do not add up to 1.
+        ValueError: if there are more probabilities than levels, or they do not add up to 1.
     """
 
     def __init__(self, levels: Sequence[int], start_level_probs: Sequence[float] = (1.0,), seed: int = 0) -> None:
@@ -53,17 +53,24 @@ class PreparePyramidBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple, dict[str, Any]]:
-        """
+        """Draws the active levels of a step and collects their images and labels.
+
         Returns:
-            images and labels, one of each per level, as plain tensors: a training step needs no metadata; where level 0
-            is not active, its label comes last. And what else the network is called with: its active ``levels``.
+            a tuple of the images, the labels, positional arguments (none) and keyword arguments (the active ``levels``)
+            of the network. Images and labels are plain tensors, one per active level, because a training step needs no
+            metadata. If level 0 is not active, its label comes last.
         """
 
         def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
-            tensors = [as_plain_tensor(batchdata[f"{name}_{level}"]) for level in levels]
-            return [t.to(device, non_blocking=non_blocking, **kwargs) for t in tensors]
+            tensors = []
+            for level in levels:
+                tensor = as_plain_tensor(batchdata[f"{name}_{level}"])
+                tensors.append(tensor.to(device, non_blocking=non_blocking, **kwargs))
+            return tensors
 
         start = torch.multinomial(self.start_level_probs, 1, generator=self.generator)
-        active = self.levels[int(start) :]
+        # A batch of scans of one acquisition has the level that it enters alone.
+        present = [level for level in self.levels if f"image_{level}" in batchdata]
+        active = [level for level in present if level in self.levels[int(start) :]] or present
         labelled = active if 0 in active else [*active, 0]
         return gather("image", active), gather("label", labelled), (), {"levels": active}

@@ -1,4 +1,4 @@
-"""An Ignite handler that records each case of an inference, and the table of all at its end."""
+"""Ignite handler that writes a record of each segmented case, and a table of all cases at the end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def _volume(labels: MetaTensor, index: int) -> float:
-    """Volume of a class in mm3, on sheared grids too."""
+    """Volume of a class in mm3; the determinant makes it right on sheared grids too."""
     return int((labels == index).sum()) * float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
 
 
 def _recorded_route(route: Route) -> dict[str, Any]:
-    """What a record says about a route."""
+    """Entries of a record about a route."""
     return {
         "reason": route.reason,
         "scale": list(route.scale),
@@ -44,11 +44,11 @@ def _recorded_route(route: Route) -> dict[str, Any]:
 class CaseRecordSaver:
     """Writes a record beside each prediction, and at the end ``volumes.csv`` from the records of the folder.
 
-    A table of this run's cases is logged at the end. A case that is done again has no record until it is done. Of
-    several processes of one command the first makes and logs the tables, when all have ended.
+    A table of this run's cases is logged at the end. If a case is segmented again, its old record is removed first. In
+    a distributed run, rank 0 writes and logs the tables when all ranks are done.
 
     Args:
-        records: the records of the folder of the predictions.
+        records: the records in the folder of the predictions.
         class_names: names of the classes above background, in order.
     """
 
@@ -68,27 +68,30 @@ class CaseRecordSaver:
         volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (fine)")]
         self._heading = ("case", "spacing mm", "level", "seconds", *volumes)
         self._lines: list[tuple[str, ...]] = []
-        check_volumes(self.records.folder)  # an error now, not at the end
+        check_volumes(self.records.folder)  # a faulty table raises now, not after the inference
 
     def completed(self) -> None:
-        lines = [self._heading, *(line for part in all_gather(self._lines) for line in part)]
+        lines = [self._heading]
+        for lines_of_rank in all_gather(self._lines):
+            lines += lines_of_rank
         if rank() == 0:
             self.records.folder.mkdir(parents=True, exist_ok=True)
             collect_volumes(self.records.folder)
             if len(lines) > 1:
                 logger.info(f"predictions and volumes.csv are in {self.records.folder}\n{aligned(lines)}")
-        all_gather(None)  # rows of cases that failed leave the table before their claims are given back
+        # A barrier: the claims are given back only after rank 0 has written the table.
+        all_gather(None)
         self.records.release()
 
     def iteration_started(self, engine: Engine) -> None:
-        # A record of before would say that a prediction is whole, which it is not if this run is cut short.
+        # If this run is interrupted, an old record would claim that a half-written prediction is complete.
         for case in engine.state.batch.get("case", ()):
             self.records.begin(case)
         self._start = time.perf_counter()
 
     def forward_completed(self) -> None:
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the call returns before the GPU is done
+            torch.cuda.synchronize()  # CUDA calls return before the GPU has finished
         self._seconds = time.perf_counter() - self._start
 
     def iteration_completed(self, engine: Engine) -> None:
@@ -102,7 +105,7 @@ class CaseRecordSaver:
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
-            route = pred.meta["route"]  # the inferer notes it
+            route = pred.meta["route"]  # written by the inferer
             spacing = [float(s) for s in pred.pixdim]
             self.records.write(
                 case,
@@ -115,7 +118,9 @@ class CaseRecordSaver:
                 volumes=volumes,
                 seconds=self._seconds,
             )
-            cells = [volume[key] for volume in volumes.values() for key in ("mm3", "mm3_fine")]
-            texts = ["" if cell is None else f"{cell:.0f}" for cell in cells]
+            texts = []
+            for volume in volumes.values():
+                for key in ("mm3", "mm3_fine"):
+                    texts.append("" if volume[key] is None else f"{volume[key]:.0f}")
             spacing_text = "x".join(f"{s:.4g}" for s in spacing)
             self._lines.append((case, spacing_text, str(route.level), f"{self._seconds:.2f}", *texts))

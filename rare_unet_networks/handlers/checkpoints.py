@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, and the best weights."""
+"""Checkpoints: those of a training to resume, and the best weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ..utils.errors import root_cause
 __all__ = ["AtomicDiskSaver", "BestCheckpointSaver", "ResumableCheckpoint", "last_epoch", "latest_checkpoint"]
 
 logger = logging.getLogger(__name__)
-LITTLE = 1 << 16  # bytes: with less left, a disk counts as full
+MIN_FREE = 1 << 16  # bytes; a disk with less free space counts as full
 
 
 class AtomicDiskSaver(DiskSaver):
-    """Ignite's ``DiskSaver`` that never leaves a file cut short, nor a moment without the file.
+    """Ignite's ``DiskSaver`` that replaces files atomically: at any moment the old or the new file is complete.
 
-    A checkpoint is written to a temporary name and then renamed. Ignite's own ``atomic`` makes files that their owner
-    alone may read, and with a fixed name MONAI's saver removes the old file before it writes the new one.
+    A checkpoint is written to a temporary file, which is then renamed. Ignite's own ``atomic`` makes files that only
+    their owner can read. And with a fixed name, MONAI's saver removes the old file before it writes the new one.
 
     Args:
-        dirname: folder of the checkpoints, made if it does not exist.
-        filename: fixed name of the file, which each checkpoint replaces; by default the name that ignite gives.
+        dirname: folder of the checkpoints, created if it does not exist.
+        filename: fixed name of the file, which each checkpoint replaces; by default the name that Ignite gives.
     """
 
     def __init__(self, dirname: str, filename: str | None = None) -> None:
@@ -46,26 +46,26 @@ class AtomicDiskSaver(DiskSaver):
         try:
             super().__call__(checkpoint, temporary.name, metadata)
         except (OSError, RuntimeError) as error:
-            # PyTorch says where in its C++ code it stopped, not why.
-            full = path.parent.exists() and shutil.disk_usage(path.parent).free < LITTLE
+            # The message of PyTorch names the place in its C++ code, not the reason.
+            is_full = path.parent.exists() and shutil.disk_usage(path.parent).free < MIN_FREE
             temporary.unlink(missing_ok=True)
-            reason = "No space left on device" if full else root_cause(error)
+            reason = "No space left on device" if is_full else root_cause(error)
             raise OSError(f"{path} could not be written: {reason}") from None
-        if temporary.exists():  # only one process writes
+        if temporary.exists():  # only rank 0 writes
             os.replace(temporary, path)
 
     def remove(self, filename: str) -> None:
-        # The file of a fixed name is replaced, so there is nothing to remove; another may be gone already.
+        # A file of a fixed name is replaced, not removed. Any other file may have been removed by _prune already.
         if self.filename is None:
             (Path(self.dirname) / filename).unlink(missing_ok=True)
 
 
 class BestCheckpointSaver(CheckpointSaver):
-    """MONAI's ``CheckpointSaver`` for the best metric, whose memory of the best so far can be saved and restored.
+    """MONAI's ``CheckpointSaver`` for the best metric, with a state that can be saved and restored.
 
-    Without it, the first validation after a resume would overwrite the best model, however good that was. The file is
-    replaced as a whole: a kill at any moment leaves the old or the new one. Arguments as in MONAI, ``save_key_metric``
-    is always on.
+    The state is the best metric so far. Without it, the first validation after a resume would overwrite the best model,
+    however good that was. The file is replaced atomically, see :py:class:`AtomicDiskSaver`. Arguments as in MONAI;
+    ``save_key_metric`` is always on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -78,31 +78,35 @@ class BestCheckpointSaver(CheckpointSaver):
 
 
 def _checkpoints(folder: str) -> dict[int, Path]:
-    """``checkpoint_epoch=N.pt`` by N, the newest first."""
-    found = {p: re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", p.name) for p in Path(folder).glob("*.pt")}
-    return dict(sorted(((int(m[1]), p) for p, m in found.items() if m), reverse=True))
+    """Files ``checkpoint_epoch=N.pt`` by N, the newest first."""
+    path_by_epoch = {}
+    for path in Path(folder).glob("*.pt"):
+        match = re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name)
+        if match:
+            path_by_epoch[int(match[1])] = path
+    return dict(sorted(path_by_epoch.items(), reverse=True))
 
 
 def last_epoch(folder: str) -> int:
-    """Epochs already trained according to a folder's checkpoints, to seed a resumed training differently."""
+    """Epochs already trained, by the checkpoints of a folder; a resumed training needs another seed than a new one."""
     return next(iter(_checkpoints(folder)), 0)
 
 
 def _is_readable(path: Path) -> bool:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever the unpickler stumbles over
+    except Exception as error:  # the unpickler can raise any exception on a damaged file
         logger.warning(f"{path} cannot be read ({type(error).__name__})")
         return False
     return True
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """Path of the newest checkpoint in a folder that can be read, None in a folder without checkpoints.
+    """Path of the newest readable checkpoint in a folder; None if the folder has no checkpoints.
 
     Raises:
-        ValueError: when there are checkpoints and none can be read: a training that started over would replace the
-            best weights of the one before.
+        ValueError: if there are checkpoints but none can be read. A training that started over would overwrite the best
+            weights of the interrupted one.
     """
     paths = list(_checkpoints(folder).values())
     for path in paths:
@@ -118,17 +122,17 @@ def latest_checkpoint(folder: str) -> str | None:
 
 
 def _take_options(optimizer: Optimizer, configured: Sequence[Mapping], schedulers: Sequence[LRScheduler]) -> None:
-    """Gives a restored optimizer the options of the command: those of the checkpoint would win silently.
+    """Sets the options of this command in a restored optimizer, where those of the checkpoint would silently win.
 
     Args:
-        optimizer: as restored.
-        configured: its groups' options before.
-        schedulers: their curves go on from where they were, in proportion to the new learning rate.
+        optimizer: the restored optimizer.
+        configured: options of its parameter groups before it was restored.
+        schedulers: schedulers of the learning rate; their curves continue in proportion to the new learning rate.
     """
     for index, (group, options) in enumerate(zip(optimizer.param_groups, configured)):
         for name, value in options.items():
             if name in ("params", "lr") or group.get(name) == value:
-                continue  # the learning rate of the moment is the scheduler's
+                continue  # the scheduler sets the current learning rate
             logger.warning(f"resuming with {'lr' if name == 'initial_lr' else name} {value}, it was {group.get(name)}")
             if name == "initial_lr":
                 group["lr"] *= value / group[name]
@@ -139,17 +143,17 @@ def _take_options(optimizer: Optimizer, configured: Sequence[Mapping], scheduler
 
 
 class ResumableCheckpoint:
-    """Saves everything a training needs to go on, and goes on from the newest checkpoint that is already there.
+    """Saves checkpoints of a training, and resumes from the newest one in the folder.
 
-    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` in one, with the trainer itself (epoch, iteration and the
-    scaler of mixed precision) among the objects, which a config cannot refer to from its own handlers. The last two
-    checkpoints are kept, because a kill can hit while one is written. Put it after the handlers whose state it saves.
+    It combines MONAI's ``CheckpointSaver`` and ``CheckpointLoader``. It adds the trainer itself (epoch, iteration and
+    the scaler of mixed precision), to which the handlers in a config cannot refer. The last two checkpoints are kept,
+    in case the newest cannot be read. Put this handler after those whose state it saves.
 
     Args:
         save_dir: folder of the checkpoints.
-        objects: what to save and restore, by name.
-        interval: save every so many epochs.
-        map_location: where to load tensors.
+        objects: objects to save and restore, by name.
+        interval: number of epochs between checkpoints.
+        map_location: device to load tensors to.
     """
 
     def __init__(self, save_dir: str, objects: dict[str, Any], interval: int = 1, map_location: Any = None) -> None:
@@ -165,7 +169,7 @@ class ResumableCheckpoint:
         newest = latest_checkpoint(self.save_dir)
         if newest is not None:
             engine.add_event_handler(Events.STARTED, self._resume, newest, objects)
-            engine.add_event_handler(Events.STARTED, self._tell_if_done)
+            engine.add_event_handler(Events.STARTED, self._log_if_done)
         saver = CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2)
         saver._interval_checkpoint.save_handler = AtomicDiskSaver(self.save_dir)
         saver.attach(engine)
@@ -184,14 +188,14 @@ class ResumableCheckpoint:
         for optimizer, groups in zip(optimizers, configured):
             _take_options(optimizer, groups, schedulers)
 
-    def _tell_if_done(self, engine: Engine) -> None:
+    def _log_if_done(self, engine: Engine) -> None:
         if engine.state.epoch >= engine.state.max_epochs:
             logger.info(f"all {engine.state.max_epochs} epochs are trained already, nothing is left to do")
 
     def _prune(self, engine: Engine) -> None:
-        """Removes what a run before this one left: each run's saver knows its own files only.
+        """Removes checkpoints of earlier runs, which the saver of this run does not know.
 
-        Files of later epochs are those that could not be read when this run started. They do not count.
+        Files of later epochs could not be read when this run started; they do not count as checkpoints.
         """
         if engine.state.rank == 0:
             epochs = [epoch for epoch in _checkpoints(self.save_dir) if epoch <= engine.state.epoch]

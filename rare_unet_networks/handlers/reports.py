@@ -1,14 +1,14 @@
-"""An Ignite handler that writes the scores of an evaluation, case by case, as CSV and in the log."""
+"""Ignite handler that writes the scores of an evaluation to CSV files and to the log."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 
 from ..metrics.multi_scale import MultiScaleMetrics
-from ..metrics.summary import ROW, SUMMARY_ROW
 from ..utils.distributed import rank
 from ..utils.tables import aligned, append_rows, write_rows
 
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 class PerCaseMetricsSaver:
     """Writes ``metrics/per_case.csv`` case by case and ``summary.csv`` at the end, and logs the summary.
 
-    Of several processes the first writes: its own cases one by one, and at the end those of all, in the order that one
-    process gives them.
+    In a distributed run only rank 0 writes: its own cases one by one, and at the end those of all ranks, in the same
+    order as a single process.
 
     Args:
         metric: the evaluator's metric, whose rows are written.
-        output_dir: where the files go.
+        output_dir: folder of the files.
     """
 
     def __init__(self, metric: MultiScaleMetrics, output_dir: str) -> None:
@@ -42,25 +42,30 @@ class PerCaseMetricsSaver:
 
     def started(self) -> None:
         self._written = 0
-        write_rows(self._per_case, ROW)
+        write_rows(self._per_case, self.metric.columns)
 
     def iteration_completed(self) -> None:
-        append_rows(self._per_case, ROW, self.metric.rows[self._written :])
+        append_rows(self._per_case, self.metric.columns, self.metric.rows[self._written :])
         self._written = len(self.metric.rows)
 
     def epoch_completed(self) -> None:
-        if len(self.metric.rows) > self._written:  # the metric has those of other processes now
-            write_rows(self._per_case, ROW, self.metric.rows)
-        write_rows(self.output_dir / "summary.csv", SUMMARY_ROW, self.metric.summary)
+        if len(self.metric.rows) > self._written:  # the metric has gathered the rows of the other ranks
+            write_rows(self._per_case, self.metric.columns, self.metric.rows)
+        write_rows(self.output_dir / "summary.csv", self.metric.summary_columns, self.metric.summary)
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{aligned(self._overview())}")
 
     def _overview(self) -> list[list[str]]:
-        """The summary's means, a line per grid and scale."""
-        means = {(s["grid"], s["scale"], s["class"], s["measure"]): s["mean"] for s in self.metric.summary}
+        """Means of the summary: a line per grid and scale (or other group), Dice of every class and class means of other measures."""
+        means_by_line: dict[tuple[str, Any], dict[tuple[str, str], float]] = {}
+        measures: dict[str, None] = {}  # in order of appearance
+        for row in self.metric.summary:
+            means_by_line.setdefault((row["grid"], row[self.metric.group]), {})[row["measure"], row["class"]] = row[
+                "mean"
+            ]
+            measures[row["measure"]] = None
         columns = [("dice", name) for name in [*self.metric.class_names, "mean", *self.metric.regions]]
-        columns += [(m, "mean") for m in dict.fromkeys(key[3] for key in means) if m != "dice"]
-        lines = [["grid", "scale", *(f"{measure} {name}" for measure, name in columns)]]
-        for grid, scale in dict.fromkeys(key[:2] for key in means):
-            cells = [f"{means[grid, scale, name, measure]:.3f}" for measure, name in columns]
-            lines.append([grid, str(scale), *cells])
+        columns += [(measure, "mean") for measure in measures if measure != "dice"]
+        lines = [["grid", self.metric.group, *(f"{measure} {name}" for measure, name in columns)]]
+        for (grid, scale), means in means_by_line.items():
+            lines.append([grid, str(scale), *(f"{means[column]:.3f}" for column in columns)])
         return lines

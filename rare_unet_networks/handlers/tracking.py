@@ -1,4 +1,4 @@
-"""Weights & Biases, which MONAI has no handler for: Ignite's logger, attached to MONAI's engines."""
+"""Handler for Weights & Biases, which MONAI lacks: it attaches Ignite's logger to MONAI's engines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["WandBHandler"]
 class WandBHandler:
     """Logs an engine's metrics after every epoch and its loss after every iteration, like MONAI's ``MLFlowHandler``.
 
-    Both come with the number of their epoch or iteration, which curves can be drawn over. For ``--tracking`` see
-    ``configs/tracking_wandb.json`` of the bundles.
+    Both are logged with the number of their epoch or iteration, as the horizontal axis of curves. For ``--tracking``
+    see ``configs/tracking_wandb.json`` of the bundles.
 
     Args:
-        output_transform: gives the loss from ``engine.state.output``; without, no loss is logged.
+        output_transform: function that gets the loss from ``engine.state.output``; by default no loss is logged.
         tag_name: name of the loss.
-        close_on_complete: end the run with the engine.
-        options: of ``wandb.init``; with ``init=False`` the run of another handler is used.
+        close_on_complete: whether to finish the run when the engine completes.
+        options: options of ``wandb.init``; with ``init=False`` the run of another handler is used.
 
     Raises:
-        ModuleNotFoundError: when wandb is not installed.
+        ModuleNotFoundError: if wandb is not installed.
     """
 
     def __init__(

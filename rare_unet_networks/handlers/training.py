@@ -1,4 +1,4 @@
-"""Ignite handlers for training that MONAI lacks: clipping, the loss alone, a progress bar."""
+"""Ignite handlers for training that MONAI lacks: gradient clipping, output of the loss, a progress bar."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 def cosine_decay(max_epochs: int) -> Callable[[int], float]:
-    """Factor of the learning rate from 1 to 0 over ``max_epochs``, for ``torch.optim.lr_scheduler.LambdaLR``.
+    """Cosine decay of the learning rate to 0 over ``max_epochs``, for ``torch.optim.lr_scheduler.LambdaLR``.
 
-    Unlike ``CosineAnnealingLR`` it keeps no length in its state: a training resumed with a larger ``max_epochs``
-    follows the longer curve instead of climbing again after the shorter one.
+    Unlike ``CosineAnnealingLR`` it does not store the length in its state. So a training that is resumed with a larger
+    ``max_epochs`` follows the longer curve; otherwise its learning rate would rise again after the shorter one.
+
+    Returns:
+        function from the epoch to the factor of the learning rate, 1 to 0.
     """
 
     def factor(epoch: int) -> float:
@@ -39,11 +42,11 @@ def cosine_decay(max_epochs: int) -> Callable[[int], float]:
 
 
 class ClipGradients:
-    """Scales the gradients of every step down to a total norm, as the authors do.
+    """Clips the gradients of every step to a maximum norm, as in the authors' code.
 
     Args:
         network: the network in training.
-        max_norm: largest Euclidean norm of all gradients together.
+        max_norm: maximum Euclidean norm over all gradients together.
     """
 
     def __init__(self, network: torch.nn.Module, max_norm: float = 1.0) -> None:
@@ -55,15 +58,15 @@ class ClipGradients:
 
     def _clip(self, engine: Engine) -> None:
         if getattr(engine, "scaler", None) is not None:
-            engine.scaler.unscale_(engine.optimizer)  # else the norm would be that of the scaled loss
+            engine.scaler.unscale_(engine.optimizer)  # otherwise the scaled gradients would be clipped
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
 class KeepLossOnly:
-    """Leaves the loss of a training step's output, in the form that MONAI's handlers read: a list with an item of it.
+    """Replaces the output of a training step by ``[{"loss": loss}]``, the form that MONAI's logging handlers expect.
 
-    MONAI's decollating makes such lists, but not of a pyramid's lists of logits. Without one
-    ``TensorBoardStatsHandler`` passes over the loss with a warning, and ``MLFlowHandler`` fails.
+    MONAI makes such lists by decollating the output, which fails for the lists of logits of a pyramid. With another
+    form ``TensorBoardStatsHandler`` skips the loss with a warning, and ``MLFlowHandler`` fails.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -75,18 +78,20 @@ class KeepLossOnly:
 
 @cache
 def has_tensorboard() -> bool:
-    """Whether this process is the one to write TensorBoard's curves; says so once if that is not installed.
+    """Whether this process writes TensorBoard's curves: it is installed, and the rank is 0. For ``_disabled_``.
 
-    For a config's ``_disabled_``.
+    Logs a warning once if TensorBoard is not installed.
     """
-    _, found = optional_import("tensorboard")
-    if not found:
+    _, is_installed = optional_import("tensorboard")
+    if not is_installed:
         logger.warning("tensorboard is not installed: no curves (pip install 'rare-unet-networks[train]')")
-    return found and idist.get_rank() == 0
+    return is_installed and idist.get_rank() == 0
 
 
 class ProgressBar:
-    """tqdm progress bar with remaining time and, in training, the loss; without tqdm it says so once and does nothing.
+    """Progress bar of tqdm with the remaining time and, in training, the loss.
+
+    Without tqdm it logs a warning and does nothing.
 
     Args:
         desc: text before the bar.

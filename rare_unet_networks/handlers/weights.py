@@ -1,4 +1,4 @@
-"""Weights of a network from a file, which may be of several kinds, damaged, or another network's."""
+"""Loads weights, and says what is wrong with a file that is damaged, of another kind or of another network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ __all__ = ["WeightsLoader", "load_weights"]
 
 logger = logging.getLogger(__name__)
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "net")  # entries that hold the weights in a file
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and averages, and of torch.compile
-TRAINING = ("optimizer", "trainer")  # entries of a training's state
-NAMED = 3  # keys that a message names
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and averaged models, and of torch.compile
+TRAINING = ("optimizer", "trainer")  # entries of the state of a training
+MAX_NAMES = 3  # names in a message
 
 
 def _read(path: Path, map_location: Any) -> Any:
-    """Content of a file of ``torch.save``; ValueError with what the file is instead."""
+    """Reads a file of ``torch.save``.
+
+    Raises:
+        ValueError: if it is another kind of file; the message says which.
+    """
     if not path.exists():
         raise ValueError("there is no such file")
     if path.is_dir():
@@ -41,8 +45,8 @@ def _read(path: Path, map_location: Any) -> Any:
         _check_archive(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over
-        # PyTorch's own advice would be to run the code that the file may hold.
+    except Exception as error:  # the unpickler can raise any exception on a damaged file
+        # PyTorch's own message suggests weights_only=False, which would run code from the file.
         if "weights_only" in str(error) or "Unsupported" in str(error):
             what = "the file holds Python objects besides tensors and is not loaded: save a state_dict"
             raise ValueError(what) from None
@@ -50,7 +54,11 @@ def _read(path: Path, map_location: Any) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """PyTorch compares no checksums: a flipped bit would be a wrong weight."""
+    """Checks the checksums of a zip archive, which PyTorch does not: a flipped bit would be a wrong weight.
+
+    Raises:
+        ValueError: if the archive is damaged or holds something else than weights.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -66,7 +74,11 @@ def _check_archive(path: Path) -> None:
 
 
 def _state_dict(content: Any) -> dict[str, torch.Tensor]:
-    """The tensors by name, without what some programs put around the file or in front of the names."""
+    """Gets the tensors by name from the content of a file, without wrappers and prefixes that some programs add.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if isinstance(content, Mapping) and any(name in content for name in TRAINING):
         raise ValueError(
             "the file is the state of a training, to resume it; its best weights are in model.pt of its output_dir"
@@ -76,9 +88,9 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"expected tensors by name, the file holds a {type(content).__name__}")
     state = dict(content)
-    for prefix in PREFIXES * 2:  # they come in any order
+    for prefix in PREFIXES * 2:  # twice, because they can be in either order
         others = {name for name in state if not str(name).startswith(prefix)}
-        if others <= {"n_averaged"}:  # what an average counts
+        if others <= {"n_averaged"}:  # the counter of an averaged model
             state = {name.removeprefix(prefix): value for name, value in state.items() if name not in others}
     wrong = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
@@ -87,40 +99,42 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_fit(state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
+    """Raises a ``ValueError`` if names or shapes are not those of the network, or a weight is not finite."""
     expected = network.state_dict()
     faults = []
     if missing := [name for name in expected if name not in state]:
         faults.append(f"{len(missing)} of {len(expected)} weights are missing ({_some(missing)})")
     if unknown := [name for name in state if name not in expected]:
         faults.append(f"{len(unknown)} are not the network's ({_some(unknown)})")
-    shapes = [n for n, value in state.items() if n in expected and value.shape != expected[n].shape]
-    if shapes:
-        first = shapes[0]
+    reshaped = [n for n, value in state.items() if n in expected and value.shape != expected[n].shape]
+    if reshaped:
+        first = reshaped[0]
         sizes = f"{format_size(state[first].shape)} for {format_size(expected[first].shape)}"
-        faults.append(f"{len(shapes)} have another size ({first}: {sizes})")
+        faults.append(f"{len(reshaped)} have another size ({first}: {sizes})")
     if faults:
         raise ValueError(f"the weights are of another network: {'; '.join(faults)}")
-    if ill := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise ValueError(f"{len(ill)} weights are NaN or infinite ({_some(ill)})")
+    if not_finite := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"{len(not_finite)} weights are NaN or infinite ({_some(not_finite)})")
 
 
 def load_weights(path: str | Path, network: nn.Module, map_location: Any = None) -> None:
     """Loads weights from a file of ``torch.save`` into a network.
 
-    Besides a plain ``state_dict``, one under ``"model"`` or ``"state_dict"`` is taken, and one whose names begin with
-    ``module.``. Nothing of the file is executed.
+    The file can hold a plain ``state_dict``, one under a key such as ``"model"`` or ``"state_dict"``, or one whose
+    names begin with ``module.``. No code from the file is executed.
 
     Args:
         path: the file.
-        network: the network that the weights are of.
-        map_location: where to load tensors, as in ``torch.load``.
+        network: network that the weights belong to.
+        map_location: device to load tensors to, as in ``torch.load``.
 
     Raises:
-        ValueError: naming the file and what it is, when it is missing, of another kind, damaged, or of another network.
+        ValueError: if the file is missing, of another kind, damaged, or of another network; the message names the file.
     """
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
         network = network.module

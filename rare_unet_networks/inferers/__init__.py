@@ -1,4 +1,4 @@
-"""Inferers: how a scan is sent through a network."""
+"""Inferers: they run a network on a scan."""
 
 from .base import RoutingInferer, note_route
 from .mirror import MirrorInferer

@@ -1,4 +1,4 @@
-"""What all inferers of the package share: the way of a scan from its own grid to a level's, and of predictions back."""
+"""Base classes of the inferers: they bring a scan to the grid of its level, and the predictions back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("rare_unet_networks.inferers")  # one for all files h
 
 
 def scan_name(inputs: torch.Tensor) -> str:
-    """Beginning of a message about a scan, ``"file: "``; empty where the file is not known or there are several."""
+    """Prefix of messages about a scan, ``"file: "``; empty if the file is unknown or there are several."""
     name = inputs.meta.get("filename_or_obj") if isinstance(inputs, MetaTensor) else None
     name = name[0] if isinstance(name, (list, tuple)) and len(name) == 1 else name
     return f"{name}: " if isinstance(name, str) and name else ""
@@ -32,13 +32,13 @@ def scan_name(inputs: torch.Tensor) -> str:
 
 @dataclass
 class ScanNotes:
-    """What is decided about a batch of scans, once: every inferer on the way reads it, and predictions carry it.
+    """Decisions about a batch of scans, each taken once and shared by nested inferers.
 
     Attributes:
-        name: beginning of messages about the scan.
+        name: prefix of messages about the scan.
         route: its way through the network.
-        mirrored: whether each member shows the side that has to be mirrored, shape (B,); None if that does not matter
-            or is not known yet.
+        mirrored: whether each member of the batch has to be mirrored, shape (B,); None if sides do not matter or are
+            not chosen yet.
     """
 
     name: str
@@ -54,7 +54,7 @@ class ScanNotes:
 def note_route(prediction: torch.Tensor, route: Route, sides: Sequence[str] | None = None) -> torch.Tensor:
     """Writes ``route`` and ``side`` into the metadata of a batch of predictions, if it is a ``MetaTensor``.
 
-    Both survive ``decollate_batch``: every member has the route and its own side.
+    After ``decollate_batch`` every member has the route and the side that is its own.
     """
     if isinstance(prediction, MetaTensor):
         prediction.meta["route"] = route
@@ -64,9 +64,9 @@ def note_route(prediction: torch.Tensor, route: Route, sides: Sequence[str] | No
 
 
 class RoutingInferer(Inferer):
-    """Routes a scan, brings it to the grid of its level, and the predictions made there back.
+    """Base class of inferers that resample a scan to the grid of its level and return predictions on the scan's grid.
 
-    Subclasses say how predictions are made on a level's grid (:py:meth:`predict`), and have ``levels``
+    Subclasses implement :py:meth:`predict` and :py:meth:`box` and have three attributes: ``levels``
     (:py:class:`rare_unet_networks.levels.ResolutionLevels`), ``output`` (one of
     :py:data:`rare_unet_networks.levels.OUTPUTS`) and ``cval``, the intensity of padding and background.
     """
@@ -79,43 +79,44 @@ class RoutingInferer(Inferer):
     def predict(
         self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
     ) -> dict[str, torch.Tensor]:
-        """Logits for scans that lie on the grid of a level already.
+        """Computes logits of scans that already lie on the grid of a level.
 
         Args:
             x: shape (B, C, *spatial_size), a plain tensor of any size, with the voxel size of the level.
-            level: the level that ``x`` enters; for a coarser version of the scan it is not the one of its route.
+            level: level at which ``x`` enters; for a coarser version of the scan not the level of its route.
             output: ``"scan"``, ``"fine"`` or ``"both"``.
             network: called as ``network(x, level=level)`` or ``network(x, level=level, output=output)``.
-            notes: what is known of the scan; what is found out is added.
+            notes: decisions about the scan; new ones, such as its side, are added.
 
         Returns:
-            ``pred`` on the grid of ``x`` and ``pred_fine`` on that of level 0, as far as ``output`` asks for them.
+            ``pred`` on the grid of ``x``, ``pred_fine`` on the grid of level 0, or both, as ``output`` says.
         """
 
     @abstractmethod
     def box(self, x: torch.Tensor) -> list[slice]:
-        """What part of the spatial axes of ``x`` is computed; around it background is predicted."""
+        """Part of the spatial axes of ``x`` that is computed; everything outside is predicted as background."""
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """
+        """Predicts a batch of scans.
+
         Args:
-            inputs: shape (B, C, *spatial_size); a ``MetaTensor`` brings its spacing (mm) by its affine.
-            network: called as ``network(x, *args, level=level, **kwargs)``, must keep the grid of ``x``; above level 0
-                with ``output="fine"`` or ``output="both"`` where that is asked for.
+            inputs: shape (B, C, *spatial_size); the spacing (mm) of a ``MetaTensor`` comes from its affine.
+            network: called as ``network(x, *args, level=level, **kwargs)``; must keep the grid of ``x``. Above level 0
+                ``output="fine"`` or ``output="both"`` is passed too, if the inferer's ``output`` needs it.
             args: further positional arguments of the network.
             kwargs: further keyword arguments of the network.
 
         Returns:
-            logits, shape (B, classes, *spatial_size) on the grid asked for, a ``MetaTensor`` with the metadata of
-            ``inputs``, the affine of that grid, the ``route`` and, where it matters, the ``side``, if ``inputs`` is
-            one. For both, a dictionary: ``pred`` (the scan's grid) and ``pred_fine``; of a scan that had to be
-            resampled ``pred_fine`` alone, from which the other is to be computed
-            (:py:class:`rare_unet_networks.transforms.ResampleToBothGridsd`).
+            logits, shape (B, classes, *spatial_size), on the grid that ``output`` names. If ``inputs`` is a
+            ``MetaTensor``, so are they: with its metadata, the affine of that grid, the ``route`` and, where sides
+            matter, the ``side``. For ``output="both"`` a dictionary of ``pred`` (the scan's grid) and ``pred_fine``.
+            If the scan was resampled, it holds ``pred_fine`` only, and
+            :py:class:`rare_unet_networks.transforms.ResampleToBothGridsd` computes the other from it.
 
         Raises:
-            ValueError: when the input fits no level, see :py:meth:`rare_unet_networks.levels.ResolutionLevels.route`.
+            ValueError: if the input fits no level, see :py:meth:`rare_unet_networks.levels.ResolutionLevels.route`.
         """
         route = self.levels.route(inputs)
         notes = ScanNotes(scan_name(inputs), route)
@@ -145,13 +146,13 @@ class RoutingInferer(Inferer):
 
 
 class InfererWrapper(RoutingInferer):
-    """An inferer around another one: it changes what the other sees, or joins several of its predictions.
+    """Base class of inferers that wrap another one, to change its input or to combine several of its predictions.
 
     Args:
-        inferer: the inferer wrapped, a :py:class:`ResolutionRoutingInferer` or a wrapper itself.
+        inferer: the wrapped inferer, a :py:class:`ResolutionRoutingInferer` or another wrapper.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: if it is neither.
     """
 
     def __init__(self, inferer: RoutingInferer) -> None:
@@ -167,7 +168,7 @@ class InfererWrapper(RoutingInferer):
 
     @property
     def output(self) -> str:
-        """The grid of the predictions."""
+        """Grid of the predictions."""
         return self.inferer.output
 
     @property

@@ -1,8 +1,8 @@
-"""Inference for a structure that comes in two mirror-image forms, of which the network knows one.
+"""Inference for a structure with a left and a right form, when the network was trained on the left one only.
 
-All training crops of MSD Task04 show the hippocampus of one side. A network that learns both sides from mirrored crops
-learns slower (docs/experiment/README.md, "What was tried"); this one learns one, and finds out at inference which it
-sees.
+All training crops of MSD Task04 show the hippocampus of one side. A network that is trained on both sides, by mirrored
+crops, learns slower (docs/experiment/README.md, "What was tried"). So the network is trained on one side, and inference
+detects the side of a scan.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ SIDES = ("auto", "left", "right")
 
 
 class MirrorInferer(InfererWrapper):
-    """An inferer that mirrors a scan of the right side first, and its prediction back: the network knows the left one.
+    """Mirrors scans of the right side before inference, and their predictions back.
 
-    With ``side="auto"`` the scan and its mirror image, both brought to the coarsest level and scaled anew as the scan
-    was, go through that level, the cheapest; the one with the lower entropy, per expected foreground voxel, is kept. It
-    is measured on the level 0 grid where the network predicts on it (any ``output`` but ``"scan"``). A scan of the
-    coarsest level is not run again after that. Where an inferer around this one asks for several levels of a scan, the
-    side is chosen once. The predictions' metadata has it as ``side``.
+    With ``side="auto"`` the scan and its mirror image are brought to the coarsest level, which is the cheapest, and
+    both are predicted there. The one with the lower entropy per expected foreground voxel is kept. The entropy is
+    measured on the level 0 grid if the network predicts on it (any ``output`` but ``"scan"``). A scan that belongs to
+    the coarsest level is not predicted a second time. If an outer inferer predicts a scan at several levels, its side
+    is chosen once. The metadata of the predictions holds it as ``side``.
 
     Args:
-        inferer: what a scan of the left side goes through.
-        side: ``"auto"``, ``"left"`` (never mirror) or ``"right"`` (always).
+        inferer: inferer for scans of the left side.
+        side: ``"auto"``, ``"left"`` (never mirror) or ``"right"`` (always mirror).
         axis: spatial axis to mirror; 0 is left-right in RAS.
-        scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
-            scan what it is: an average of scaled intensities is not on that scale. Needed for ``side="auto"``.
+        scaling: dictionary transform that scaled the intensities of the scan; it is applied again to the coarse scan,
+            under the key ``"image"``, shape (C, *spatial_size), because a mean of scaled intensities has another scale.
+            Needed for ``side="auto"``.
 
     Raises:
-        ValueError: on an unknown ``side``, or ``"auto"`` without ``scaling``.
+        ValueError: if ``side`` is unknown, or ``"auto"`` without ``scaling``.
 
     Example::
 
@@ -71,27 +72,28 @@ class MirrorInferer(InfererWrapper):
             notes.mirrored = torch.full((len(x),), self.side == "right", device=x.device)
         last = self.levels.num_levels - 1
         if notes.mirrored is None and level == last:
-            # The two predictions to be compared are those that are wanted.
-            two_sides = self._both_sides(x, level, output, network, notes)
-            notes.mirrored = self._choose(two_sides, notes)
-            return {key: self._chosen(logits, notes.mirrored) for key, logits in two_sides.items()}
+            # One of the two predictions that are compared is the result, so nothing has to be predicted again.
+            both_sides = self._predict_both_sides(x, level, output, network, notes)
+            notes.mirrored = self._choose(both_sides, notes)
+            return {key: self._chosen(logits, notes.mirrored) for key, logits in both_sides.items()}
         if notes.mirrored is None:
-            finest = "fine" if self.output != "scan" else "scan"  # tells the sides apart more surely than a few voxels
+            # The fine grid separates the sides more clearly than the few voxels of the coarsest level.
+            grid = "fine" if self.output != "scan" else "scan"
             coarse = self._coarsest(x, level)
-            notes.mirrored = self._choose(self._both_sides(coarse, last, finest, network, notes), notes)
+            notes.mirrored = self._choose(self._predict_both_sides(coarse, last, grid, network, notes), notes)
         predictions = self.inferer.predict(self._mirror(x, notes.mirrored), level, output, network, notes)
         return {key: self._mirror(logits, notes.mirrored) for key, logits in predictions.items()}
 
-    def _both_sides(
+    def _predict_both_sides(
         self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
     ) -> dict[str, torch.Tensor]:
-        """Predictions for ``x`` and, after them, for its mirror image: mirrored before it is padded, as an odd size is
-        not padded symmetrically."""
+        """Predictions of ``x`` and of its mirror image, one after the other along the batch axis."""
+        # Mirrored here, before the padding: an odd number of voxels is not padded symmetrically.
         return self.inferer.predict(torch.cat([x, x.flip(2 + self.axis)]), level, output, network, notes)
 
-    def _choose(self, two_sides: dict[str, torch.Tensor], notes: ScanNotes) -> torch.Tensor:
+    def _choose(self, both_sides: dict[str, torch.Tensor], notes: ScanNotes) -> torch.Tensor:
         """Whether the mirror image has the lower entropy, for each member of the batch, shape (B,)."""
-        logits = two_sides["pred_fine" if "pred_fine" in two_sides else "pred"]
+        logits = both_sides["pred_fine" if "pred_fine" in both_sides else "pred"]
         as_stored, mirrored = doubt(logits.float().softmax(dim=1)).chunk(2)
         for a, m in zip(as_stored.tolist(), mirrored.tolist()):
             side = "right" if m < a else "left"
@@ -99,20 +101,22 @@ class MirrorInferer(InfererWrapper):
         return mirrored < as_stored
 
     def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        """Logits of the chosen side of each member, on the grid of the scan as it is stored."""
         as_stored, of_mirror_image = logits.chunk(2)
-        which = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
-        return torch.where(which, of_mirror_image.flip(2 + self.axis), as_stored)
+        condition = mirrored.reshape(-1, *[1] * (logits.ndim - 1))
+        return torch.where(condition, of_mirror_image.flip(2 + self.axis), as_stored)
 
     def _coarsest(self, x: torch.Tensor, level: int) -> torch.Tensor:
-        """Scans of a level at the coarsest level, made as coarse scans are: means of blocks, scaled anew."""
+        """Brings scans of a level to the coarsest level: means of blocks, whose intensities are scaled again."""
         pairs = zip(self.levels.scale(self.levels.num_levels - 1), self.levels.scale(level))
-        factors = [coarsest // entered for coarsest, entered in pairs]
+        factors = [coarsest // current for coarsest, current in pairs]
         coarse = [coarsen(member, factors, pad_value=float(member.min())) for member in x.float()]
         return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in coarse])
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        """Mirrors the members of a batch that ``mirrored`` marks."""
         if not mirrored.any():
             return x
-        turned = x.clone()
-        turned[mirrored] = turned[mirrored].flip(2 + self.axis)
-        return turned
+        flipped = x.clone()
+        flipped[mirrored] = flipped[mirrored].flip(2 + self.axis)
+        return flipped

@@ -1,7 +1,7 @@
-"""Inference that looks at a scan from further away as well: a network with gateways is several in one.
+"""Inference at several levels: the mean prediction of a scan's own level and of coarser ones.
 
-Not in the paper. The gateways were trained to segment coarse scans, and a fine scan can be made coarse: each level from
-its own down can predict. What the mean of their predictions brings, and to which cases: "Several levels together" in
+Not in the paper. The gateways are trained to segment coarse scans, and a fine scan can be averaged to a coarse one. So
+its own level and all coarser levels can predict it. For the gain see "Several levels together" in
 docs/experiment/brain_tumor.md.
 """
 
@@ -23,20 +23,22 @@ __all__ = ["MultiLevelInferer"]
 
 
 class MultiLevelInferer(InfererWrapper):
-    """An inferer whose prediction is the mean of several levels' probabilities.
+    """Averages the probabilities of a scan's level and of coarser levels.
 
-    The scan that enters level d is averaged over blocks of 2, 4, … voxels, scaled anew, and sent through the gateways
-    of levels d + 1, d + 2, …; their probabilities come back linearly to the grids that were asked for. Voxels of 0 in a
-    channel are its background. Every level needs to have been trained.
+    A scan of level d is averaged over blocks of 2, 4, … voxels, its intensities are scaled again, and it is sent
+    through the gateways of levels d + 1, d + 2, …. Their probabilities are interpolated linearly to the grids of the
+    inferer's ``output``. Voxels of 0 in a channel are its background. All these levels must be trained.
 
     Args:
-        inferer: what predicts at each level.
-        extra_levels: how many coarser levels predict as well, as far as there are any; 0 leaves the inferer as it is.
-        scaling: dictionary transform of the intensities of ``"image"``, shape (C, *spatial_size), the one that made the
-            scan what it is: an average of scaled intensities is not on that scale. Needed for ``extra_levels`` above 0.
+        inferer: inferer that predicts at each level.
+        extra_levels: number of coarser levels that predict too, at most as many as the network has. With 0 the
+            predictions of ``inferer`` do not change.
+        scaling: dictionary transform that scaled the intensities of the scan; it is applied again to each coarse scan,
+            under the key ``"image"``, shape (C, *spatial_size), because a mean of scaled intensities has another scale.
+            Needed for ``extra_levels`` above 0.
 
     Raises:
-        ValueError: on a negative ``extra_levels``, or one above 0 without ``scaling`` or with another ``cval`` than 0.
+        ValueError: if ``extra_levels`` is negative, or above 0 without ``scaling`` or with a ``cval`` other than 0.
     """
 
     def __init__(
@@ -62,16 +64,16 @@ class MultiLevelInferer(InfererWrapper):
         if last == level:
             return predictions
         logger.info(f"predicted at levels {level} to {last}")
-        coarser = []
+        coarser = []  # (probabilities, size that their blocks cover on the grid of x) of each coarser level
         for coarse_level in range(level + 1, last + 1):
             pairs = zip(self.levels.scale(coarse_level), self.levels.scale(level))
-            factors = [coarse // entered for coarse, entered in pairs]
+            factors = [coarser_scale // current for coarser_scale, current in pairs]
             coarse = self._coarse(x, factors)
             logits = self.inferer.predict(coarse, coarse_level, "scan", network, notes)["pred"]
             padded_size = [n * f for n, f in zip(coarse.shape[2:], factors)]
             coarser.append((logits.float().softmax(dim=1), padded_size))
         box = self.box(x)
-        if level == 0:  # both grids are one
+        if level == 0:  # the two grids are the same
             scale = self.levels.scale(0)
             return dict.fromkeys(predictions, self._mean(next(iter(predictions.values())), coarser, box, scale))
         means = {}
@@ -87,13 +89,13 @@ class MultiLevelInferer(InfererWrapper):
         box: Sequence[slice],
         scale: Sequence[int],
     ) -> torch.Tensor:
-        """Logits of the mean of probabilities; outside the box background is certain.
+        """Logits of the mean probabilities; outside the box they are those of certain background.
 
         Args:
-            logits: of the level entered, on its grid or on one finer by ``scale``.
-            coarser: probabilities of each coarser level, and the size that its blocks cover on the grid entered.
-            box: what was computed, on the grid entered.
-            scale: factor per axis between the grid entered and that of ``logits``.
+            logits: logits of the scan's own level, on its grid or on a grid finer by ``scale``.
+            coarser: of each coarser level, the probabilities and the size that its blocks cover on the level's grid.
+            box: part of the level's grid that was computed.
+            scale: factor per axis between the level's grid and that of ``logits``.
         """
         size = [n // s for n, s in zip(logits.shape[2:], scale)]
         total = logits.float().softmax(dim=1)
@@ -106,7 +108,8 @@ class MultiLevelInferer(InfererWrapper):
         return paste_into_background(mean, inside, logits.shape[2:])
 
     def _coarse(self, x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
-        """Mean of each block, as of a scan whose background is below everything else, on the scan's scale again."""
+        """Means of blocks, whose intensities are scaled again."""
+        # Before the mean, the intensities of the foreground are raised above the background's 0.
         inside = x != 0
         lowest = torch.where(inside, x, torch.inf).flatten(2).amin(dim=2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
         raised = torch.where(inside, x - lowest, 0)

@@ -1,8 +1,8 @@
 """Inference at the scan's own resolution (Albertsen et al. 2025, section 3.2 "Inference").
 
-Beyond the paper, which resizes every input to one of the training sizes: a scan is placed by its voxel size, only the
-axes that are off its level's spacing are resampled, sizes are padded and never cropped, and the prediction comes back
-on the scan's own grid or, finer than the scan, on that of level 0.
+The paper resizes every input to one of the training sizes. Here a scan is placed by its voxel size, and only axes that
+differ from the level's spacing are resampled. Sizes are padded and never cropped. The prediction is returned on the
+scan's own grid or on the finer grid of level 0.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .window import window_size
 
 __all__ = ["ResolutionRoutingInferer"]
 
-CERTAIN = 20.0  # a logit that leaves the other classes less than 1e-17 of the probability, and fits into float16
+CERTAIN = 20.0  # logit of certain background: other classes get a probability below 1e-17; it fits into float16
 
 
 def paste_into_background(logits: torch.Tensor, box: Sequence[slice], spatial_size: Sequence[int]) -> torch.Tensor:
-    """``logits`` in a larger grid of ``spatial_size`` voxels where ``box`` says; around them background is certain."""
+    """Pastes ``logits`` at ``box`` into a grid of ``spatial_size`` voxels, filled with certain background."""
     if tuple(logits.shape[2:]) == tuple(spatial_size):
         return logits
     whole = logits.new_full((*logits.shape[:2], *spatial_size), -CERTAIN)
@@ -37,7 +37,7 @@ def paste_into_background(logits: torch.Tensor, box: Sequence[slice], spatial_si
 
 
 def _roi_size(window: SlidingWindowInferer, spatial_dims: int) -> tuple[int, ...]:
-    """Voxels of a window by axis; MONAI takes one number for all of them."""
+    """Voxels of a window, one number per axis; MONAI also takes one number for all axes."""
     roi_size = ensure_tuple(window.roi_size)
     return roi_size * spatial_dims if len(roi_size) == 1 else roi_size
 
@@ -46,29 +46,30 @@ class ResolutionRoutingInferer(RoutingInferer):
     """Sends a scan through the gateway of its resolution and returns logits on the scan's or on the level 0 grid.
 
     1. The level is chosen by :py:meth:`rare_unet_networks.levels.ResolutionLevels.route` and logged with its reason.
-    2. Axes more than the tolerance (10 %) off the level's spacing are resampled linearly, smoothed first where they
-       get coarser; 1×1×4 mm enters level 0 with its thick axis resampled, 1.5 mm enters level 1.
-    3. With ``crop_foreground`` the box of what is not background is cut out. The grid is padded to what the level can
-       process, and the one path is run: ``network(x, level=level)``.
-    4. The logits are cut to the grid before padding; outside the box background is predicted. With ``output="scan"``
-       they come back linearly to the input's grid, with ``output="fine"`` they stay on the grid of level 0, over the
-       same extent, with its affine. ``output="both"`` gives both for one forward pass.
+    2. Axes whose spacing differs from the level's by more than the tolerance (10 %) are resampled linearly. An axis
+       that becomes coarser is smoothed first. A scan of 1×1×4 mm enters at level 0 with its thick axis resampled, one
+       of 1.5 mm enters at level 1.
+    3. With ``crop_foreground`` the scan is cropped to the box of its foreground. The grid is padded to a size that the
+       level can process, and the path of the level is run: ``network(x, level=level)``.
+    4. The padding is removed from the logits; outside the box background is predicted. With ``output="scan"`` the
+       logits are interpolated linearly to the input's grid. With ``output="fine"`` they stay on the grid of level 0,
+       over the same extent. ``output="both"`` returns both from one forward pass.
 
-    With one level it is a U-Net fed the scan resampled to full resolution.
+    With a single level this is a plain U-Net, whose input is resampled to full resolution.
 
     Args:
         levels: the resolution levels of the task.
-        window: MONAI's sliding window, for a grid larger than its ``roi_size``, voxels of level 0, a size that level 0
-            can process. At a coarser level it covers as many mm and so has fewer voxels. Without one every grid goes
-            through the network at once.
-        cval: value the padding is filled with; 0 is the minimum after scaling to [0, 1], and what is outside the head
-            after ``NormalizeIntensityd(nonzero=True)``.
-        output: ``"scan"``, ``"fine"`` or ``"both"``; for the last two the network must predict on the level 0 grid.
-        crop_foreground: whether only the box of voxels that differ from ``cval`` in any channel is computed: of a
-            scan whose background was set to one value, such as a brain without its skull.
+        window: MONAI's sliding window, used for grids larger than its ``roi_size``. This is in voxels of level 0 and
+            must be a size that level 0 can process; at a coarser level the window covers as many mm with fewer voxels.
+            By default every grid goes through the network at once.
+        cval: intensity of the padding. 0 is the minimum after scaling to [0, 1], and the background after
+            ``NormalizeIntensityd(nonzero=True)``.
+        output: ``"scan"``, ``"fine"`` or ``"both"``; the last two need a network that predicts on the level 0 grid.
+        crop_foreground: whether to compute only the box of the voxels that differ from ``cval`` in any channel; for
+            scans with a constant background, such as brains without skull.
 
     Raises:
-        ValueError: when the window's ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
+        ValueError: if the window's ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
 
     Example::
 
@@ -120,7 +121,7 @@ class ResolutionRoutingInferer(RoutingInferer):
         keys = {"scan": ("pred",), "fine": ("pred_fine",), "both": ("pred", "pred_fine")}[output]
 
         def run(window: torch.Tensor) -> dict[str, torch.Tensor]:
-            if level == 0:  # both grids are one
+            if level == 0:  # the two grids are the same
                 return {keys[0]: network(window, level=0)}
             if output == "scan":
                 return {"pred": network(window, level=level)}
@@ -146,7 +147,7 @@ class ResolutionRoutingInferer(RoutingInferer):
     def _slide(
         self, x: torch.Tensor, run: Callable[[torch.Tensor], dict[str, torch.Tensor]], level: int
     ) -> dict[str, torch.Tensor]:
-        """All at once, or window by window where ``x`` is larger than a window of its level."""
+        """Runs the network at once or, if ``x`` is larger than a window of its level, window by window."""
         if self.window is None:
             return run(x)
         roi_size = _roi_size(self.window, self.levels.spatial_dims)
@@ -154,7 +155,8 @@ class ResolutionRoutingInferer(RoutingInferer):
         if all(n <= r for n, r in zip(x.shape[2:], largest)):
             return run(x)
         window = copy(self.window)
-        # Never larger than the grid, which MONAI would pad; that leaves a map of weights made for the whole window.
+        # MONAI would pad a grid that is smaller than the window, so the window is cut to the grid. A weight map that
+        # was made for the whole window then no longer fits.
         window.roi_size = tuple(min(n, r) for n, r in zip(x.shape[2:], largest))
         if window.roi_size != roi_size:
             window.roi_weight_map = None

@@ -1,4 +1,4 @@
-"""Scores per case, scale, grid and class: one metric for validation during training and for ``run evaluating``."""
+"""Scores per case, scale, grid and class, for the validation of a training and for ``run evaluating``."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from monai.utils import optional_import
 
 from ..levels import level_scale
 from ..utils.distributed import all_gather, world_size
-from .summary import KEY, ROW, mean_or_nan, summarise
+from .summary import KEY, ROW, SUMMARY_ROW, mean_or_nan, summarise
 
 __all__ = ["MultiScaleMetrics", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
 
 logger = logging.getLogger(__name__)
-# grid -> keys of (prediction, label) in what the evaluator holds after its postprocessing
+# grid -> keys of (prediction, label) in the output and the batch after postprocessing
 GRIDS = {
     "native": ("pred", "label"),
     "native_nearest": ("pred_nearest", "label_nearest"),
     "full": ("pred_fine", "label_fine"),
 }
-SELECTED = ("native", "full")  # what the best weights of a training are chosen by
+SELECTED = ("native", "full")  # their average selects the best weights of a training
 
 
 def dice_per_class(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[float]:
-    """Dice of each class above background; NaN where a class is in neither map, 0 where it is in one of them only.
+    """Dice of each class above background; NaN if a class is in neither map, 0 if it is in one of them only.
 
     Args:
         pred: class indices, shape (1, D, H, W).
@@ -42,7 +42,7 @@ def dice_per_class(pred: torch.Tensor, label: torch.Tensor, num_classes: int) ->
         num_classes: classes, background included.
 
     Raises:
-        ValueError: when the shapes differ.
+        ValueError: if the shapes differ.
     """
     if pred.shape != label.shape:
         raise ValueError(f"pred and label must have one shape, got {tuple(pred.shape)} and {tuple(label.shape)}.")
@@ -55,7 +55,7 @@ def dice_per_class(pred: torch.Tensor, label: torch.Tensor, num_classes: int) ->
 def distance_per_class(
     pred: torch.Tensor, label: torch.Tensor, num_classes: int, spacing: Sequence[float]
 ) -> list[float]:
-    """95th percentile of the symmetric surface distance in mm; NaN where a class is in only one map or in neither.
+    """95th percentile of the symmetric surface distance in mm; NaN if a class is in only one map or in neither.
 
     Args:
         pred: class indices, shape (1, D, H, W).
@@ -65,54 +65,63 @@ def distance_per_class(
     """
     maps = [one_hot(torch.as_tensor(m)[None].long().cpu(), num_classes) for m in (pred, label)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's on empty classes: NaN says it
+        warnings.simplefilter("ignore")  # MONAI warns of empty classes, which get NaN here
         hd95 = compute_hausdorff_distance(*maps, include_background=False, percentile=95, spacing=list(spacing))[0]
     present = (maps[0].flatten(2).any(dim=2) & maps[1].flatten(2).any(dim=2))[0, 1:]
     return [float(d) if p else math.nan for d, p in zip(hd95, present)]
 
 
 def volume_error_per_class(pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[float]:
-    """How much larger (+) or smaller (-) than the label's a class is, in percent; NaN where the label has none of it.
+    """Volume difference of each class in percent of the label's volume, > 0 if too large; NaN if the label lacks it.
 
     Args:
         pred: class indices, shape (1, D, H, W).
         label: likewise.
         num_classes: classes, background included.
     """
-    pairs = [(int((pred == c).sum()), int((label == c).sum())) for c in range(1, num_classes)]
-    return [100 * (p / t - 1) if t else math.nan for p, t in pairs]
+    errors = []
+    for index in range(1, num_classes):
+        pred_voxels, label_voxels = int((pred == index).sum()), int((label == index).sum())
+        errors.append(100 * (pred_voxels / label_voxels - 1) if label_voxels else math.nan)
+    return errors
 
 
 @cache
 def has_scipy() -> bool:
-    """Whether surface distances can be computed; says so once if not. For a config's ``distances``."""
-    _, found = optional_import("scipy")
-    if not found:
+    """Whether scipy is installed, for a config's ``distances``; logs a warning once if not."""
+    _, is_installed = optional_import("scipy")
+    if not is_installed:
         logger.warning("scipy is not installed: no surface distances (pip install 'rare-unet-networks[evaluate]')")
-    return found
+    return is_installed
 
 
 def _union(labels: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
-    """1 where a map of class indices shows one of ``classes``; keeps a ``MetaTensor``'s affine."""
+    """Mask of the voxels that belong to one of ``classes``; a ``MetaTensor`` keeps its affine."""
     return sum((labels == c) for c in classes) > 0
 
 
 class MultiScaleMetrics(Metric):
-    """Ignite metric: Dice of each class at each scale; over all, the average over scales on both grids.
+    """Ignite metric: Dice of each class at each scale, and its average over scales and grids.
 
-    Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item, and of the other grids what is there:
-    ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``.
-    ``engine.state.metrics`` gets the mean of the native and, where there is one, the full grid's average under the
-    metric's name and, beside it, one entry per scale and class of the native grid, as
-    ``<name>_scale_0.5_anterior``. ``rows`` keeps the per-case rows of the epoch, at its end those of all
-    processes, ``summary`` what :py:func:`summarise` made of them.
+    Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item and, if they exist, the keys of the other
+    grids: ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``.
+
+    Writes into ``engine.state.metrics``, under the metric's name, the average Dice over scales of the native grid, or
+    the mean of those of the native and the full grid if both exist. Adds an entry per scale and class of the native
+    grid, such as ``<name>_scale_0.5_anterior``.
+
+    ``rows`` holds the per-case rows of the epoch, at its end those of all ranks; ``summary`` is the result of
+    :py:func:`summarise`.
 
     Args:
         class_names: names of the classes above background, in order.
-        distances: whether the rows get surface distances (needs scipy), beside Dice and volume error.
-        regions: unions of classes that are scored as well, each a list of class indices by its name, such as BraTS's
-            whole tumour. Means over classes leave them out.
+        distances: whether surface distances are computed too, beside Dice and volume error; needs scipy.
+        regions: further structures to score, each the union of a list of class indices, by name, such as BraTS's whole
+            tumour. They do not count in means over classes.
     """
+
+    columns = ROW  # of a row
+    group, summary_columns = "scale", SUMMARY_ROW  # what the summary's lines are of, and its columns
 
     def __init__(
         self,
@@ -130,7 +139,7 @@ class MultiScaleMetrics(Metric):
         self.summary: list[dict[str, Any]] = []
 
     def iteration_completed(self, engine: Engine) -> None:
-        # A guarded evaluator leaves no output where a case failed.
+        # FaultTolerantEvaluator leaves no output if a case failed.
         if engine.state.output:
             self.update([{**b, **o} for b, o in zip(engine.state.batch, engine.state.output)])
 
@@ -138,20 +147,25 @@ class MultiScaleMetrics(Metric):
         for item in output:
             for grid, (pred, label) in GRIDS.items():
                 if pred in item and label in item:
-                    scale = level_scale(int(item["level"]))
-                    key = (item["case"], 1 / scale if scale > 1 else 1, grid)
-                    # The engine moves only the keys it knows to its device.
+                    key = self._key(item, grid)
+                    # The engine moves only the keys that it knows to its device, so the label may be on another.
                     maps = item[pred], item[label].to(item[pred].device)
                     self._add(key, self.class_names, *maps)
                     for name, classes in self.regions.items():
                         self._add(key, [name], *(_union(m, classes) for m in maps))
 
+    def _key(self, item: Mapping[str, Any], grid: str) -> tuple:
+        """What a row is of, in the order of ``columns``."""
+        scale = level_scale(int(item["level"]))
+        return item["case"], 1 / scale if scale > 1 else 1, grid
+
     def _add(self, key: tuple, names: Sequence[str], pred: torch.Tensor, label: torch.Tensor) -> None:
         scores = self._scores(pred, label, len(names) + 1)
-        self.rows += [dict(zip(ROW, (*key, name, *of_class))) for name, of_class in zip(names, zip(*scores))]
+        for name, class_scores in zip(names, zip(*scores)):
+            self.rows.append(dict(zip(self.columns, (*key, name, *class_scores))))
 
     def _scores(self, pred: torch.Tensor, label: torch.Tensor, num_classes: int) -> list[list[float]]:
-        """Measures in the order of ``ROW``, each a list by class."""
+        """Measures in the order of ``ROW``, each a list with an entry per class."""
         scores = [function(pred, label, num_classes) for function in (dice_per_class, volume_error_per_class)]
         if self.distances:
             spacing = affine_to_spacing(label.affine, label.ndim - 1).tolist()
@@ -160,17 +174,23 @@ class MultiScaleMetrics(Metric):
 
     def compute(self) -> float:
         if world_size() > 1:
-            # A distributed sampler may repeat cases to fill the last batch: count each once.
-            rows = {tuple(r[k] for k in KEY): r for part in all_gather(self.rows) for r in part}.values()
-            # In the order of a datalist: by case, then from the finest scale on.
-            self.rows = sorted(rows, key=lambda r: (r["case"], -r["scale"]))
+            # A distributed sampler may repeat cases to fill the last batch: each counts once.
+            rows_by_key = {}
+            for rows_of_rank in all_gather(self.rows):
+                for row in rows_of_rank:
+                    rows_by_key[tuple(row[column] for column in KEY)] = row
+            # The order of a datalist: by case, then from the finest scale to the coarsest.
+            self.rows = sorted(rows_by_key.values(), key=lambda row: (row["case"], -row["scale"]))
         self.summary = summarise(self.rows, self.regions)
-        means = {(s["grid"], s["scale"], s["class"]): s["mean"] for s in self.summary if s["measure"] == "dice"}
-        averages = [means[grid, "average", "mean"] for grid in SELECTED if (grid, "average", "mean") in means]
+        averages = []
+        for line in self.summary:
+            is_average = line["scale"] == "average" and line["class"] == "mean" and line["measure"] == "dice"
+            if is_average and line["grid"] in SELECTED:
+                averages.append(line["mean"])
         return mean_or_nan(averages)
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)
-        for s in self.summary:
-            if s["grid"] == "native" and s["scale"] != "average" and s["measure"] == "dice":
-                engine.state.metrics[f"{name}_scale_{s['scale']}_{s['class']}"] = s["mean"]
+        for line in self.summary:
+            if line["grid"] == "native" and line["scale"] != "average" and line["measure"] == "dice":
+                engine.state.metrics[f"{name}_scale_{line['scale']}_{line['class']}"] = line["mean"]

@@ -1,4 +1,4 @@
-"""What per-case scores come to: means, standard deviations and counts, by class, scale and grid."""
+"""Summary of per-case scores: means, standard deviations and counts by class, scale and grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["KEY", "ROW", "SUMMARY_ROW", "mean_or_nan", "summarise"]
 
 KEY = ("case", "scale", "grid", "class")
 ROW = (*KEY, "dice", "volume_error", "hd95")  # volume_error in percent of the label's volume, hd95 in mm
-# What is summed up, and how it is read from a row.
+# Measures of the summary, and how each is read from a row.
 MEASURES = {
     "dice": lambda row: row["dice"],
     "volume_error": lambda row: row["volume_error"],
@@ -22,66 +22,96 @@ SUMMARY_ROW = ("scale", "grid", "class", "measure", "mean", "sd", "n", "left_out
 
 
 def mean_or_nan(values: Sequence[float]) -> float:
+    """Mean of the values; NaN if there are none or one of them is NaN."""
     return fmean(values) if values else math.nan
 
 
-def _mean_of_defined(values: Sequence[float]) -> float:
-    return mean_or_nan([v for v in values if not math.isnan(v)])
+def _defined(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
-def _line(
-    scale: Any, grid: str, name: str, measure: str, values: Sequence[float], mean: float | None = None, left: int = 0
-) -> dict[str, Any]:
-    valid = [v for v in values if not math.isnan(v)]
-    sd = stdev(valid) if len(valid) > 1 else math.nan
-    mean = mean_or_nan(valid) if mean is None else mean
-    return dict(zip(SUMMARY_ROW, (scale, grid, name, measure, mean, sd, len(valid), left)))
+def _mean_over(measure: str, means: Sequence[float]) -> float:
+    """Mean of means over classes or scales.
+
+    A class that is in no map has no Dice and is left out. A class that was missed in every case has no distance: there
+    the mean is NaN, because the mean of the other classes would flatter.
+    """
+    return mean_or_nan(_defined(means) if measure == "dice" else means)
+
+
+def _line(scale: Any, grid: str, name: str, measure: str, values: Sequence[float], mean: float) -> dict[str, Any]:
+    defined = _defined(values)
+    sd = stdev(defined) if len(defined) > 1 else math.nan
+    return dict(zip(SUMMARY_ROW, (scale, grid, name, measure, mean, sd, len(defined), 0)))
+
+
+def _distinct(rows: Iterable[dict[str, Any]], column: str) -> list[Any]:
+    """Values of a column, each once, in the order of the rows."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def _scale_lines(rows: Sequence[dict[str, Any]], measure: str, regions: Collection[str]) -> list[dict[str, Any]]:
+    """Summary of a measure on one grid at one scale: a line per class, then the line of class ``mean``."""
+    scale, grid = rows[0]["scale"], rows[0]["grid"]
+    values_by_class: dict[str, list[float]] = {}
+    values_by_case: dict[str, list[float]] = {}  # defined values only, without regions
+    for row in rows:
+        value = MEASURES[measure](row)
+        values_by_class.setdefault(row["class"], []).append(value)
+        if row["class"] not in regions and not math.isnan(value):
+            values_by_case.setdefault(row["case"], []).append(value)
+
+    lines = []
+    class_means = []
+    for name, values in values_by_class.items():
+        defined = _defined(values)
+        line = _line(scale, grid, name, measure, values, mean_or_nan(defined))
+        line["left_out"] = len(values) - len(defined)
+        lines.append(line)
+        if name not in regions:
+            class_means.append(line["mean"])
+
+    case_means = []
+    complete_cases = 0
+    for values in values_by_case.values():
+        case_means.append(mean_or_nan(values))
+        if len(values) == len(class_means):
+            complete_cases += 1
+    line = _line(scale, grid, "mean", measure, case_means, _mean_over(measure, class_means))
+    line.update(n=complete_cases, left_out=len(_distinct(rows, "case")) - complete_cases)
+    return [*lines, line]
 
 
 def summarise(rows: Iterable[dict[str, Any]], regions: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Mean, SD and counts of per-case rows.
+    """Computes mean, SD and counts of per-case rows.
 
-    The mean of a class is over cases, without those where the measure is undefined (``left_out``; Dice: the class is
-    in neither map); class ``mean`` is the mean over the classes' means, its SD that of the cases' class means, its
-    ``n`` the cases where every class has the measure; scale ``average`` is the mean over the scales' means, its SD that
-    between scales. A class without any value is left out of means of Dice, and makes other means NaN.
+    - The mean of a class is over cases. Cases where the measure is undefined are left out (``left_out``; Dice is
+      undefined where the class is in neither map).
+    - Class ``mean`` is the mean of the class means. Its SD is that of the cases' class means, its ``n`` the number of
+      cases where every class has the measure.
+    - Scale ``average`` is the mean of the means of the scales, its SD that between scales.
+    - A class without any value is left out of means of Dice, and makes means of other measures NaN.
 
     Args:
-        rows: dictionaries with the keys of ``ROW``, those of the measures as far as they were taken.
-        regions: classes that are unions of others, and do not count in the means over classes.
+        rows: dictionaries with the keys of ``ROW``; measures that were not taken may be missing.
+        regions: classes that are unions of others; they do not count in the means over classes.
 
     Returns:
         dictionaries with the keys of ``SUMMARY_ROW``, by measure, grid, scale and class.
     """
     rows = list(rows)
-
-    def keys(name: str, among: Iterable[dict]) -> list[Any]:
-        return list(dict.fromkeys(row[name] for row in among))
-
     summary = []
-    for measure, value in MEASURES.items():
+    for measure in MEASURES:
         if not rows or measure.removeprefix("abs_") not in rows[0]:
             continue
-        # A class that is nowhere has no Dice and is left out; one that was missed everywhere has no distance, and
-        # the mean of the other classes would flatter.
-        over = _mean_of_defined if measure == "dice" else mean_or_nan
-        for grid in keys("grid", rows):
-            start, of_grid = len(summary), [r for r in rows if r["grid"] == grid]
-            for scale in keys("scale", of_grid):
-                by_class: dict[str, list[float]] = {}
-                by_case: dict[str, list[float]] = {}
-                for r in (r for r in of_grid if r["scale"] == scale):
-                    by_class.setdefault(r["class"], []).append(value(r))
-                    if r["class"] not in regions and not math.isnan(value(r)):
-                        by_case.setdefault(r["case"], []).append(value(r))
-                lines = [_line(scale, grid, c, measure, v, left=sum(map(math.isnan, v))) for c, v in by_class.items()]
-                own = [s for s in lines if s["class"] not in regions]
-                mean = over([s["mean"] for s in own])
-                line = _line(scale, grid, "mean", measure, [mean_or_nan(v) for v in by_case.values()], mean)
-                whole = sum(len(v) == len(own) for v in by_case.values())
-                line.update(n=whole, left_out=len({r["case"] for r in of_grid if r["scale"] == scale}) - whole)
-                summary += [*lines, line]
-            for name in [*keys("class", of_grid), "mean"]:
-                means = [s["mean"] for s in summary[start:] if s["class"] == name and s["scale"] != "average"]
-                summary.append(_line("average", grid, name, measure, means, over(means)))
+        for grid in _distinct(rows, "grid"):
+            grid_rows = [row for row in rows if row["grid"] == grid]
+            scale_lines = []
+            for scale in _distinct(grid_rows, "scale"):
+                scale_rows = [row for row in grid_rows if row["scale"] == scale]
+                scale_lines += _scale_lines(scale_rows, measure, regions)
+            summary += scale_lines
+            for name in [*_distinct(grid_rows, "class"), "mean"]:
+                means = [line["mean"] for line in scale_lines if line["class"] == name]
+                summary.append(_line("average", grid, name, measure, means, _mean_over(measure, means)))
     return summary

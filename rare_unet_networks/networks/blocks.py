@@ -12,21 +12,21 @@ __all__ = ["GatewayBlock", "StackedConvBlocks", "SubpixelHead"]
 
 
 class StackedConvBlocks(nn.Sequential):
-    """``num_convs`` times (convolution 3 with bias, normalisation, activation), without change of the grid.
+    """Stack of ``num_convs`` convolutions of kernel 3 with bias, each with normalisation and activation.
 
-    With ``use_checkpoint`` set (``RAREUNet(use_checkpoint=True)``) a training step keeps its input only and computes
-    the rest again in the backward pass.
+    The grid does not change. With ``use_checkpoint`` (gradient checkpointing, ``RAREUNet(use_checkpoint=True)``) a
+    training step stores only the input of the stack and computes the rest again in the backward pass.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
-        out_channels: channels of the output and of everything between.
+        out_channels: channels of the output and of the layers between.
         num_convs: number of convolutions, at least 1.
         act: activation type and arguments, as in :py:class:`monai.networks.blocks.Convolution`.
         norm: normalisation type and arguments, likewise.
 
     Raises:
-        ValueError: when ``num_convs`` is below 1.
+        ValueError: if ``num_convs`` is below 1.
     """
 
     use_checkpoint = False
@@ -58,7 +58,7 @@ class StackedConvBlocks(nn.Sequential):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this alone decides
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript skips the branch only if this stands alone
             if self.use_checkpoint and torch.is_grad_enabled():
                 return checkpoint(super().forward, x, use_reentrant=False)
         for block in self:
@@ -67,26 +67,27 @@ class StackedConvBlocks(nn.Sequential):
 
 
 class GatewayBlock(StackedConvBlocks):
-    """Multi-scale gateway block (MSB): an image at 1/2^d becomes features like those of encoder stage d.
+    """Multi-scale gateway block (MSB): turns an image at scale 1/2^d into features like those of encoder stage d.
 
-    Its output serves as the skip connection of level d and, pooled, as the input of encoder stage d + 1; it does not
-    pool itself. Arguments as in :py:class:`StackedConvBlocks`; ``in_channels`` are the image's, ``out_channels``
-    encoder stage d's. Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *spatial_size).
+    Its output is the skip connection of level d and, after pooling, the input of encoder stage d + 1. The block itself
+    does not pool. Arguments as in :py:class:`StackedConvBlocks`; ``in_channels`` are those of the image,
+    ``out_channels`` those of encoder stage d. Shapes: (B, in_channels, *spatial_size) →
+    (B, out_channels, *spatial_size).
     """
 
 
 def doubling(spatial_dims: int, in_channels: int, out_channels: int, upsample: str) -> UpSample:
-    """MONAI's ``UpSample`` to a grid twice as fine; transposed convolutions with kernel 3, the authors' choice."""
+    """MONAI's ``UpSample`` by a factor of 2; transposed convolutions have kernel 3, as in the authors' code."""
     kernel_size = 3 if upsample == "deconv" else None
     return UpSample(spatial_dims, in_channels, out_channels, 2, kernel_size=kernel_size, mode=upsample)
 
 
 class SubpixelHead(SubpixelUpsample):
-    """Head that answers on a grid ``scale`` times as fine as its features: convolutions, then a pixel shuffle.
+    """Head that predicts on a grid ``scale`` times as fine as its features: convolutions, then a pixel shuffle.
 
-    All it computes, it computes on the coarse grid (Shi et al. 2016, "Real-Time Single Image and Video
-    Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network"): the classes of the ``scale`` ** 3 fine
-    voxels in a coarse one are channels until the shuffle. Initialised so that they are equal (ICNR, no bias).
+    All convolutions run on the coarse grid (Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using
+    an Efficient Sub-Pixel Convolutional Neural Network"). Until the shuffle, the classes of the ``scale`` ** 3 fine
+    voxels in a coarse voxel are channels. They are initialised to equal values (ICNR, no bias).
 
     Args:
         spatial_dims: 2 or 3.
@@ -96,8 +97,8 @@ class SubpixelHead(SubpixelUpsample):
         num_convs: 3×3×3 convolutions before the projection, at least 1.
         act: as in :py:class:`StackedConvBlocks`.
         norm: likewise.
-        hidden_channels: what those convolutions give, ``in_channels`` by default. All fine voxels of a coarse one are
-            linear in them, so few of them mean few shapes.
+        hidden_channels: output channels of these convolutions, ``in_channels`` by default. The fine voxels of a coarse
+            voxel are a linear function of them, so few channels allow few shapes.
 
     Shapes: (B, in_channels, *spatial_size) → (B, out_channels, *(scale · spatial_size)).
     """

@@ -3,9 +3,9 @@
 Paper: S. W. Albertsen, H. S. Bjørnstrup, M. M. Ghazi, "RARE-UNet: Resolution-Aligned Routing Entry for Adaptive
 Medical Image Segmentation", 2025. The defaults are the blocks of the authors' published implementation.
 
-What differs: built from MONAI's blocks, 2-D and 3-D, any number of levels; the pyramid of inputs is an argument instead
-of being made inside ``forward``; sizes are never resized, the inferer pads instead; and, beyond the paper, a coarse
-level can also answer on the level 0 grid (``fine_convs``), at the cost of a coarse level.
+Differences from the authors' code: it is built from MONAI's blocks, in 2-D and 3-D, with any number of levels. The
+pyramid of inputs is an argument and is not made inside ``forward``. Inputs are never resized; the inferer pads instead.
+Beyond the paper, a coarse level can also predict on the level 0 grid (``fine_convs``), at the cost of a coarse level.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["RAREUNet"]
 
 
 class RAREUNet(nn.Module):
-    """U-Net that a scan enters at the encoder level of its own resolution.
+    """U-Net in which a scan enters at the encoder level of its own resolution.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         out_channels: classes, background included.
-        channels: features of each encoder stage; every stage but the first works on a grid half as fine as the one
-            before. The last is the bottleneck. At least 2.
-        num_gateways: entrances besides the full-resolution one, at levels 1 to ``num_gateways``; every stage between
-            the first and the bottleneck by default. 0 makes a plain U-Net.
+        channels: features of each encoder stage, at least 2 entries; each stage works on a grid half as fine as the
+            stage before. The last stage is the bottleneck.
+        num_gateways: entrances besides the full-resolution one, at levels 1 to ``num_gateways``; by default one for
+            every stage between the first and the bottleneck. 0 makes a plain U-Net.
         stage_convs: convolutions of an encoder stage and of the bottleneck.
         decoder_convs: convolutions of a decoder stage.
         gate_convs: convolutions of a gateway.
@@ -44,14 +44,14 @@ class RAREUNet(nn.Module):
         dropout: probability of dropping a whole feature map after each pooling and each decoder stage.
         upsample: a mode of :py:class:`monai.networks.blocks.UpSample`: ``"deconv"`` (kernel 3, the authors' choice),
             ``"nontrainable"`` or ``"pixelshuffle"``.
-        fine_convs: convolutions of the heads with which the levels above 0 also answer on the level 0 grid
-            (``output="fine"``); 0, the paper's network, builds none.
-        fine_channels: hidden channels of the head (``SubpixelHead``) of each level above
-            0; by default those of the level.
+        fine_convs: convolutions of the heads with which the levels above 0 also predict on the level 0 grid
+            (``output="fine"``). With 0, the paper's network, there are no such heads.
+        fine_channels: hidden channels of these heads (``SubpixelHead``), one entry per level above 0; by default the
+            channels of the level.
         use_checkpoint: gradient checkpointing: a training step takes less memory and more time.
 
     Raises:
-        ValueError: when an argument is out of its range.
+        ValueError: if an argument is out of range.
 
     Example::
 
@@ -117,7 +117,7 @@ class RAREUNet(nn.Module):
             stack(GatewayBlock, in_channels, c, gate_convs) for c in channels[1 : self.num_levels]
         )  # entry d - 1: gateway d
         self.down = nn.Sequential(Pool[Pool.MAX, spatial_dims](kernel_size=2), drop())
-        # Deepest first, the order in which they run: the path of level d is the first of them, down to stage d.
+        # Deepest first, the order in which they run: the path of level d uses the first entries, up to stage d.
         deepest_first = list(channels[::-1])
         self.upsamples = nn.ModuleList(
             doubling(spatial_dims, i, o, upsample) for i, o in zip(deepest_first[:-1], deepest_first[1:])
@@ -152,11 +152,10 @@ class RAREUNet(nn.Module):
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:
-            x: image of shape (B, C, *spatial_size), every axis divisible by ``divisor(level)``;
-                or the pyramid, a list with one such image per active level, each half as large as the one before
-                it for each level between them.
-            level: where a single image enters.
-            levels: the active levels of the pyramid in ascending order; by default 0, 1, … as many as it has images.
+            x: image of shape (B, C, *spatial_size), every axis divisible by ``divisor(level)``; or a pyramid, a list
+                with one such image per active level, the image of level d 1/2^d as large as that of level 0.
+            level: level at which a single image enters.
+            levels: the active levels of the pyramid in ascending order; by default 0, 1, …, one per image.
             output: for an image, ``"scan"`` predicts on its own grid, ``"fine"`` on that of level 0, ``"both"`` on
                 both.
 
@@ -166,8 +165,8 @@ class RAREUNet(nn.Module):
             For a pyramid: a ``PyramidOutput``.
 
         Raises:
-            ValueError: when ``level`` or ``levels`` name a level that does not exist, a size does not divide, or
-                ``output`` asks for what the network does not have.
+            ValueError: if ``level`` or ``levels`` name a level that does not exist, a size is not divisible, or the
+                network cannot give ``output``.
         """
         if isinstance(x, torch.Tensor):
             y = self.run_path(x, level)[0]
@@ -205,22 +204,22 @@ class RAREUNet(nn.Module):
         return PyramidOutput(logits, features, fine)
 
     def divisor(self, level: int) -> int:
-        """What every axis of an image that enters at ``level`` must be divisible by.
+        """Number that every axis of an image that enters at ``level`` must be divisible by.
 
         Raises:
-            ValueError: when the level does not exist.
+            ValueError: if the level does not exist.
         """
         return level_divisor(level, self.num_levels, self.num_stages)
 
     def run_path(self, x: torch.Tensor, level: int) -> Tuple[torch.Tensor, List[torch.Tensor]]:
-        """One path: enters at ``level``, runs the deeper stages only, and comes back up to ``level``.
+        """Runs the path of one level: its entrance, the deeper encoder stages, and the decoder up to ``level``.
 
         Returns:
-            the decoder's features on the grid of ``x``, which the level's heads take, and the encoder's of the stages
-            ``level`` (the gateway's, above level 0) to the bottleneck.
+            the decoder's features on the grid of ``x``, which are the input of the level's heads; and the encoder's
+            features of the stages ``level`` to the bottleneck, the first of them the gateway's if ``level`` is above 0.
         """
         check_divisible(x.shape[2:], level, self.divisor(level))
-        # Module lists are walked, never indexed: TorchScript unrolls loops but cannot index by a variable.
+        # TorchScript unrolls loops over module lists but cannot index them by a variable, so they are never indexed.
         features: List[torch.Tensor] = []
         for d, gateway in enumerate(self.gateways):
             if d + 1 == level:
@@ -239,12 +238,14 @@ class RAREUNet(nn.Module):
         return y, features
 
     def _scan(self, y: torch.Tensor, level: int) -> torch.Tensor:
+        """Logits on the grid of the image."""
         for d, head in enumerate(self.heads):
             if d == level:
                 y = head(y)
         return y
 
     def _fine(self, y: torch.Tensor, level: int) -> torch.Tensor:
+        """Logits on the grid of level 0, for a level above 0."""
         if len(self.full_heads) == 0:
             raise ValueError("output must be 'scan' for a network without fine_convs, got 'fine'.")
         for d, head in enumerate(self.full_heads):

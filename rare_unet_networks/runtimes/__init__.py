@@ -1,4 +1,4 @@
-"""Export of networks to other runtimes, and running them."""
+"""Export of networks to other runtimes, and loading of exports."""
 
 from .export import LevelPath, export_runtimes
 from .load import RUNTIMES, LevelPrograms, load_runtime

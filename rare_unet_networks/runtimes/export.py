@@ -1,4 +1,4 @@
-"""Exports of a network that keep its routing: one program per level, of any spatial size."""
+"""Exports a network to other runtimes: one program per level, for any spatial size, so that routing still works."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ __all__ = ["LevelPath", "export_runtimes"]
 
 logger = logging.getLogger(__name__)
 EXPORTED = RUNTIMES[1:]
-# What writing needs besides torch; its versions are noted.
+# Packages that an export needs besides torch; their versions are stored.
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
-# Logits of an export may be off those of eager by this; those of a right one are by some millionths.
+# Largest accepted difference between logits of an export and of eager; in a correct export it is a few millionths.
 TOLERANCE = 1e-3
 
 
 class LevelPath(nn.Module):
-    """One level of a network as a module of one image, without arguments: what the exporters can take.
+    """One level of a network, as a module with an image as its only input, which exporters require.
 
     Shapes: (1, C, *spatial_size) → the logits of ``outputs``, in that order.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
-        level: the level entered.
-        output: ``"scan"`` for the logits on the image's grid, ``"fine"`` for those on the level 0 grid, ``"both"`` for
-            the two. At level 0 they are the same; a network without ``fine_convs`` has those on the image's grid only.
+        level: level at which the image enters.
+        output: ``"scan"`` for the logits on the image's grid, ``"fine"`` for those on the level 0 grid, or ``"both"``.
+            At level 0 they are the same. A network without ``fine_convs`` has those on the image's grid only.
 
     Raises:
-        ValueError: when ``output`` is unknown, or the network does not have it.
+        ValueError: if ``output`` is unknown, or the network does not have it.
     """
 
     def __init__(self, network: nn.Module, level: int, output: str = "both") -> None:
@@ -63,7 +63,7 @@ class LevelPath(nn.Module):
         return (self.network(image, level=self.level, output=self.outputs[0]),)
 
     def example(self, *blocks: int) -> torch.Tensor:
-        """An image of as many blocks of the level's divisor along each axis, as far as there are axes."""
+        """Random image with the given number of blocks (of the level's divisor) along each axis of the network."""
         weight = next(self.network.encoder.parameters())  # (features, C, kernel)
         k = self.network.divisor(self.level)
         return torch.rand(1, weight.shape[1], *(k * n for n in blocks[: weight.ndim - 2]))
@@ -85,7 +85,7 @@ def _write_openvino(program: ExportedProgram, outputs: Sequence[str], file: Path
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "level.onnx"
         _write_onnx(program, outputs, onnx_file)
-        # read_model, not convert_model, which reports its use to the makers unless they are told not to.
+        # Not convert_model, which by default sends usage statistics to its developers.
         openvino.save_model(openvino.Core().read_model(str(onnx_file)), str(file), compress_to_fp16=False)
 
 
@@ -96,13 +96,17 @@ WRITERS: dict[str, Callable[[ExportedProgram, Sequence[str], Path], None]] = {
 
 
 def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
-    """Compares the logits for images with and without an axis of a single block."""
+    """Compares the logits of an export with those of the network, for images with and without an axis of one block.
+
+    Raises:
+        RuntimeError: if they differ by more than the tolerance.
+    """
     differences = []
     with torch.no_grad():
         for image in (path.example(1, 2, 3), path.example(2, 2, 2)):
             for output, logits in zip(path.outputs, path(image)):
                 differences.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
-    worst = float(torch.tensor(differences).max())  # NaN if any is, which Python's max passes over
+    worst = float(torch.tensor(differences).max())  # NaN if one is NaN; Python's max may ignore it
     if not worst <= TOLERANCE:
         raise RuntimeError(
             f"the export for runtime {name!r} must give the logits of eager to {TOLERANCE:g}, at level {path.level} "
@@ -114,23 +118,23 @@ def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
 def export_runtimes(
     runtime: str, network: nn.Module, export_dir: str | Path, checkpoint: str | Path, output: str = "both"
 ) -> None:
-    """Writes a network to ``export_dir/<runtime>``, to be run by :py:func:`rare_unet_networks.runtimes.load_runtime`.
+    """Exports a network to ``export_dir/<runtime>``, for :py:func:`rare_unet_networks.runtimes.load_runtime`.
 
-    Each level is compared with eager before ``export.json``, without which no export is used, is written: the digests
-    of the checkpoint and the files, and a description of the network.
+    The logits of each level are compared with those of eager. Only then is ``export.json`` written, with the digests of
+    the checkpoint and the files and a description of the network. An export without this file is not used.
 
     Args:
-        runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` but ``"eager"``, or ``"all"``.
+        runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` except ``"eager"``, or ``"all"``.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet` on the CPU.
-        export_dir: made if it does not exist.
-        checkpoint: weights, as ``CheckpointLoader`` takes them.
-        output: what a program computes, see :py:class:`LevelPath`. One output costs less than both. TorchScript's
-            program has it as an argument, so it always has all of them.
+        export_dir: folder of the exports, created if it does not exist.
+        checkpoint: weights, in a form that ``CheckpointLoader`` accepts.
+        output: output of a program, see :py:class:`LevelPath`. One output takes less time than both. In TorchScript it
+            is an argument of the program, so all outputs are always exported.
 
     Raises:
-        ValueError: on a runtime for which there is nothing to export, or an output that the network does not have.
-        ModuleNotFoundError: when a package that the export needs is missing.
-        RuntimeError: when an export's logits differ from those of eager.
+        ValueError: if the runtime is unknown or needs no export, or the network does not have the output.
+        ModuleNotFoundError: if a package that the export needs is missing.
+        RuntimeError: if the logits of an export differ from those of eager.
     """
     if runtime not in (*EXPORTED, "all"):
         raise ValueError(f"runtime must be one of {(*EXPORTED, 'all')} to be exported, got {runtime!r}.")
@@ -161,7 +165,7 @@ def export_runtimes(
 def _stamp(
     name: str, network: nn.Module, outputs: Sequence[Sequence[str]], folder: Path, checkpoint: str | Path
 ) -> None:
-    """Writes which network, weights and files these are: ``load_runtime`` compares them."""
+    """Writes ``export.json``, which identifies network, weights and files; ``load_runtime`` checks it."""
     files = sorted(p for p in folder.iterdir() if p.name != STAMP)
     stamp = {
         "checkpoint": sha256(checkpoint),

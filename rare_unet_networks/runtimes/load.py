@@ -1,7 +1,7 @@
-"""A network that something else than eager PyTorch computes, from exported files, called as the network itself.
+"""Loads an exported network, which another runtime than eager PyTorch computes but which is called in the same way.
 
-The files are made by ``export_runtimes``. Routing stays where it is, in the inferer: it
-asks for a level, and that level's program runs.
+The files are written by ``export_runtimes``. Routing stays in the inferer, which passes the level; the program of that
+level runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
 
 logger = logging.getLogger(__name__)
 RUNTIMES = ("eager", "torchscript", "onnx", "openvino")
-# What a level's program is called by each runtime; TorchScript has one for all levels, as its ``level`` is an argument.
+# Name of a level's file by runtime; TorchScript has one file for all levels, because ``level`` is an argument there.
 FILES = {
     "torchscript": "network.ts",
     "onnx": "level_{}.onnx",
@@ -35,10 +35,10 @@ Program = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
 def optional(package: str, runtime: str) -> ModuleType:
-    """A package that comes with the extra of a runtime's name.
+    """Imports a package that the extra of a runtime's name installs.
 
     Raises:
-        ModuleNotFoundError: naming the extra, when the package cannot be imported.
+        ModuleNotFoundError: if the package cannot be imported; the message names the extra.
     """
     try:
         return import_module(package)
@@ -50,28 +50,28 @@ def optional(package: str, runtime: str) -> ModuleType:
 
 
 def sha256(path: str | Path) -> str:
-    """Checksum of a file."""
+    """SHA-256 digest of a file's content."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def describe(network: nn.Module) -> dict[str, str]:
-    """What decides, beside the weights, on what a network computes: the arguments of all its parts, and their code."""
+    """Identifies what a network computes, apart from its weights: the version of the code and all its modules."""
     from .. import __version__
 
     return {"package": __version__, "parts": hashlib.sha256(repr(network).encode()).hexdigest()}
 
 
 class LevelPrograms(nn.Module):
-    """One program per level, called as the ``RAREUNet`` that they were exported from.
+    """Runs one program per level; called like the ``RAREUNet`` that they were exported from.
 
-    Programs take one image; the members of a batch follow each other. They run on the CPU.
+    Programs run on the CPU and take one image, so the members of a batch are computed one after the other.
 
     Args:
-        programs: from level 0 on. Each takes an image of shape (1, C, *spatial_size) and gives the logits of its
-            ``outputs``.
-        divisors: what every axis must be divisible by, one per level.
-        outputs: ``"scan"`` (the image's grid), ``"fine"`` (the level 0 grid) or both, one tuple per level. At level
-            0 the two are the same.
+        programs: one per level, from level 0. Each takes an image of shape (1, C, *spatial_size) and returns the logits
+            of its ``outputs``.
+        divisors: number that every axis must be divisible by, one per level.
+        outputs: ``"scan"`` (the image's grid), ``"fine"`` (the level 0 grid) or both, one tuple per level. At level 0
+            the two are the same.
     """
 
     def __init__(self, programs: Sequence[Program], divisors: Sequence[int], outputs: Sequence[Sequence[str]]) -> None:
@@ -85,23 +85,23 @@ class LevelPrograms(nn.Module):
         """As :py:meth:`rare_unet_networks.networks.RAREUNet.forward` for an image.
 
         Raises:
-            ValueError: when ``level`` does not exist, a size does not divide, or ``output`` asks for what the programs
-                do not have.
+            ValueError: if ``level`` does not exist, a size is not divisible, or the programs do not have ``output``.
         """
         check_level(level, len(self.programs))
         check_divisible(list(x.shape[2:]), level, self.divisors[level])
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
-        wanted = ("scan", "fine") if output == "both" else (output,)
-        missing = [name for name in wanted if level > 0 and name not in self.outputs[level]]
-        if missing:
+        grids = ("scan", "fine") if output == "both" else (output,)
+        if level > 0 and not set(grids) <= set(self.outputs[level]):
             raise ValueError(
                 f"output must be {self.outputs[level][0]!r}, the only one of the exported programs, got {output!r}."
             )
         images = x.to("cpu", torch.float32).contiguous()
-        by_image = [self.programs[level](image[None]) for image in images]
-        logits = {name: torch.cat(parts).to(x.device) for name, parts in zip(self.outputs[level], zip(*by_image))}
-        if level == 0:
+        logits_by_image = [self.programs[level](image[None]) for image in images]
+        logits = {}
+        for name, parts in zip(self.outputs[level], zip(*logits_by_image)):
+            logits[name] = torch.cat(parts).to(x.device)
+        if level == 0:  # the two grids are the same
             logits = dict.fromkeys(("scan", "fine"), *logits.values())
         if output == "both":
             return Prediction(logits["scan"], logits["fine"])
@@ -118,13 +118,13 @@ def _read_onnx(path: Path) -> Program:
 
 def _read_openvino(path: Path) -> Program:
     openvino = optional("openvino", "openvino")
-    # By default it computes in bfloat16 where the CPU can, and logits are off by some hundredths.
+    # By default OpenVINO computes in bfloat16 if the CPU supports it, and logits differ by some hundredths.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def program(image: torch.Tensor) -> list[torch.Tensor]:
-        answers = compiled([image.numpy()])
-        return [torch.from_numpy(answers[i]) for i in range(len(compiled.outputs))]
+        results = compiled([image.numpy()])
+        return [torch.from_numpy(results[i]) for i in range(len(compiled.outputs))]
 
     return program
 
@@ -139,7 +139,7 @@ def read(
     outputs: Sequence[Sequence[str]],
     device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """The network of the files in ``folder``, whatever weights they were made of: see :py:func:`load_runtime`."""
+    """Loads the network from the files in ``folder`` without checking its weights, see :py:func:`load_runtime`."""
     if runtime == "torchscript":
         return torch.jit.load(folder / FILES[runtime], map_location=device)
     levels = range(network.num_levels)
@@ -154,20 +154,20 @@ def load_runtime(
     checkpoint: str | Path,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """The network as a runtime computes it, to be called as ``network(x, level=level, output=output)``.
+    """Loads the network for a runtime; it is called as ``network(x, level=level, output=output)``.
 
     Args:
         runtime: ``"eager"`` is ``network`` itself. ``"torchscript"`` runs on ``device``, ``"onnx"`` (ONNX Runtime) and
             ``"openvino"`` on the CPU.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
-        export_dir: the folder that ``export_runtimes`` wrote to; eager needs none.
-        checkpoint: the weights that the export has to be of.
-        device: where the network is wanted.
+        export_dir: folder that ``export_runtimes`` wrote to; not used for eager.
+        checkpoint: weights that the export must have.
+        device: device of the network.
 
     Raises:
-        ValueError: on an unknown runtime, or an export that is missing, incomplete, of other weights or of another
+        ValueError: if the runtime is unknown, or the export is missing, incomplete, or of other weights or another
             network.
-        ModuleNotFoundError: when the runtime's package is missing.
+        ModuleNotFoundError: if the runtime's package is missing.
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {RUNTIMES}, got {runtime!r}.")

@@ -1,10 +1,12 @@
 """MONAI dictionary transforms."""
 
+from .acquisition import RandSimulateAcquisitiond, SimulateAcquisitiond, simulate_acquisition
 from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
-from .grids import ResampleToBothGridsd, answer_key
+from .grids import ResampleToBothGridsd, prediction_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
+from .level_grids import ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .modalities import LoadModalitiesd, RandDropChannelsd
 from .quality import CheckFinited, ReviewPredictiond

@@ -1,4 +1,4 @@
-"""Augmentation for scans that are coarse along one axis only, which enter level 0 resampled."""
+"""Augmentation for scans that are coarse along one axis only; inference resamples that axis to level 0."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["RandAnisotropyd"]
 
 
 class RandAnisotropyd(RandomizableTransform, MapTransform):
-    """Simulates a scan with thick slices along a random axis that was resampled to its old grid.
+    """Simulates a scan with thick slices along a random axis, resampled to the grid of the image.
 
-    It is what the inferer makes of a 1×1×4 mm scan: each slice the mean over its thickness, linear between slices.
+    The inferer does the same to a scan of 1×1×4 mm: a slice is the mean over its thickness, and the image is linear
+    between slices.
 
     Args:
         keys: images, shape (C, D, H, W); labels keep their grid and need no change.
-        prob: probability of a change.
-        thickness: range of the slices' thickness, voxels.
+        prob: probability that the images are changed.
+        thickness: range of the slice thickness in voxels.
     """
 
     def __init__(self, keys: KeysCollection, prob: float = 0.2, thickness: tuple[float, float] = (2.0, 5.0)) -> None:

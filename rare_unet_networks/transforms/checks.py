@@ -1,4 +1,4 @@
-"""What a scan and a label have to be before anything is computed from it."""
+"""Checks of scans and labels after loading, before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _name(tensor: MetaTensor) -> str:
 
 
 def _warn(tensor: MetaTensor, text: str) -> None:
-    """Logs a warning, and notes it for the record of the prediction."""
+    """Logs a warning and adds it to the metadata, from which it reaches the record of the prediction."""
     logger.warning(f"{_name(tensor)}: {text}")
     add_warning(tensor.meta, text)
 
 
 @contextmanager
-def _naming(tensor: MetaTensor) -> Iterator[None]:
-    """Puts the file before what is wrong with it: a training that stops has nobody else to say which it was."""
+def _file_in_errors(tensor: MetaTensor) -> Iterator[None]:
+    """Prefixes an error with the file name; otherwise a training would not say which file failed."""
     try:
         yield
     except ValueError as error:
@@ -43,24 +43,26 @@ def _naming(tensor: MetaTensor) -> Iterator[None]:
 
 
 class CheckScand(MapTransform):
-    """Refuses what the network cannot segment, with one clear reason, before anything is computed from it.
+    """Rejects scans that the network cannot segment, and warns of those that it may segment wrongly.
 
-    What is warned of stands in the scan's metadata, too, see :py:class:`ReviewPredictiond`.
+    Warnings are also added to the scan's metadata, see :py:class:`ReviewPredictiond`.
 
     Args:
         keys: scans, shape (C, D, H, W), as loaded.
-        channels: number of channels expected.
-        spatial_dims: number of spatial axes expected.
+        channels: expected number of channels.
+        spatial_dims: expected number of spatial axes.
         max_extent: warn if the field of view is longer than this on an axis, mm.
-        max_foreground: warn if what is brighter than a twentieth of the scan's bright voxels, or all that is not 0, has
-            more volume than this, litres: a head with its skull where a brain without was expected, or a background
-            that is not 0.
-        max_obliquity: warn if an axis of the scan is turned away by so many degrees from the nearest axis of the body.
-        empty_channels: let channels without contrast pass as long as one has some: modalities that are missing.
+        max_foreground: warn if the foreground has more volume than this, litres: probably a head with its skull where a
+            brain without skull is expected. Foreground is brighter than a twentieth of the range of intensities. Warn
+            also if the voxels that are not 0 have more volume: the background should be 0.
+        max_obliquity: warn if an axis of the scan is rotated by this angle or more from the nearest axis of the body,
+            degrees.
+        empty_channels: whether to accept channels without contrast, that is missing modalities, if at least one channel
+            has contrast.
 
     Raises:
-        ValueError: on a wrong number of channels or axes, voxels that are not finite, no contrast, or an affine whose
-            spacing is 0, NaN or infinite.
+        ValueError: if the number of channels or axes is wrong, a voxel is not finite, there is no contrast, or the
+            spacing of the affine is 0, NaN or infinite.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class CheckScand(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         for key in self.keys:
-            with _naming(data[key]):
+            with _file_in_errors(data[key]):
                 self._check(data[key])
         return dict(data)
 
@@ -127,14 +129,17 @@ class CheckScand(MapTransform):
             )
 
     def _warn_of_skull(self, scan: MetaTensor, ranges: list[list[float]], voxel: float) -> None:
+        """Warns of too much foreground; ``ranges`` are percentiles of each channel, ``voxel`` is a volume in mm3."""
         if self.max_foreground is None:
             return
-        lowest = [float(channel.min()) for channel in scan]
-        bright = [c > m + (high - m) / 20 for c, m, (_, high) in zip(scan.as_tensor(), lowest, ranges)]
-        litres = float(torch.stack(bright).any(dim=0).sum()) * voxel / 1e6
+        masks = []
+        for channel, (_, high) in zip(scan.as_tensor(), ranges):
+            lowest = float(channel.min())
+            masks.append(channel > lowest + (high - lowest) / 20)
+        litres = float(torch.stack(masks).any(dim=0).sum()) * voxel / 1e6
         nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * voxel / 1e6
         if litres <= self.max_foreground < nonzero:
-            _warn(scan, f"{nonzero:.1f} l of the scan are not 0, what is outside the brain has to be.")
+            _warn(scan, f"{nonzero:.1f} l of the scan are not 0: voxels outside the brain must be 0.")
         if litres > self.max_foreground:
             _warn(
                 scan,
@@ -144,18 +149,18 @@ class CheckScand(MapTransform):
 
 
 class CheckLabeld(MapTransform):
-    """Refuses a label that does not belong to its image, instead of scoring it wrongly.
+    """Rejects labels that do not fit their image, which would be scored wrongly.
 
     Args:
         keys: labels, shape (1, D, H, W), as loaded.
-        image_key: the image on whose grid they have to lie.
+        image_key: image whose grid the labels must have.
         num_classes: classes, background included.
-        spacing: voxel size a labelled scan must have, mm, in the order of its axes; coarser scans are made from it.
-        tolerance: fraction by which an axis may be off.
+        spacing: voxel size that a labelled scan must have, mm, in the order of its axes; coarse scans are made from it.
+        tolerance: fraction by which the spacing of an axis may differ.
 
     Raises:
-        ValueError: when shape or affine differ from the image's, a value is none of 0 to ``num_classes - 1``, or the
-            voxels have another size.
+        ValueError: if shape or affine differ from the image's, a value is none of 0 to ``num_classes - 1``, or the
+            spacing differs.
     """
 
     def __init__(
@@ -174,7 +179,7 @@ class CheckLabeld(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         for key in self.keys:
-            with _naming(data[key]):
+            with _file_in_errors(data[key]):
                 self._check(data[key], data[self.image_key])
         return dict(data)
 
@@ -193,13 +198,13 @@ class CheckLabeld(MapTransform):
             self._check_spacing(spacing_of(label.affine, label.ndim - 1))
         if not torch.isfinite(label).all():
             raise ValueError("the label has voxels that are NaN or infinite")
-        found = torch.unique(label.as_tensor()).tolist()
-        if not set(found) <= set(range(self.num_classes)):
-            values = f"{found[:10]}".replace("]", ", …]" if len(found) > 10 else "]")
-            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {values}")
+        values = torch.unique(label.as_tensor()).tolist()
+        if not set(values) <= set(range(self.num_classes)):
+            listed = f"{values[:10]}".replace("]", ", …]" if len(values) > 10 else "]")
+            raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {listed}")
 
     def _check_spacing(self, spacing: Sequence[float]) -> None:
-        # A little slack, as affines are often stored in float32; NaN is not within it.
+        # The small number is for affines stored in float32. Written with "not all", so that NaN is rejected, too.
         if not all(abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(spacing, self.spacing)):
             raise ValueError(
                 f"a labelled scan must have voxels of {format_size(self.spacing)} mm (to {self.tolerance:.0%}), from "

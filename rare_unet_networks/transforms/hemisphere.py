@@ -1,8 +1,8 @@
-"""Brains without tumour, made of real ones: the healthy half, seen twice.
+"""Augmentation by brains without tumour, made of the healthy half of a real brain and its mirror image.
 
-Every scan of a tumour data set shows a tumour; a network trained on such alone finds one in every brain. Most tumours
-lie in one half, so that the other half and its mirror image make a brain without any. It is more symmetric than a real
-one, and has a seam where the halves meet.
+Every scan of a tumour data set shows a tumour, and a network trained on these scans alone segments one in every brain.
+Most tumours lie in one half of the brain. The other half and its mirror image make a brain without tumour. It is more
+symmetric than a real one and has a seam in the middle.
 """
 
 from __future__ import annotations
@@ -20,37 +20,39 @@ __all__ = ["RandMirrorHealthyHemisphered", "mirror_healthy_hemisphere"]
 
 
 def mirror_healthy_hemisphere(image: torch.Tensor, label: torch.Tensor, most: float = 0.02) -> torch.Tensor | None:
-    """A brain of its half with less tumour and that half's mirror image.
+    """Builds a brain from the half with less tumour and the mirror image of that half.
 
     Args:
         image: shape (C, D, H, W), left-right along the first spatial axis (as in RAS), background 0.
         label: tumour where it is above 0, shape (1, D, H, W).
-        most: share of the tumour that the better half may hold; those voxels become background.
+        most: largest fraction of the tumour that the healthier half may contain; these voxels become background.
 
     Returns:
-        image of the same shape, what tumour there is in the middle of an odd number of sagittal slices 0, too; None if
-        both halves hold more.
+        image of the same shape; None if both halves contain more tumour. If the number of sagittal slices is odd,
+        tumour voxels of the middle slice become background, too.
     """
-    filled = (image != 0).any(dim=0).any(dim=1).any(dim=1).nonzero()
-    if len(filled) == 0:
+    nonzero_slices = (image != 0).any(dim=0).any(dim=1).any(dim=1).nonzero()
+    if len(nonzero_slices) == 0:
         return None
-    first, last = int(filled.min()), int(filled.max())
+    first, last = int(nonzero_slices.min()), int(nonzero_slices.max())
     half = (last - first + 1) // 2
     low, high = slice(first, first + half), slice(last + 1 - half, last + 1)
     tumour = [int((label[:, part] > 0).sum()) for part in (low, high)]
     if min(tumour) > most * sum(tumour):
         return None
     healthy, other = (low, high) if tumour[0] < tumour[1] else (high, low)
-    head = image.clone()
-    head[:, healthy] = torch.where(label[:, healthy] > 0, 0, image[:, healthy])
-    head[:, other] = head[:, healthy].flip(1)
+    brain = image.clone()
+    brain[:, healthy] = torch.where(label[:, healthy] > 0, 0, image[:, healthy])
+    brain[:, other] = brain[:, healthy].flip(1)
     middle = slice(first + half, last + 1 - half)
-    head[:, middle] = torch.where(label[:, middle] > 0, 0, image[:, middle])
-    return head
+    brain[:, middle] = torch.where(label[:, middle] > 0, 0, image[:, middle])
+    return brain
 
 
 class RandMirrorHealthyHemisphered(RandomizableTransform, MapTransform):
-    """Replaces a brain by one :py:func:`mirror_healthy_hemisphere`, if it has a healthy half, its label by background.
+    """Replaces a brain by that of :py:func:`mirror_healthy_hemisphere`, and its label by background.
+
+    A brain without a healthy half is not changed.
 
     Args:
         keys: images, shape (C, D, H, W), in RAS order.
@@ -70,10 +72,10 @@ class RandMirrorHealthyHemisphered(RandomizableTransform, MapTransform):
             return d
         label = as_plain_tensor(d[self.label_key])
         images = [as_plain_tensor(d[key]) for key in self.keys]
-        head = mirror_healthy_hemisphere(torch.cat(images), label)  # of one extent, the same half of all
-        if head is None:
+        brain = mirror_healthy_hemisphere(torch.cat(images), label)  # joined, so that all use the same half
+        if brain is None:
             return d
-        for key, image in zip(self.keys, head.split([len(image) for image in images])):
+        for key, image in zip(self.keys, brain.split([len(image) for image in images])):
             d[key] = MetaTensor(image.contiguous()).copy_meta_from(d[key])
         d[self.label_key] = MetaTensor(torch.zeros_like(label)).copy_meta_from(d[self.label_key])
         return d

@@ -1,8 +1,8 @@
-"""Z-scores of a patch by the statistics of the scan it was cut from, as inference takes them over a whole scan.
+"""Z-scores of a patch by the mean and standard deviation of the whole scan, as in inference.
 
-``NormalizeIntensityd(nonzero=True)`` of a patch around a tumour takes the mean of the tumour, which then looks unlike
-what inference, on whole scans, makes of it. And the statistics of a coarse scan are not those of the fine one: blocks
-that the edge of the head crosses are dark, and a larger share the coarser the scan.
+``NormalizeIntensityd(nonzero=True)`` would normalise a patch around a tumour by the mean of the tumour. Inference
+normalises whole scans, so the tumour would look different there. Statistics also depend on the resolution: blocks at
+the edge of the head are dark, and the coarser the scan, the larger their share.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["ForegroundStatisticsd", "StandardizeForegroundd"]
 
 
 class ForegroundStatisticsd(MapTransform):
-    """Notes mean and standard deviation of the nonzero voxels of a scan, per channel, at several resolutions.
+    """Computes mean and standard deviation of the nonzero voxels of a scan, per channel, at several resolutions.
 
     Args:
         keys: images, shape (C, *spatial_size), zero outside the head.
-        num_levels: resolutions 1, 1/2, 1/4, …; a coarse scan is made of block means, the scan padded with zeros to
-            whole blocks.
-        postfix: the statistics of ``image`` are kept as ``image_statistics``, shape (num_levels, 2, C): means, then
+        num_levels: number of resolutions 1, 1/2, 1/4, …. A coarse scan consists of block means; the scan is padded with
+            zeros to whole blocks.
+        postfix: the statistics of ``image`` are stored as ``image_statistics``, shape (num_levels, 2, C): means, then
             standard deviations. Those of an empty channel are 0 and 1.
     """
 
@@ -40,9 +40,12 @@ class ForegroundStatisticsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.keys:
-            scan, levels = as_plain_tensor(d[key]), range(self.num_levels)
-            scans = [coarsen(scan, level_scale(level), align="start") for level in levels]
-            d[f"{key}_{self.postfix}"] = torch.stack([self._statistics(scan) for scan in scans])
+            scan = as_plain_tensor(d[key])
+            statistics = []
+            for level in range(self.num_levels):
+                coarse = coarsen(scan, level_scale(level), align="start")
+                statistics.append(self._statistics(coarse))
+            d[f"{key}_{self.postfix}"] = torch.stack(statistics)
         return d
 
     @staticmethod
@@ -56,18 +59,18 @@ class ForegroundStatisticsd(MapTransform):
 
 
 class StandardizeForegroundd(MapTransform):
-    """(voxel - mean) / standard deviation of all nonzero voxels, by what :py:class:`ForegroundStatisticsd` noted.
+    """Computes z-scores of all nonzero voxels, by the statistics of :py:class:`ForegroundStatisticsd`.
 
-    On an uncut scan it gives what ``NormalizeIntensityd(nonzero=True, channel_wise=True)`` gives.
+    On a whole scan the result is that of ``NormalizeIntensityd(nonzero=True, channel_wise=True)``.
 
     Args:
         keys: images, shape (C, *spatial_size).
-        statistics_key: the statistics.
-        levels: level of each image; by default all have the one that ``data[level_key]`` names.
-        level_key: where :py:class:`rare_unet_networks.RandResolutionLeveld` writes it.
+        statistics_key: key of the statistics.
+        levels: level of each image; by default ``data[level_key]`` for all.
+        level_key: key of the level, as ``rare_unet_networks.baselines.RandResolutionLeveld`` writes it.
 
     Raises:
-        ValueError: when there are not as many levels as keys.
+        ValueError: if the number of levels is not that of the keys.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """MONAI dictionary transforms for scans and labels at several resolutions.
 
-Coarse scans follow the paper's idea (Albertsen et al. 2025, sections 3.2 and 4.2), with two differences by default:
-an image voxel is the mean of the block it replaces (a scanner averages; the paper interpolates), and a label voxel the
-majority of its block. The paper's nearest-neighbour labels take the first voxel of each block, which moves the label by
-half a block against the image; they are kept as an option for comparison.
+Coarse scans are made as in the paper (Albertsen et al. 2025, sections 3.2 and 4.2), with two differences by default.
+An image voxel is the mean of its block, because a scanner averages; the paper interpolates. A label voxel is the
+majority of its block. The paper's nearest-neighbour labels take the first voxel of each block, which shifts the label
+by half a block against the image; they remain an option, for comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _check_modes(image_mode: str = "mean", label_mode: str = "majority") -> None
 
 
 class _Coarsening(MapTransform):
-    """What the two transforms below share: padding images and labels, then making coarse ones of them."""
+    """Base class of the two transforms below: pads images and labels and coarsens them."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class _Coarsening(MapTransform):
         self.image_mode = image_mode
 
     def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
-        """Every image and label, padded and coarsened to each of ``levels``, by key."""
+        """Pads every image and label and coarsens them to each of ``levels``; a list by key."""
         scales = [level_scale(level) for level in levels]
         scans = {}
         for key in self.keys:
@@ -62,16 +62,16 @@ class _Coarsening(MapTransform):
 
 
 class SimulateLowResolutiond(_Coarsening):
-    """One coarse scan, simulated from a fine one: padded symmetrically to a multiple of ``divisor``, then coarsened.
+    """Simulates a coarse scan from a fine one: pads it symmetrically to a multiple of ``divisor`` and coarsens it.
 
-    The level is read from the data (``level_key``), so that one dataset holds a case at several scales. Images are
+    The level is read from the data (``level_key``), so that one dataset can hold a case at several scales. Images are
     padded with their minimum, labels with background. At level 0 nothing is changed.
 
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
-        level_key: where the level is written in the data.
-        divisor: multiple to pad to, voxels.
+        level_key: key of the level.
+        divisor: sizes are padded to multiples of this number of voxels.
         image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`.
         label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`; one for all, or one each.
     """
@@ -93,25 +93,25 @@ class SimulateLowResolutiond(_Coarsening):
         if level == 0:
             return d
         for key, (scan,) in self.coarse(d, [level]).items():
-            # From here on it is a scan of its own, as if read from a coarse file: nothing is left to invert.
+            # The result stands for a scan loaded from a coarse file, so Invertd must not go back to the fine one.
             scan.applied_operations = []
             d[key] = scan
         return d
 
 
 class MultiResolutionPyramidd(Randomizable, _Coarsening):
-    """The pyramid of a training step: ``image`` → ``image_0`` … ``image_3``, ``label`` likewise; the originals go.
+    """Makes the pyramid of a training step: replaces ``image`` by ``image_0`` … ``image_3``, and ``label`` likewise.
 
-    Both are first padded symmetrically to a multiple of ``divisor`` voxels (images with their minimum, labels with
-    background). Image and label of a level share one grid and carry its affine. Scale the intensities of each level
-    next, and pad to what the network can process last: the inferer, too, pads a scan after it was scaled.
+    Images and labels are first padded symmetrically to a multiple of ``divisor`` voxels, images with their minimum,
+    labels with background. Image and label of a level have the same grid and affine. Next scale the intensities of each
+    level, and last pad to what the network can process: the inferer also pads after scaling.
 
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
-        levels: levels to make. Labels are made of level 0 besides, which answers at 1 mm are held against.
-        divisor: multiple to pad to, voxels, as in :py:class:`SimulateLowResolutiond`.
-        image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`; of several, one is drawn for each case.
+        levels: levels of the pyramid. Labels are always made of level 0, too, for predictions on its grid.
+        divisor: sizes are padded to multiples of this number of voxels, as in :py:class:`SimulateLowResolutiond`.
+        image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`; one of several is drawn for each case.
         label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`.
     """
 
@@ -131,7 +131,7 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
         self.levels = levels
 
     def randomize(self, data: None = None) -> None:
-        """Draws how the images are made coarse."""
+        """Draws the mode by which images are coarsened."""
         self.image_mode = self.image_modes[self.R.randint(len(self.image_modes))]
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -140,17 +140,19 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
         levels = sorted({0, *self.levels})
         for key, scans in self.coarse(d, levels).items():
             del d[key]
-            wanted = levels if key in self.label_keys else self.levels
-            d.update({f"{key}_{level}": scan for level, scan in zip(levels, scans) if level in wanted})
+            levels_of_key = levels if key in self.label_keys else self.levels
+            for level, scan in zip(levels, scans):
+                if level in levels_of_key:
+                    d[f"{key}_{level}"] = scan
         return d
 
 
 class PadPyramidd(MapTransform):
-    """Pads each level of a pyramid at its end to what the network can process there.
+    """Pads each level of a pyramid, at the end of each axis, to a size that the network can process.
 
     Args:
         levels: resolution levels of the task; ``image_0``, ``label_0``, … are padded to multiples of their ``divisor``.
-        keys: names without the level. A level that the pyramid does not have is left out.
+        keys: names without the level. Levels that the pyramid does not have are skipped.
     """
 
     def __init__(self, levels: ResolutionLevels, keys: KeysCollection = ("image", "label")) -> None:
@@ -160,7 +162,8 @@ class PadPyramidd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for level, pad in enumerate(self.pads):
-            for key in (f"{key}_{level}" for key in self.keys):
+            for name in self.keys:
+                key = f"{name}_{level}"
                 if key in d:
                     d[key] = pad(d[key])
         return d

@@ -1,7 +1,8 @@
-"""Whether the channels of a scan are the modalities that they are taken for, and lie on each other.
+"""Checks that the channels of a scan show the expected modalities and are registered to each other.
 
-Measured on 22 scans of the Decathlon's Task01_BrainTumour: foregrounds of right ones overlap with a Dice of at least
-0.986, with one modality shifted by 10 mm of at most 0.89; the order by contrast is right for all 22, in any order.
+Measured on 22 scans of the Decathlon's Task01_BrainTumour: the foregrounds of correct scans overlap with a Dice of at
+least 0.986, and of at most 0.89 if one modality is shifted by 10 mm. The order found by contrast is right for all 22
+scans, in any order of their channels.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import torch
 __all__ = ["contrast_order", "modality_warnings"]
 
 MIN_OVERLAP = 0.9  # Dice of a modality's foreground with that of the others
-MAX_FOREGROUND = 0.9  # part of a scan: with more, its background is not 0, and says nothing of contrast
-MAX_VOXELS = 200_000  # that are looked at
+MAX_FOREGROUND = 0.9  # fraction of a scan; with more, the background is not 0, and the contrast cannot be checked
+MAX_VOXELS = 200_000  # of a channel; larger scans are subsampled
 CONTRASTS = ("FLAIR", "T1w", "T1Gd", "T2w")
 
 
 def _thinned(image: torch.Tensor) -> torch.Tensor:
-    """Every n-th voxel on each axis, so that few enough are left; shape (C, *spatial_size) stays so."""
+    """Subsamples an image of shape (C, *spatial_size) to about ``MAX_VOXELS`` voxels."""
     voxels = image[0].numel()
     step = max(1, round((voxels / MAX_VOXELS) ** (1 / (image.ndim - 1))))
     return image[(slice(None), *[slice(None, None, step)] * (image.ndim - 1))].float()
 
 
 def _foreground(channel: torch.Tensor) -> torch.Tensor:
-    """What is brighter than a twentieth of the bright voxels."""
+    """Mask of voxels above a twentieth of the range from the minimum to the 99.5 percentile."""
     low, high = channel.min(), torch.quantile(channel.flatten(), 0.995)
     return channel > low + (high - low) / 20
 
 
 def _overlaps(masks: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Dice of each mask with what is in more than half of the others."""
+    """Dice of each mask with the voxels that are in more than half of the others."""
     dice = {}
     for name, mask in masks.items():
         others = torch.stack([other for key, other in masks.items() if key != name]).float().mean(dim=0) > 0.5
@@ -42,16 +43,16 @@ def _overlaps(masks: Mapping[str, torch.Tensor]) -> dict[str, float]:
 
 
 def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
-    """Which of FLAIR, T1w, T1Gd and T2w each of four channels of a brain looks like.
+    """Assigns FLAIR, T1w, T1Gd and T2w to the four channels of a brain by their contrast.
 
-    Fluid is dark in T1w and T1Gd and bright in T2w, so that these two pairs have the smallest correlations; FLAIR is
-    the channel in neither. What takes up the contrast agent, vessels at least, makes T1Gd's brightest voxels brighter.
+    Fluid is dark in T1w and T1Gd and bright in T2w, so T2w has the smallest correlations with these two; FLAIR is the
+    remaining channel. In T1Gd, vessels and tumours take up the contrast agent, so its brightest voxels are brighter.
 
     Args:
         channels: shape (4, voxels), voxels of the brain.
 
     Returns:
-        a name per channel, or None where the correlations are not of that pattern.
+        a name per channel; None if the correlations do not have this pattern.
     """
     ranks = channels.argsort(dim=1).argsort(dim=1).float()
     correlation = torch.corrcoef(ranks)
@@ -69,16 +70,16 @@ def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
 
 
 def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
-    """What speaks against the channels of a scan being the modalities that they are taken for.
+    """Warnings if the channels of a scan do not seem to show the expected modalities.
 
     Args:
         image: shape (C, *spatial_size), all channels on one grid.
-        files: what messages call the channel of a modality; a modality that is missing has none.
+        files: file of each modality, for messages; missing modalities have no entry.
         modalities: the modalities in the order of the channels.
 
     Returns:
-        warnings that name modalities and files: of channels without contrast, of foregrounds that do not overlap, or of
-        contrasts that are those of another order.
+        warnings, with modalities and files, about channels without contrast, foregrounds that do not overlap, and
+        contrasts in another order.
     """
     image = _thinned(image)
     channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
@@ -98,8 +99,8 @@ def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities:
     brain = (image != 0).any(dim=0)
     if not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
         return warnings
-    seen = contrast_order(torch.stack([channels[m][brain] for m in modalities]))
-    if seen is not None and seen != tuple(modalities):
-        wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, seen) if m != other]
+    order = contrast_order(torch.stack([channels[m][brain] for m in modalities]))
+    if order is not None and order != tuple(modalities):
+        wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, order) if m != other]
         warnings.append(f"by their contrast the modalities are in another order: {', '.join(wrong)}")
     return warnings

@@ -1,4 +1,4 @@
-"""MONAI dictionary transforms that look at a prediction before it is written: can it be used, must it be reviewed?"""
+"""MONAI dictionary transforms that check a prediction: whether it can be used and whether it needs a review."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 class CheckFinited(MapTransform):
-    """Refuses logits that are NaN or infinite, from which a label map without foreground would be made.
+    """Rejects logits that are NaN or infinite; they would become a label map without foreground.
 
     Args:
         keys: logits, or dictionaries of them by grid.
 
     Raises:
-        ValueError: when a value is not finite.
+        ValueError: if a value is not finite.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -41,26 +41,27 @@ class CheckFinited(MapTransform):
 
 
 class ReviewPredictiond(MapTransform):
-    """Writes into a prediction's metadata how much the network doubts it, and why somebody should look at it.
+    """Writes into the metadata of a prediction how uncertain it is and why it should be reviewed.
 
-    ``meta["doubt"]`` is :py:func:`rare_unet_networks.utils.quality.doubt`, a number. ``meta["review"]`` is a list of
-    reasons in words, empty if there is none: the doubt is above its limit, the prediction touches the border of the
-    scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, and what was
-    warned of when the scan was read. New reasons are logged as warnings. For probabilities, before ``AsDiscreted``.
+    ``meta["doubt"]`` is a number, see :py:func:`rare_unet_networks.utils.quality.doubt`. ``meta["review"]`` is a list
+    of reasons in words, which may be empty: the doubt is above its limit, the prediction touches the border of the
+    scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, or there was
+    a warning when the scan was loaded. New reasons are logged as warnings. Apply it to probabilities, before
+    ``AsDiscreted``.
 
     Args:
-        keys: probabilities on the scan's grid, shape (C, *spatial_size), as of :py:class:`ResampleToBothGridsd` and
-            ``Invertd``; ``<key>_fine`` on the grid of level 0, which is looked at where it is there.
+        keys: probabilities on the scan's grid, shape (C, *spatial_size), after :py:class:`ResampleToBothGridsd` and
+            ``Invertd``. If ``<key>_fine`` exists, on the grid of level 0, that one is checked.
         levels: the resolution levels of the task.
         class_names: names of the classes above background, in order.
-        doubt_limit: by level, the doubt above which is warned; None, for a level or for all, does not warn. Limits
-            belong to weights: :py:func:`rare_unet_networks.engines.find_doubt_limits` finds them. A scan with thick
-            slices is measured by the largest limit of the levels between its finest and its coarsest axis.
-        min_slices: fewest slices of the scan that a structure should extend over.
-        image_key: the scan the network saw.
+        doubt_limit: largest doubt without a warning, one entry per level; None, for a level or for all, means no limit.
+            Limits depend on the weights: :py:func:`rare_unet_networks.engines.find_doubt_limits` computes them. For a
+            scan with thick slices, the largest limit of the levels between its finest and its coarsest axis applies.
+        min_slices: smallest number of the scan's slices that a structure should extend over.
+        image_key: the network's input.
 
     Raises:
-        ValueError: when there are not as many limits as levels.
+        ValueError: if the number of limits is not that of the levels.
     """
 
     def __init__(
@@ -85,22 +86,23 @@ class ReviewPredictiond(MapTransform):
         d = dict(data)
         image = d[self.image_key]
         for key in self.keys:
-            looked_at = d.get(f"{key}_fine", d[key])
-            value = float(doubt(as_plain_tensor(looked_at)[None]))
+            finest = d.get(f"{key}_fine", d[key])
+            value = float(doubt(as_plain_tensor(finest)[None]))
             meta = dict(image.meta)
-            for reason in self._reasons(looked_at, d[key], image, value):
+            for reason in self._reasons(finest, d[key], image, value):
                 logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
                 add_warning(meta, reason)
             distance = distance_warning(self.levels, spacing_of(image.affine, image.ndim - 1))
             if distance:
-                add_warning(meta, distance)  # logged by the inferer
+                add_warning(meta, distance)  # the inferer has logged it
             for k in (key, f"{key}_fine"):
                 if k in d:
                     d[k].meta["doubt"] = value
                     d[k].meta["review"] = warnings_of(meta)
         return d
 
-    def _reasons(self, looked_at: MetaTensor, native: MetaTensor, image: MetaTensor, value: float) -> list[str]:
+    def _reasons(self, finest: MetaTensor, on_scan: MetaTensor, image: MetaTensor, value: float) -> list[str]:
+        """Reasons for a review, from the prediction on its finest grid and on the grid of the scan."""
         reasons = []
         limit = self._limit(spacing_of(image.affine, image.ndim - 1))
         if limit is not None and value > limit:
@@ -108,7 +110,7 @@ class ReviewPredictiond(MapTransform):
                 f"the network doubts its prediction ({value:.2f}, at most {limit:.2f} on scans like those it was "
                 "trained on): the header may name the wrong axes, or the contrast or the part of the body be another"
             )
-        labels = as_plain_tensor(looked_at).argmax(dim=0)
+        labels = as_plain_tensor(finest).argmax(dim=0)
         empty = [name for index, name in enumerate(self.class_names, start=1) if not bool((labels == index).any())]
         if empty:
             reasons.append(f"no voxel is {', '.join(empty)}")
@@ -117,17 +119,17 @@ class ReviewPredictiond(MapTransform):
         if touches_border(labels):
             reasons.append("the prediction touches the border of the scan: the structure may be cut")
         axes = labels.ndim
-        slices = slices_through(labels, spacing_of(looked_at.affine, axes), spacing_of(native.affine, axes))
+        slices = slices_through(labels, spacing_of(finest.affine, axes), spacing_of(on_scan.affine, axes))
         if min(slices) < self.min_slices:
             reasons.append(f"the prediction extends over {min(slices):.1f} slices only, on an axis of the scan")
         return reasons
 
     def _limit(self, spacing: Sequence[float]) -> float | None:
+        """Largest limit of the levels between the finest and the coarsest axis; None if one of them has no limit."""
         if self.doubt_limit is None:
             return None
-        finest, coarsest = (
-            self.levels.level_of_spacing([s * ratio for s in self.levels.spacing])
-            for ratio in (f(s / t for s, t in zip(spacing, self.levels.spacing)) for f in (min, max))
-        )
+        ratios = [s / t for s, t in zip(spacing, self.levels.spacing)]
+        finest = self.levels.level_of_spacing([s * min(ratios) for s in self.levels.spacing])
+        coarsest = self.levels.level_of_spacing([s * max(ratios) for s in self.levels.spacing])
         limits = self.doubt_limit[finest : coarsest + 1]
         return None if None in limits else max(limits)

@@ -1,4 +1,4 @@
-"""Helpers that several kinds share."""
+"""Helpers that several subpackages share."""
 
 from .claims import Claims
 from .coarsening import coarsen, coarsen_label

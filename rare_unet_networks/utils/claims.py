@@ -1,4 +1,4 @@
-"""Claims: files that say which process is at work on what, without a server and without locks."""
+"""Claims: files that mark a case as in progress, so that independent processes can share work in one folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 __all__ = ["Claims"]
 
-# Everything that this process has claimed. A claim of this process's number that is not here was left by another that
-# had the same number, before a restart or in another container.
+# All claims of this process. A claim with this process's ID that is not listed here was left by another process with
+# the same ID, before a restart or in another container.
 _held: dict[Path, Claims] = {}
 
 
@@ -25,28 +25,28 @@ def _release_everything() -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether this machine has such a process; where that cannot be asked, yes."""
+    """Whether this machine has a process of this ID; True if that cannot be determined."""
     if os.name != "posix":  # on Windows signal 0 is Ctrl+C
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 
 
 class Claims:
-    """Claims of one process. A claim is a file that is made where none is, which only one process can do.
+    """Claims of one process. A claim is a file that is created exclusively, so only one process succeeds.
 
-    A claim whose process has died does not count: on the same machine at once, on another one when its file has not
-    been touched for a while. A process that works touches its claims regularly. Should a claim ever be taken from a
-    process that lives, because it was suspended for long or clocks disagree, work is done twice and nothing worse.
+    A claim is stale when its process has died. On the same machine this is seen at once; on another one, when the file
+    has not been touched for a while, because a running process touches its claims regularly. If a claim is taken from a
+    running process, because it was suspended for long or clocks differ, a case is computed twice, and nothing worse.
 
     Args:
         heartbeat: seconds between two touches.
-        stale_after: seconds without a touch after which a claim does not count. Clocks may disagree by nearly as much.
+        stale_after: seconds without a touch after which a claim is stale. Clocks may differ by nearly as much.
     """
 
     def __init__(self, heartbeat: float = 30.0, stale_after: float = 600.0) -> None:
@@ -57,10 +57,10 @@ class Claims:
         self._thread: threading.Thread | None = None
 
     def acquire(self, path: Path) -> bool:
-        """Makes a claim. Its folder is made, too, if it does not exist.
+        """Makes a claim, and its folder if that does not exist.
 
         Returns:
-            whether it was made; False where another process, or this one, has it.
+            True if the claim was made; False if another process, or this one, already has it.
         """
         path = path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,21 +73,21 @@ class Claims:
         return True
 
     def wait(self, path: Path, interval: float = 0.05) -> None:
-        """Makes a claim as soon as no other process has it."""
+        """Waits until no other process has a claim, and makes it."""
         while not self.acquire(path):
             time.sleep(interval)
 
     def release(self, path: Path) -> None:
-        """Gives a claim of this process back, if it has it still."""
+        """Removes a claim, if this process still has it."""
         path = path.absolute()
         if _held.get(path) is self:
-            # Of a process that was forked from this one, the claims are not.
+            # A forked process inherits this list, but the claims belong to its parent.
             if self._read(path) == self._owner and self._owner["pid"] == os.getpid():
                 path.unlink(missing_ok=True)
             _held.pop(path, None)
 
     def release_all(self) -> None:
-        """Gives all claims back."""
+        """Removes all claims of this object."""
         for path in self._paths():
             self.release(path)
         self._stopped.set()
@@ -102,13 +102,13 @@ class Claims:
         except FileExistsError:
             return False
         _held[path] = self
-        with os.fdopen(file, "w") as opened:
-            json.dump(self._owner, opened)
+        with os.fdopen(file, "w") as stream:
+            json.dump(self._owner, stream)
         return True
 
     @staticmethod
     def _read(path: Path) -> dict | None:
-        """Who made a claim; None where that is not written yet, or the claim is gone."""
+        """Owner of a claim; None if it is not written yet, or the claim no longer exists."""
         try:
             owner = json.loads(path.read_text())
             return {"host": str(owner["host"]), "pid": int(owner["pid"]), "id": str(owner["id"])}
@@ -128,7 +128,7 @@ class Claims:
         return not _is_running(owner["pid"])
 
     def _remove_stale(self, path: Path) -> bool:
-        """Removes a claim that does not count; of several processes that try, one succeeds."""
+        """Removes a stale claim; if several processes try, only one succeeds."""
         owner = self._read(path)
         if not self._is_stale(path, owner):
             return False
@@ -137,7 +137,7 @@ class Claims:
             os.rename(path, aside)
         except FileNotFoundError:
             return False
-        if self._read(aside) != owner:  # another process was faster, and this is its claim
+        if self._read(aside) != owner:  # another process was faster, and this is its new claim
             os.rename(aside, path)
             return False
         aside.unlink()
@@ -149,5 +149,5 @@ class Claims:
             for path in self._paths():
                 try:
                     os.utime(path)
-                except OSError:  # given back meanwhile, or the file system is away for a moment
+                except OSError:  # released in the meantime, or the file system is not reachable for a moment
                     continue

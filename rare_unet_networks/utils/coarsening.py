@@ -1,4 +1,4 @@
-"""Coarse scans and labels, made from fine ones."""
+"""Makes coarse scans and labels from fine ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["IMAGE_MODES", "LABEL_MODES", "coarsen", "coarsen_label"]
 IMAGE_MODES = ("mean", "trilinear")
 LABEL_MODES = ("majority", "nearest")
 _RESIZE_MODES = {"mean": "area", "trilinear": "trilinear", "nearest": "nearest"}
-_ALIGNMENTS = {"centre": "symmetric", "start": "end"}  # where the scan lies -> where MONAI pads
+_ALIGNMENTS = {"centre": "symmetric", "start": "end"}  # position of the scan -> MONAI's method of padding
 
 
 def coarsen(
@@ -29,35 +29,35 @@ def coarsen(
     mode: str = "mean",
     divisor: Sequence[int] | int | None = None,
 ) -> torch.Tensor:
-    """Scan coarser by an integer factor per axis, on the grid of the blocks' centres: padded to whole blocks first.
+    """Coarsens a scan by an integer factor per axis: pads it to whole blocks and reduces each block to a voxel.
 
-    All coarse scans of the package are made here. Where callers must differ:
+    All coarse scans of the package are made here. The callers differ in the padding:
 
-    - *Simulated scans* (``SimulateLowResolutiond``, ``MultiResolutionPyramidd``) are raw: padding is their minimum, the
-      background. They pad to one ``divisor`` for all levels, so that these cover the same extent.
-    - The *side* (``MirrorInferer``) is chosen on a scaled scan: its minimum again, of each member of a batch alone.
-      The scan lies in the centre, so that its mirror image is padded as it is.
-    - *Several levels* (``MultiLevelInferer``) take 0 for background and raise the rest above it: padding is 0.
-    - *Statistics of the foreground* (``ForegroundStatisticsd``) leave voxels of 0 out: padding is 0, at the end, as the
-      shipped tumour network was trained.
-    - ``tools/verify_samples.py`` has a function of its own: it works on files of any bundle without this package, and
-      cuts incomplete blocks off, as a scan that it tests with must not hold invented voxels.
+    - *Simulated scans* (``SimulateLowResolutiond``, ``MultiResolutionPyramidd``) have raw intensities. They are padded
+      with their minimum, the background, and to one ``divisor``, so that all levels cover the same extent.
+    - The *side* (``MirrorInferer``) is chosen on a scan with scaled intensities, padded with the minimum of each member
+      of the batch. The scan lies in the centre, so that its mirror image gets the same padding.
+    - *Several levels* (``MultiLevelInferer``): the background is 0, and so is the padding.
+    - *Statistics of the foreground* (``ForegroundStatisticsd``) ignore voxels of 0: the padding is 0, at the end, as in
+      the training of the shipped tumour network.
+    - ``tools/verify_samples.py`` has a function of its own: it works on files of any bundle, without this package, and
+      removes incomplete blocks, so that its test scans have no padded voxels.
 
     Args:
         x: shape (C, *spatial_size).
-        factors: voxels of ``x`` in one of the result, for all axes or one each; where all are 1, ``x`` is returned as
-            it is.
-        pad_value: what is added to complete blocks.
+        factors: voxels per block along each axis, one number or one per axis. With 1 for all axes, ``x`` is only
+            padded to ``divisor``.
+        pad_value: intensity of the padding.
         align: ``"centre"`` pads on both sides (an odd voxel at the end), ``"start"`` at the end only.
-        mode: ``"mean"`` of each block, ``"trilinear"`` (interpolated at the block's centre, the paper's) or
+        mode: ``"mean"`` of each block, ``"trilinear"`` (interpolated at the block's centre, as in the paper) or
             ``"nearest"`` (the block's first voxel, half a block off the centre).
-        divisor: what sizes are padded to a multiple of; ``factors`` by default.
+        divisor: sizes are padded to a multiple of this; ``factors`` by default.
 
     Returns:
         shape (C, *spatial_size / factors). A ``MetaTensor`` has the affine of the coarse grid.
 
     Raises:
-        ValueError: on an unknown mode or alignment, or a ``divisor`` that does not lead to whole blocks.
+        ValueError: if the mode or alignment is unknown, or ``divisor`` does not lead to whole blocks.
     """
     if mode not in _RESIZE_MODES:
         raise ValueError(f"mode of images must be one of {tuple(_RESIZE_MODES)}, got {mode!r}.")
@@ -82,17 +82,17 @@ def coarsen_label(
     mode: str = "majority",
     divisor: Sequence[int] | int | None = None,
 ) -> torch.Tensor:
-    """Label coarser by an integer factor per axis, on the same grid as :py:func:`coarsen`, padded with background.
+    """Coarsens a label by an integer factor per axis, to the same grid as :py:func:`coarsen`; pads with background.
 
     Args:
         label: class indices, shape (1, *spatial_size).
         factors: as in :py:func:`coarsen`.
-        mode: ``"majority"``, the most frequent class of each block, a tie to the lowest index; or ``"nearest"``, the
-            block's first voxel (``F.interpolate``'s, the paper's), half a block off the image.
+        mode: ``"majority"``, the most frequent class of each block, with ties to the lowest index; or ``"nearest"``,
+            the block's first voxel (as ``F.interpolate`` and the paper), half a block off the image.
         divisor: as in :py:func:`coarsen`.
 
     Raises:
-        ValueError: on an unknown mode, or a ``divisor`` that does not lead to whole blocks.
+        ValueError: if the mode is unknown, or ``divisor`` does not lead to whole blocks.
     """
     if mode not in LABEL_MODES:
         raise ValueError(f"mode of labels must be one of {LABEL_MODES}, got {mode!r}.")
@@ -101,6 +101,6 @@ def coarsen_label(
     padded = coarsen(label, 1, divisor=factors if divisor is None else divisor)
     if all(f == 1 for f in ensure_tuple_rep(factors, label.ndim - 1)):
         return padded
-    # Shares of whole voxels in a block of 8^level are exact in float32, so a tie is a tie.
+    # The fractions of classes in a block of 8^level voxels are exact in float32, so ties are found exactly.
     shares = coarsen(one_hot(padded, int(padded.max()) + 1, dim=0), factors, divisor=divisor)
     return shares.argmax(dim=0, keepdim=True).to(label.dtype)

@@ -1,4 +1,4 @@
-"""What several processes of one command share: cases, what they found. One alone has all to itself."""
+"""Helpers for distributed runs: they split cases and gather results. All do nothing in a single process."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ __all__ = [
     "world_size",
 ]
 
-# A process that is done waits for the slowest, however large its scans are; one that died is torchrun's business.
+# A rank that is done waits for the slowest one, however large its scans are. If one dies, torchrun ends the others.
 PATIENCE = timedelta(days=30)
 
 
 def init_distributed(device: torch.device) -> None:
-    """Joins the processes that ``torchrun`` started, for inference or evaluation: a config's ``initialize``.
+    """Joins the processes that ``torchrun`` started, for inference or evaluation. For a config's ``initialize``.
 
-    They exchange names of files and scores only, so gloo serves on GPUs, too. The first one logs; of the others only
-    what concerns single scans and warnings are seen.
+    The ranks exchange only file names and scores, so gloo is enough on GPUs, too. Rank 0 logs everything, the others
+    only messages about single scans and warnings.
 
     Args:
-        device: where this process computes.
+        device: device of this process.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend="gloo", init_method="env://", timeout=PATIENCE)
     atexit.register(_leave)
     if rank() > 0:
-        of_scans = logging.getLogger("rare_unet_networks.inferers")
-        of_scans.setLevel(of_scans.getEffectiveLevel())
+        scan_logger = logging.getLogger("rare_unet_networks.inferers")
+        scan_logger.setLevel(scan_logger.getEffectiveLevel())
         logging.getLogger().setLevel(logging.WARNING)
 
 
 def _leave() -> None:
-    """Ends gloo's threads: left to the end of Python they abort, now and then, a program that has done its work."""
+    """Leaves the process group; otherwise gloo's threads sometimes abort a finished program at the end of Python."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def distributed_sampler(dataset: Sized) -> Sampler:
-    """This process's part of a dataset, in order, each item in one part only; of few items some processes get none.
+    """Sampler of this rank's part of a dataset, in order; each item is in one part only.
 
-    MONAI's ``DistributedSampler``, which refuses fewer items than processes: what is left of a list when a run is
-    resumed can be that.
+    MONAI's ``DistributedSampler`` rejects a dataset with fewer items than ranks, which a resumed run may have. Here
+    some ranks then get no items.
 
     Args:
-        dataset: what is shared out.
+        dataset: dataset to split.
     """
     parts = min(world_size(), len(dataset))
     if rank() >= parts:
@@ -69,7 +69,7 @@ def distributed_sampler(dataset: Sized) -> Sampler:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """What every process has, by rank. All of them have to call it; it waits for the last."""
+    """Gathers ``value`` from all ranks, in their order. Collective: every rank must call it."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -78,7 +78,10 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def broadcast_from_rank0(value: Any) -> Any:
-    """What the first process has: what is read from files that others may be writing already is decided once."""
+    """Returns the value of rank 0 on all ranks. Collective: every rank must call it.
+
+    For what is read from files that other ranks may already be writing: all ranks then use the same.
+    """
     if world_size() == 1:
         return value
     values = [value]

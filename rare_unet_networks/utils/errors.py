@@ -1,4 +1,4 @@
-"""What went wrong, in one line of words."""
+"""The cause of an error in one line."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 
 __all__ = ["is_user_error", "one_line", "root_cause"]
 
-LONG = 1000  # characters of a reason
+MAX_LENGTH = 1000  # characters of a reason
 TRACEBACK = "Traceback (most recent call last)"
-# What follows is for developers of PyTorch: C++ frames, and advice on how to debug a GPU.
+# Parts of a message for developers of PyTorch, up to its end: C++ frames, and advice on how to debug a GPU.
 DEVELOPERS = re.compile(
     r"\n?(Exception raised from |frame #\d+|C\+\+ CapturedTraceback|CUDA kernel errors might|"
     r"For debugging consider|Compile with `TORCH_USE_CUDA_DSA`).*",
     re.DOTALL,
 )
-# Where PyTorch's C++ code found it, in front of what it found.
+# The place in PyTorch's C++ code, at the beginning of a message.
 ENFORCE = re.compile(r"\[enforce fail at [^\]]*\]\s*[.:]?\s*")
 ALLOCATOR = re.compile(r"DefaultCPUAllocator: .*you tried to allocate (\d+) bytes.*", re.DOTALL)
-# Messages of exceptions that are no sentence.
+# Words for exceptions whose own message is empty or does not say the reason.
 WORDS = {
     MemoryError: "not enough memory",
     KeyboardInterrupt: "stopped by the user",
@@ -29,23 +29,23 @@ WORDS = {
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The exception that the others of a chain wrap."""
+    """Innermost exception of a chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def one_line(text: str) -> str:
-    """Text with what would break or colour a line of a log written out: line breaks, escape codes, and the like."""
+    """Escapes line breaks and control codes, which would break or colour a line of a log."""
     characters = []
     for character in text:
-        shown = character == " " or character.isprintable()
-        characters.append(character if shown else character.encode("unicode_escape").decode("ascii"))
+        is_shown = character == " " or character.isprintable()
+        characters.append(character if is_shown else character.encode("unicode_escape").decode("ascii"))
     return "".join(characters)
 
 
 def _last_line(text: str) -> str:
-    """The reason at the end of a traceback that a library put into its message."""
+    """Last line of a message that contains the traceback of a library; other messages are not changed."""
     if TRACEBACK not in text:
         return text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -53,8 +53,11 @@ def _last_line(text: str) -> str:
 
 
 def _words(error: BaseException) -> str | None:
-    """Words for a kind of exception whose own message is none; None where it has a message."""
-    return next((words for kind, words in WORDS.items() if isinstance(error, kind)), None)
+    """Words for an exception whose own message does not say the reason; None for other exceptions."""
+    for kind, words in WORDS.items():
+        if isinstance(error, kind):
+            return words
+    return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -62,15 +65,15 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether a user can mend what went wrong: then its traceback helps nobody."""
+    """Whether a user can correct the error, without the help of a traceback."""
     error = innermost(error)
     return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or _is_out_of_memory(error)
 
 
 def root_cause(error: BaseException) -> str:
-    """What went wrong in one line: MONAI wraps an error of a transform or an expression in others.
+    """Cause of an error in one line: MONAI wraps errors of transforms and expressions in further ones.
 
-    Of a message that holds another library's traceback its last line counts.
+    If the message contains the traceback of a library, only its last line is used.
     """
     error = innermost(error)
     text = DEVELOPERS.sub("", _last_line(str(error)))
@@ -83,5 +86,5 @@ def root_cause(error: BaseException) -> str:
         text = f"{type(error).__name__} without a message"
     elif not isinstance(error, (ValueError, ImportError)) and TRACEBACK not in str(error):
         text = f"{type(error).__name__}: {text}"
-    # Weights of another network are told parameter by parameter.
-    return text if len(text) <= LONG else f"{text[:LONG]} …"
+    # For weights of another network, torch lists every parameter.
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"

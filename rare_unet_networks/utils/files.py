@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and digests of what they hold."""
+"""Atomic replacement of files, and digests of their content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["replaced_as_a_whole", "sha256"]
 
 @contextmanager
 def replaced_as_a_whole(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder, with the same suffixes, which takes the place of ``path`` at the end.
+    """Yields a temporary path in the same folder, with the same suffixes, and renames it to ``path`` at the end.
 
-    Whenever the process dies, and however many processes write the file at once, others see the old file or a new one.
+    Other processes always see the old or a new complete file, even if this process dies or several write at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")  # hidden, and no other process has it
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")  # hidden, and unique to this call
     try:
         yield temporary
         os.replace(temporary, path)
@@ -38,10 +38,10 @@ def _sha256(path: str, *version: int) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """Digest of a file's content, in hexadecimal digits. A file that has not changed is read once in a run.
+    """SHA-256 digest of a file's content, in hexadecimal digits. An unchanged file is read only once in a run.
 
     Raises:
-        OSError: when it cannot be read.
+        OSError: if the file cannot be read.
     """
     stat = os.stat(path)
     return _sha256(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""Grids without levels: their spacing and affines, symmetric padding, and how messages write their sizes."""
+"""Geometry of grids: spacing, affines, symmetric padding, and sizes in messages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
     "symmetric_pad",
 ]
 
-LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's name of linear interpolation by number of spatial axes
+LINEAR = {2: "bilinear", 3: "trilinear"}  # number of spatial axes -> torch's name of linear interpolation
 
 
 def format_size(values: Sequence[float]) -> str:
-    """``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
+    """Formats ``(1, 1, 4)`` as ``"1×1×4"``, for messages."""
     return "×".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 
 
@@ -37,7 +37,7 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
 
 
 def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least and largest coordinates (mm) of a grid's corners, to the outer faces of its voxels."""
+    """Smallest and largest coordinates (mm) of a grid, up to the outer faces of its voxels."""
     ends = [torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in spatial_size]
     corners = torch.cartesian_prod(*ends)
     affine = torch.as_tensor(affine, dtype=torch.float64)
@@ -46,28 +46,30 @@ def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.
 
 
 def rescaled_affine(affine: torch.Tensor, spatial_size: Sequence[int], new_size: Sequence[int]) -> torch.Tensor:
-    """Affine of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``; or a batch of affines."""
+    """Affine, or batch of affines, of a grid of ``new_size`` voxels over the extent of one of ``spatial_size``."""
     return affine @ torch.as_tensor(scale_affine(spatial_size, new_size), dtype=affine.dtype, device=affine.device)
 
 
 def symmetric_margins(spatial_size: Sequence[int], padded_size: Sequence[int]) -> list[tuple[int, int]]:
-    """Voxels before and after on each axis of a symmetric padding; an odd voxel goes after, as in MONAI's pads."""
+    """Voxels of a symmetric padding before and after, by axis; an odd voxel goes after, as in MONAI."""
     return [((p - n) // 2, p - n - (p - n) // 2) for n, p in zip(spatial_size, padded_size)]
 
 
 def symmetric_pad(x: torch.Tensor, padded_size: Sequence[int], value: float) -> torch.Tensor:
-    """``x``, shape (B, C, *spatial_size), padded symmetrically to ``padded_size`` with a value."""
-    margins = symmetric_margins(x.shape[2:], padded_size)
-    return F.pad(x, [w for pair in reversed(margins) for w in pair], value=value)  # F.pad starts at the last axis
+    """Pads ``x``, shape (B, C, *spatial_size), symmetrically to ``padded_size`` with a value."""
+    widths = []
+    for before, after in reversed(symmetric_margins(x.shape[2:], padded_size)):  # F.pad starts at the last axis
+        widths += [before, after]
+    return F.pad(x, widths, value=value)
 
 
 def symmetric_core(
     spatial_size: Sequence[int], padded_size: Sequence[int], scale: Sequence[int] | int = 1
 ) -> tuple[slice, ...]:
-    """Index of what was there before a symmetric padding, for ``x[(..., *core)]``.
+    """Index that removes a symmetric padding: ``x[(..., *core)]``.
 
-    With ``scale``, a factor for all axes or one each, for an ``x`` that many times as fine: margins first, then to
-    scale, as an odd one does not halve.
+    For an ``x`` on a finer grid, ``scale`` is the factor between the grids, for all axes or one each. Margins are
+    computed on the coarse grid and then scaled, because an odd number of voxels cannot be halved.
     """
     margins = symmetric_margins(spatial_size, padded_size)
     core = [slice(before, before + n) for (before, _), n in zip(margins, spatial_size)]
@@ -75,5 +77,5 @@ def symmetric_core(
 
 
 def scaled_box(box: Sequence[slice], scale: Sequence[int]) -> tuple[slice, ...]:
-    """The same box on a grid finer by a factor per axis."""
+    """Scales a box to a grid that is finer by a factor per axis."""
     return tuple(slice(s.start * factor, s.stop * factor) for s, factor in zip(box, scale))

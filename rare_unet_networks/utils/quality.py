@@ -1,4 +1,4 @@
-"""Signs that a prediction may be wrong, computed without knowing the right one."""
+"""Signs that a prediction may be wrong, computed without a label."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 __all__ = ["add_warning", "distance_warning", "doubt", "slices_through", "touches_border", "warnings_of"]
 
-WARNINGS = "warnings"  # entry of a scan's metadata: a warning per line
+WARNINGS = "warnings"  # entry of a scan's metadata with one warning per line
 
 
 def doubt(probabilities: torch.Tensor) -> torch.Tensor:
-    """Entropy of a prediction per expected voxel of foreground.
+    """Uncertainty of a prediction: its entropy per expected foreground voxel.
 
-    Small where a network sees what it was trained on; large on scans whose header names other axes than their content
-    has, on another contrast, on rotated heads and on noise.
+    It is small on scans like those of the training. It is large on scans with wrong axes in the header, another
+    contrast or rotated heads, and on noise.
 
     Args:
         probabilities: shape (B, classes, *spatial_size), background first.
 
     Returns:
-        nats per voxel, shape (B,); large where no foreground is expected.
+        nats per voxel, shape (B,); large if no foreground is expected.
     """
     p = probabilities.float()
     entropy = -(p * p.clamp(min=1e-8).log()).flatten(1).sum(dim=1)
@@ -35,7 +35,7 @@ def doubt(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def touches_border(labels: torch.Tensor) -> bool:
-    """Whether there is foreground in an outermost layer of voxels: the structure may go on outside of the scan.
+    """Whether an outermost layer of voxels has foreground, so that the structure may continue outside of the scan.
 
     Args:
         labels: class indices, shape (*spatial_size).
@@ -45,12 +45,12 @@ def touches_border(labels: torch.Tensor) -> bool:
 
 
 def slices_through(labels: torch.Tensor, spacing: Sequence[float], scan_spacing: Sequence[float]) -> list[float]:
-    """How many slices of a scan the foreground extends over, by axis.
+    """Number of slices of a scan that the foreground extends over, by axis.
 
     Args:
-        labels: class indices, shape (*spatial_size), some above 0.
+        labels: class indices, shape (*spatial_size), not all of them 0.
         spacing: voxel size of ``labels``, mm.
-        scan_spacing: that of the scan, in the same order of axes, mm.
+        scan_spacing: voxel size of the scan, in the same order of axes, mm.
     """
     voxels = (labels > 0).nonzero()
     extent = (voxels.amax(dim=0) - voxels.amin(dim=0) + 1).tolist()
@@ -58,10 +58,10 @@ def slices_through(labels: torch.Tensor, spacing: Sequence[float], scan_spacing:
 
 
 def distance_warning(levels: ResolutionLevels, spacing: Sequence[float]) -> str:
-    """Why a scan is coarser than a network with these levels can segment; empty where it is not.
+    """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
 
-    The coarsest axis decides. A finer scan than level 0's is averaged, which costs nothing; with one level every
-    coarser scan is far from it, and meant to be upsampled.
+    The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level every
+    coarse scan is upsampled on purpose, so there is no warning.
 
     Args:
         levels: the resolution levels of the task.
@@ -79,7 +79,7 @@ def distance_warning(levels: ResolutionLevels, spacing: Sequence[float]) -> str:
 
 
 def add_warning(meta: dict[str, Any], text: str) -> None:
-    """Adds a warning to a scan's metadata, once; as text, since the lists of a batch's members would be mixed."""
+    """Adds a warning to a scan's metadata, once. As text, because MONAI's collation would mix lists of a batch."""
     if text not in warnings_of(meta):
         meta[WARNINGS] = "\n".join([*warnings_of(meta), text])
 

@@ -1,4 +1,4 @@
-"""Resampling of a tensor to another number of voxels over the same extent, and the affine of the result."""
+"""Resampling to another number of voxels over the same extent, and the affine of the result."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ __all__ = ["area_resize", "as_plain_tensor", "copy_meta_like", "resample"]
 
 
 def as_plain_tensor(x: torch.Tensor) -> torch.Tensor:
-    """``x`` without metadata, which MONAI would carry through every operation, and keep wrong."""
+    """``x`` without its metadata, which MONAI would keep in every operation even where it becomes wrong."""
     return x.as_tensor() if isinstance(x, MetaTensor) else x
 
 
 def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Linear, over the same extent; an axis that gets coarser is smoothed first, so that it does not alias."""
+    """Resamples linearly over the same extent; smooths axes that become coarser, to avoid aliasing."""
     if tuple(x.shape[2:]) == tuple(size):
         return x
     factors = [n / m for n, m in zip(x.shape[2:], size)]
     if max(factors) > 1:
         # Half a voxel of blur per voxel of growth is scikit-image's and MONAI's choice for anti-aliasing.
         sigmas = [max(0.0, (f - 1) / 2) for f in factors]
-        margins = [math.ceil(4 * s) for s in sigmas]  # the filter's reach; it would pad with zeros and darken borders
+        # The filter pads with zeros, which darkens the borders; so the image is padded by the filter's reach before.
+        margins = [math.ceil(4 * s) for s in sigmas]
         x = F.pad(x, [m for m in reversed(margins) for _ in range(2)], mode="replicate")
         x = GaussianFilter(len(size), sigmas)(x)
         x = x[(..., *(slice(m, n - m) for m, n in zip(margins, x.shape[2:])))]
@@ -37,11 +38,11 @@ def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def area_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """As :py:func:`resample`, but where every axis shrinks or grows by an integer factor, the exact mean of each block.
+    """Resamples by block means if every axis shrinks or grows by an integer factor, else as :py:func:`resample`.
 
     Args:
         x: shape (B, C, *spatial_size).
-        size: voxels asked for.
+        size: voxels of the result.
     """
     pairs = list(zip(x.shape[2:], size))
     if any(n % m and m % n for n, m in pairs):
@@ -51,14 +52,14 @@ def area_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def copy_meta_like(x: torch.Tensor, scan: torch.Tensor) -> torch.Tensor:
-    """``x`` with the metadata of ``scan`` and the affine of its own number of voxels over the scan's extent.
+    """Gives ``x`` the metadata of ``scan``, and the affine that fits its number of voxels.
 
     Args:
         x: shape (B, C, *spatial_size), on any grid over the extent of ``scan``.
-        scan: likewise. If it is no ``MetaTensor``, ``x`` is returned as it is.
+        scan: likewise. If it is not a ``MetaTensor``, ``x`` is returned unchanged.
     """
     if not isinstance(scan, MetaTensor):
         return x
-    answer = convert_to_dst_type(x, scan)[0]
-    answer.affine = rescaled_affine(scan.affine, scan.shape[2:], x.shape[2:])
-    return answer
+    result = convert_to_dst_type(x, scan)[0]
+    result.affine = rescaled_affine(scan.affine, scan.shape[2:], x.shape[2:])
+    return result

@@ -1,4 +1,4 @@
-"""CSV files, and tables for the log."""
+"""Reads and writes CSV files, and formats tables for the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import replaced_as_a_whole
 __all__ = ["aligned", "append_rows", "formatted", "read_rows", "write_rows"]
 
 Row = dict[str, Any]
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins so, a spreadsheet takes for a formula and runs it
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs text that begins so as a formula
 
 
 def _is_formula(text: str) -> bool:
@@ -25,29 +25,29 @@ def _is_formula(text: str) -> bool:
 
 
 def as_cell(value: Any) -> Any:
-    """A value as it stands in a CSV file: a text that a spreadsheet would run has an apostrophe in front."""
+    """Value of a cell of a CSV file: text that a spreadsheet would run as a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and _is_formula(value.lstrip("'")) else value
 
 
 def from_cell(text: Any) -> Any:
-    """The value that :py:func:`as_cell` wrote."""
+    """Inverse of :py:func:`as_cell`."""
     quoted = isinstance(text, str) and text.startswith("'") and _is_formula(text.lstrip("'"))
     return text[1:] if quoted else text
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
-    """Rows of a file; none where there is no file. A last line that was cut short is left out.
+    """Reads the rows of a file; none if it does not exist. An incomplete last line is ignored.
 
     Args:
         path: the file.
         required: columns that it must have; it may have more.
 
     Raises:
-        ValueError: when a column is missing.
+        ValueError: if a column is missing.
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
+    text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     rows = [{column: from_cell(cell) for column, cell in row.items()} for row in reader]
     columns = reader.fieldnames or ()
@@ -59,7 +59,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
 
 
 def formatted(row: Row) -> Row:
-    """A row as it is written: numbers with four decimals."""
+    """Formats the numbers of a row with four decimals."""
     return {k: f"{v:.4f}" if isinstance(v, float) and k != "scale" else v for k, v in row.items()}
 
 
@@ -72,19 +72,19 @@ def _lines(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row] = ()) -> None:
-    """Writes a file anew, with a line of the columns' names. Whatever happens, the old or the new file is whole."""
+    """Writes a file with a header line, and replaces an old one atomically."""
     names = dict(zip(columns, columns))
     with replaced_as_a_whole(path) as temporary:
         temporary.write_bytes(_lines(columns, [names, *rows]))
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Writes rows below those of a file, in one write."""
+    """Appends rows to a file, in one write."""
     with open(path, "ab", buffering=0) as file:
         file.write(_lines(columns, rows))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns."""
+    """Formats rows of cells as lines with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)

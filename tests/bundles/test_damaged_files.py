@@ -65,10 +65,11 @@ def test_a_label_that_is_none_is_one_failure_of_evaluating_and_one_line_of_train
     label = broken_dataset(tiny, dataset, kind)
     options = dict(dataset_dir=dataset, splits_file=dataset / "splits.json", **SMALL)
     weights = trained[1] / "model.pt"
-    result = command("evaluating", CONFIGS / "evaluate.json", checkpoint=weights, output_dir=tmp_path / "e", **options)
+    files = f"['{CONFIGS}/inference.json','{CONFIGS}/evaluate.json']"
+    result = command("evaluating", files, checkpoint=weights, output_dir=tmp_path / "e", **options)
     assert result.returncode == 1, result.stdout
     failure, summary = errors(result.stdout)
-    assert f"{label}: " in failure.replace("imagesTr", "labelsTr") and REASONS[kind] in failure
+    assert f"{label}: " in failure and REASONS[kind] in failure
     assert "4 of 8 failed" in summary
     result = command("training", CONFIGS / "train.json", max_epochs=1, output_dir=tmp_path / "t", **options)
     assert result.returncode == 1 and "Traceback" not in result.stdout, result.stdout

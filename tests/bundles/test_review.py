@@ -120,7 +120,7 @@ def test_a_prediction_lies_on_its_scan_for_itk_where_the_forms_differ(tmp_path, 
 def test_logits_that_are_not_finite_fail_their_case_alone(tmp_path, image):
     save(tmp_path / "scan.nii.gz", image)
     broken = torch.load(SAMPLE.parent / "models" / "model.pt", weights_only=True)
-    broken["heads.0.conv.bias"][0] = float("nan")
+    broken["heads.0.conv.weight"] = broken["heads.0.conv.weight"].float() * 1e38  # finite, but its sums are not
     torch.save(broken, tmp_path / "broken.pt")
     reviews, failures = infer(tmp_path, checkpoint=str(tmp_path / "broken.pt"))
     assert not reviews and not list((tmp_path / "out").glob("*.nii.gz"))

@@ -14,7 +14,7 @@ from ignite.engine import Events
 from monai.transforms import Compose, LoadImage, LoadImaged, ResampleToMatch, SaveImage
 
 from rare_unet_networks.levels import ResolutionLevels, Route
-from rare_unet_networks.transforms.grids import answer_key
+from rare_unet_networks.transforms.grids import prediction_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 from .conftest import CONFIGS, EVALUATE, EVALUATING, SAMPLE, SMALL, command, read, run
@@ -228,19 +228,19 @@ def test_inferring_decides_the_route_once_a_scan_and_its_predictions_carry_it_an
 @pytest.mark.parametrize("downsample", ["mean", "trilinear"])
 @pytest.mark.parametrize("grid", ["scan", "fine"])
 def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores(tmp_path, downsample, grid):
-    answers = {}
+    predictions = {}
     protocol = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path), downsample=downsample)
     workflow = run(*EVALUATE, run=False, **protocol)
     evaluator = workflow.parser.get_parsed_content("evaluator")
 
     def keep(engine):
         item, output = engine.state.batch[0], engine.state.output[0]
-        answers[item["case"], int(item["level"])] = output[answer_key(grid)]
+        predictions[item["case"], int(item["level"])] = output[prediction_key(grid)]
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
     workflow.run()
-    assert len(answers) == 8
-    for case, level in answers:
+    assert len(predictions) == 8
+    for case, level in predictions:
         coarse = Compose(
             [LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image", image_mode=downsample)]
         )({"image": SUBJECT / "imagesTr" / f"{case}.nii.gz", "level": level})["image"]
@@ -248,13 +248,13 @@ def test_a_coarse_nifti_gets_from_inferring_the_label_map_that_evaluating_scores
         SaveImage(tmp_path / "coarse", output_postfix="", separate_folder=False, resample=False)(coarse)
     run("inference.json", input=str(tmp_path / "coarse"), output_dir=str(tmp_path / "out"), grid=grid)
     postfix = {"scan": "seg", "fine": "fine_seg"}[grid]
-    for (case, level), expected in answers.items():
-        answer = LoadImage(ensure_channel_first=True)(tmp_path / "out" / f"{case}_{level}_{postfix}.nii.gz")
+    for (case, level), expected in predictions.items():
+        written = LoadImage(ensure_channel_first=True)(tmp_path / "out" / f"{case}_{level}_{postfix}.nii.gz")
         if grid == "fine":  # it covers the whole coarse scan, padding of the fine one included
-            assert answer.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
-            answer = ResampleToMatch(mode="nearest")(answer, expected)
+            assert written.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
+            written = ResampleToMatch(mode="nearest")(written, expected)
         assert expected.max() == 2
-        np.testing.assert_array_equal(answer.numpy(), expected.numpy())
+        np.testing.assert_array_equal(written.numpy(), expected.numpy())
 
 
 def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating(tmp_path):

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from ..bundles.conftest import REPOSITORY, tiny  # noqa: F401
+from ..bundles.conftest import REPOSITORY, tiny, trained  # noqa: F401
 from ..bundles.test_brain_tumor import heads  # noqa: F401
 
 EXPERIMENT = REPOSITORY / "docs/experiment"

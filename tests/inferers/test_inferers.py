@@ -47,7 +47,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("size, spacing, level, seen", CASES)
-def test_scan_enters_its_level_and_the_answer_lies_on_its_grid(size, spacing, level, seen):
+def test_scan_enters_its_level_and_the_prediction_lies_on_its_grid(size, spacing, level, seen):
     net, image = Recorder(), scan(size, spacing)
     out = ResolutionRoutingInferer(LEVELS)(image, net)
     assert net.calls == [(seen, level, torch.Tensor)]
@@ -186,7 +186,7 @@ def test_ill_roi_size_is_refused(roi_size, match):
 
 
 class Repeater(Recorder):
-    """Answers on the level 0 grid: every voxel repeated."""
+    """Predicts on the level 0 grid: every voxel repeated."""
 
     def forward(self, x, level=0, output="scan"):
         self.calls.append((tuple(x.shape[2:]), level, output))
@@ -195,7 +195,7 @@ class Repeater(Recorder):
         return x
 
 
-# input size, spacing, level, output asked of the network, size and spacing of the answer
+# input size, spacing, level, output passed to the network, size and spacing of the prediction
 FULL_CASES = [
     ((35, 51, 33), (1.0, 1.0, 1.0), 0, "scan", (35, 51, 33), (1.0, 1.0, 1.0)),
     ((18, 26, 17), (2.0, 2.0, 2.0), 1, "fine", (36, 52, 34), (1.0, 1.0, 1.0)),
@@ -206,19 +206,19 @@ FULL_CASES = [
 ]
 
 
-@pytest.mark.parametrize("size, spacing, level, output, answer, answer_spacing", FULL_CASES)
-def test_full_answer_covers_the_scan_at_the_resolution_of_level_0(size, spacing, level, output, answer, answer_spacing):
+@pytest.mark.parametrize("size, spacing, level, output, fine_size, fine_spacing", FULL_CASES)
+def test_fine_prediction_covers_the_scan_at_level_0_spacing(size, spacing, level, output, fine_size, fine_spacing):
     net, image = Repeater(), scan(size, spacing)
     out = ResolutionRoutingInferer(LEVELS, output="fine")(image, net)
     assert net.calls[0][1:] == (level, output)
-    assert out.shape == (1, 1, *answer)
-    assert out.pixdim.tolist() == pytest.approx(answer_spacing)
+    assert out.shape == (1, 1, *fine_size)
+    assert out.pixdim.tolist() == pytest.approx(fine_spacing)
     # The first corner of the first voxel is where it was.
-    corner = [float(out.affine[i, 3]) - answer_spacing[i] / 2 for i in range(3)]
+    corner = [float(out.affine[i, 3]) - fine_spacing[i] / 2 for i in range(3)]
     assert corner == pytest.approx([-s / 2 for s in spacing])
 
 
-def test_full_answer_without_resampling_is_the_networks_in_place():
+def test_full_prediction_without_resampling_is_the_networks_in_place():
     image = scan((5, 6, 7), (4.0, 4.0, 4.0))
     out = ResolutionRoutingInferer(LEVELS, output="fine")(image, Repeater())
     for axis in (2, 3, 4):
@@ -226,7 +226,7 @@ def test_full_answer_without_resampling_is_the_networks_in_place():
     assert torch.equal(out.as_tensor(), image)
 
 
-def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
+def test_full_prediction_of_a_large_scan_comes_from_a_sliding_window():
     image, net = scan((40, 16, 16), (2.0, 2.0, 2.0)), Repeater()
     out = ResolutionRoutingInferer(LEVELS, output="fine", window=window(32, 32, 32))(image, net)
     assert len(net.calls) > 1 and {call[0] for call in net.calls} == {(16, 16, 16)}
@@ -236,7 +236,7 @@ def test_full_answer_of_a_large_scan_comes_from_a_sliding_window():
     torch.testing.assert_close(out.as_tensor(), expected)
 
 
-def test_both_answers_come_from_one_forward_pass():
+def test_both_predictions_come_from_one_forward_pass():
     torch.manual_seed(0)
     net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
     calls = []
@@ -253,7 +253,7 @@ def test_both_answers_come_from_one_forward_pass():
         assert torch.equal(both["pred_fine"].affine, full.affine)
 
 
-def test_both_answers_of_a_large_scan_come_from_a_sliding_window_in_place():
+def test_both_predictions_of_a_large_scan_come_from_a_sliding_window_in_place():
     class Both(Repeater):
         def forward(self, x, level=0, output="scan"):
             return Prediction(x.clone(), super().forward(x, level, "fine"))
@@ -274,7 +274,7 @@ def test_a_single_level_does_not_warn_of_coarse_scans(caplog):
     assert "do not trust" not in caplog.text
 
 
-def test_of_a_resampled_scan_only_the_full_answer_is_given():
+def test_of_a_resampled_scan_only_the_full_prediction_is_given():
     net = RAREUNet(3, 1, 3, channels=(2, 4, 4, 4, 4), fine_convs=1).eval()
     with torch.no_grad():
         out = ResolutionRoutingInferer(LEVELS, output="both")(scan((35, 51, 9), (1.0, 1.0, 4.0)), net)
@@ -296,7 +296,7 @@ def test_unknown_output_is_refused():
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("output", ["scan", "fine", "both"])
 def test_only_the_box_of_the_foreground_is_computed_and_around_it_is_background(level, output):
-    """A block of 10×7×9 voxels at (3, 4, 5) of an empty scan; the answer is wanted on the scan's whole grid."""
+    """A block of 10×7×9 voxels at (3, 4, 5) of an empty scan; the prediction is needed on the scan's whole grid."""
     seen = []
 
     def net(x, level=0, output="scan"):
@@ -309,10 +309,10 @@ def test_only_the_box_of_the_foreground_is_computed_and_around_it_is_background(
     image[:, :, 3:13, 4:11, 5:14] = 1
     found = ResolutionRoutingInferer(LEVELS, output=output, crop_foreground=True)(image, net)
     assert seen == [{0: (32, 16, 16), 1: (16, 8, 16), 2: (12, 8, 12)}[level]]
-    answers = found if output == "both" else {"pred" if output == "scan" else "pred_fine": found}
-    assert answers.keys() == {"scan": {"pred"}, "fine": {"pred_fine"}, "both": {"pred", "pred_fine"}}[output]
+    predictions = found if output == "both" else {"pred" if output == "scan" else "pred_fine": found}
+    assert predictions.keys() == {"scan": {"pred"}, "fine": {"pred_fine"}, "both": {"pred", "pred_fine"}}[output]
     whole = ResolutionRoutingInferer(LEVELS, output=output)(image, net)
-    for key, logits in answers.items():
+    for key, logits in predictions.items():
         scale = 2**level if key == "pred_fine" else 1
         expected = image.as_tensor().repeat_interleave(scale, 2).repeat_interleave(scale, 3).repeat_interleave(scale, 4)
         assert torch.equal(logits.argmax(dim=1, keepdim=True).as_tensor(), expected.long())

@@ -38,7 +38,7 @@ def scan(data, spacing=1.0):
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_the_other_side_is_found_and_mirrored_and_the_answer_mirrored_back(level):
+def test_the_other_side_is_found_and_mirrored_and_the_prediction_mirrored_back(level):
     ramp = torch.nn.functional.interpolate(RAMP, [-(-n // 2**level) for n in RAMP.shape[2:]], mode="trilinear")
     known, other = scan(ramp, 2.0**level), scan(ramp.flip(2), 2.0**level)
     net = OneSided()
@@ -77,15 +77,15 @@ def test_the_coarsest_level_runs_once(output):
     for flipped in (False, True):
         seen = scan(known.flip(2) if flipped else known, 8.0)
         out = MirrorInferer(base(output=output), scaling=SCALING)(seen, net)
-        answers, wanted = (x if isinstance(x, dict) else {"": x} for x in (out, expected))
-        assert answers.keys() == wanted.keys()
+        predictions, wanted = (x if isinstance(x, dict) else {"": x} for x in (out, expected))
+        assert predictions.keys() == wanted.keys()
         for key, value in wanted.items():
             torch.testing.assert_close(
-                answers[key].as_tensor(), value.as_tensor().flip(2) if flipped else value.as_tensor()
+                predictions[key].as_tensor(), value.as_tensor().flip(2) if flipped else value.as_tensor()
             )
-            assert torch.equal(answers[key].affine, value.affine)
-            assert answers[key].meta["side"] == ("right" if flipped else "left")
-            assert answers[key].meta.keys() == {*value.meta.keys(), "side"}
+            assert torch.equal(predictions[key].affine, value.affine)
+            assert predictions[key].meta["side"] == ("right" if flipped else "left")
+            assert predictions[key].meta.keys() == {*value.meta.keys(), "side"}
     assert net.calls == [(3, 2), (3, 2)]
 
 
@@ -99,7 +99,7 @@ def test_each_member_of_a_batch_of_the_coarsest_level_has_its_own_side():
     torch.testing.assert_close(out.as_tensor()[1:], ResolutionRoutingInferer(LEVELS)(scan(known, 8.0), net).as_tensor())
 
 
-def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
+def test_a_resampled_scan_of_the_coarsest_level_is_predicted_at_level_0_alone():
     class Both(OneSided):
         def forward(self, x, level=0, output="scan"):
             y = super().forward(x, level)
@@ -107,13 +107,13 @@ def test_a_resampled_scan_of_the_coarsest_level_is_answered_at_level_0_alone():
 
     affine = torch.diag(torch.tensor([6.0, 8.0, 8.0, 1.0]))
     known = torch.linspace(0, 1, 8).reshape(1, 1, 8, 1, 1).expand(1, 1, 8, 6, 4).clone()  # 48 mm: 6 voxels of 8 mm
-    answers = [
+    predictions = [
         MirrorInferer(base(output="both"), scaling=SCALING)(MetaTensor(x, affine=affine), Both())
         for x in (known, known.flip(2))
     ]
-    assert all(list(answer) == ["pred_fine"] for answer in answers)
-    assert answers[0]["pred_fine"].shape == (1, 2, 48, 48, 32)
-    torch.testing.assert_close(answers[1]["pred_fine"].as_tensor(), answers[0]["pred_fine"].as_tensor().flip(2))
+    assert all(list(p) == ["pred_fine"] for p in predictions)
+    assert predictions[0]["pred_fine"].shape == (1, 2, 48, 48, 32)
+    torch.testing.assert_close(predictions[1]["pred_fine"].as_tensor(), predictions[0]["pred_fine"].as_tensor().flip(2))
 
 
 @pytest.mark.parametrize("side, mirrored", [("left", False), ("right", True)])
@@ -127,7 +127,7 @@ def test_a_known_side_is_taken_without_looking(side, mirrored):
     torch.testing.assert_close(out.as_tensor(), expected.flip(2) if mirrored else expected)
 
 
-def test_both_answers_are_mirrored_back():
+def test_both_predictions_are_mirrored_back():
     class Both(OneSided):
         def forward(self, x, level=0, output="scan"):
             y = super().forward(x, level)

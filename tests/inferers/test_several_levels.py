@@ -1,4 +1,4 @@
-"""The mean of the answers of a scan's own level and of coarser ones."""
+"""The mean of the predictions of a scan's own level and of coarser ones."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def probability(logits):
     return logits.as_tensor().softmax(dim=1)[0, 1]
 
 
-# level of the scan, how many coarser ones, levels that answer, the mean of their probabilities
+# level of the scan, how many coarser ones, levels that predict, the mean of their probabilities
 CASES = [
     (0, 0, [0], 0.9),
     (0, 1, [0, 1], 0.7),
@@ -61,7 +61,7 @@ CASES = [
 
 @pytest.mark.parametrize("size", [(32, 32, 32), (21, 18, 19)])
 @pytest.mark.parametrize("level, extra_levels, levels, mean", CASES)
-def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level, extra_levels, levels, mean, size):
+def test_the_prediction_is_the_mean_of_the_levels_probabilities_on_both_grids(level, extra_levels, levels, mean, size):
     net, image = Constant(), scan(size, level)
     found = MultiLevelInferer(base(output="both"), scaling=unchanged, extra_levels=extra_levels)(image, net)
     assert [d for d, _ in net.seen] == levels
@@ -72,7 +72,7 @@ def test_the_answer_is_the_mean_of_the_levels_probabilities_on_both_grids(level,
 
 
 @pytest.mark.parametrize("output", ["scan", "fine"])
-def test_one_grid_alone_is_answered_as_well(output):
+def test_one_grid_alone_is_predicted_as_well(output):
     found = MultiLevelInferer(base(output=output), scaling=unchanged, extra_levels=1)(
         scan((9, 10, 11), level=1), Constant()
     )
@@ -91,7 +91,7 @@ def test_coarser_levels_see_means_of_blocks_above_the_background_and_on_the_scan
     assert level == 1 and profile[profile.nonzero()].flatten().tolist() == [40, 10]
 
 
-def test_a_coarser_answer_lies_where_it_was_seen():
+def test_a_coarser_prediction_lies_at_its_place():
     """A bright block at an odd place of a grid of odd size is found by a threshold at the levels below."""
 
     def net(x, level=0, output="scan"):

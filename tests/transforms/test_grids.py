@@ -7,7 +7,7 @@ from monai.transforms import Compose, Invertd, Orientationd, ResampleToMatch
 
 from rare_unet_networks.inferers import note_route
 from rare_unet_networks.levels import ResolutionLevels
-from rare_unet_networks.transforms.grids import ResampleToBothGridsd, answer_key
+from rare_unet_networks.transforms.grids import ResampleToBothGridsd, prediction_key
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
@@ -51,7 +51,7 @@ def test_a_native_answer_brought_back_to_the_fine_grid_keeps_its_place_and_volum
 
 def test_repeated_it_is_the_coarse_voxel_again():
     coarse = SimulateLowResolutiond("image")({"image": cube(), "level": 2})["image"]
-    _, full = both(one_hot(coarse.as_tensor().round(), 2, dim=0), coarse, bring_back="repeat")
+    _, full = both(one_hot(coarse.as_tensor().round(), 2, dim=0), coarse, upsample_mode="repeat")
     expected = coarse.as_tensor().round()[0]
     for axis in range(3):
         expected = expected.repeat_interleave(4, dim=axis)
@@ -136,10 +136,10 @@ def test_ill_answers_and_names_are_refused():
         both(
             torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
         )
-    with pytest.raises(ValueError, match="bring_back must be 'linear' or 'repeat', got 'cubic'"):
-        ResampleToBothGridsd("pred", bring_back="cubic")
+    with pytest.raises(ValueError, match="upsample_mode must be 'linear' or 'repeat', got 'cubic'"):
+        ResampleToBothGridsd("pred", upsample_mode="cubic")
     with pytest.raises(ValueError, match=r"grid must be one of .'scan', 'fine'., got 'full'"):
-        answer_key("full")
+        prediction_key("full")
     with pytest.raises(ValueError, match="pred must carry the inferer's route in its metadata, got none"):
         ResampleToBothGridsd("pred")({"pred": torch.rand(2, 4, 4, 4), "image": MetaTensor(torch.rand(1, 4, 4, 4))})
-    assert (answer_key("scan"), answer_key("fine")) == ("pred", "pred_fine")
+    assert (prediction_key("scan"), prediction_key("fine")) == ("pred", "pred_fine")

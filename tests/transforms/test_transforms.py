@@ -140,7 +140,7 @@ def test_each_label_can_have_its_own_rule_and_levels_can_be_chosen():
     assert set(MultiResolutionPyramidd("image", "a", levels=[0, 2])({"image": cube(), "a": cube()})) == {
         "image_0", "image_2", "a_0", "a_2"
     }  # fmt: skip
-    # The label of level 0 is always there: answers at 1 mm are held against it.
+    # The label of level 0 is always there: predictions at 1 mm are compared with it.
     assert set(MultiResolutionPyramidd("image", "a", levels=[2])({"image": cube(), "a": cube()})) == {
         "image_2", "a_0", "a_2"
     }  # fmt: skip

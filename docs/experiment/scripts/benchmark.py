@@ -33,7 +33,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode
 
-from rare_unet_networks.levels import scale_name
+from rare_unet_networks.levels import format_scale
 
 # model -> (overlays over inference.json, outputs)
 MODELS = {
@@ -153,7 +153,7 @@ def on_gpu(volume: Volume, name: str, output: str, level: int, runs: int) -> tup
     net, x = net.cuda(), x.cuda()
     with torch.no_grad():
         seconds = timed(lambda: net(x, **kwargs), runs)
-    return name, scale_name(level), output, torch.cuda.get_device_name(), "network", f"{seconds:.5f}", "", "", ""
+    return name, format_scale(level), output, torch.cuda.get_device_name(), "network", f"{seconds:.5f}", "", "", ""
 
 
 def network_of(
@@ -192,7 +192,7 @@ def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, ru
         if getattr(inferer, "side", None) == "auto":
             scan = before({"image": str(file)})["image"][None]
             seconds["network and side"] = timed(lambda: inferer(scan, net), runs)
-    gflop, start = counter.get_total_flops() / 1e9, (name, scale_name(level), output, threads)
+    gflop, start = counter.get_total_flops() / 1e9, (name, format_scale(level), output, threads)
     lines = [(*start, what, f"{s:.5f}", f"{gflop:.3f}", size, "") for what, s in seconds.items()]
     if output == MODELS[name][1][-1]:
         took, peak = command(volume, overlays, net, file, threads)

@@ -28,7 +28,7 @@ from make_experiment import EXPORTS, with_tables
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from rare_unet_networks.levels import scale_name
+from rare_unet_networks.levels import format_scale
 from rare_unet_networks.metrics.multi_scale import dice_per_class
 from rare_unet_networks.runtimes.load import RUNTIMES, load_runtime
 
@@ -125,7 +125,7 @@ def compare(
         (
             name,
             f"{PACKAGES.get(name, 'torch')} {version(PACKAGES.get(name, 'torch'))}",
-            scale_name(level),
+            format_scale(level),
             len(scans),
             f"{max(s[0] for s in scans):.1e}",
             f"{min(s[1] for s in scans):.5f}",

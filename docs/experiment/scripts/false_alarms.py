@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 
 from rare_unet_networks.data import labelled_datalist
-from rare_unet_networks.levels import ResolutionLevels, scale_name
+from rare_unet_networks.levels import ResolutionLevels, format_scale
 from rare_unet_networks.transforms.hemisphere import mirror_healthy_hemisphere
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 
@@ -45,7 +45,7 @@ def heads(items: list[dict], folder: Path, levels: ResolutionLevels) -> int:
         count += 1
         for level in range(levels.num_levels):
             scan = SimulateLowResolutiond("image")({"image": head, "level": level})["image"]
-            path = folder / scale_name(level) / item["case"]
+            path = folder / format_scale(level) / item["case"]
             path.parent.mkdir(parents=True, exist_ok=True)
             SaveImage(output_ext=".nii.gz", resample=False, print_log=False, channel_dim=0)(scan, filename=path)
     return count
@@ -68,7 +68,7 @@ def main() -> None:
     count = heads(items, args.output_dir / "heads", levels)
     rows = []
     for level in range(levels.num_levels):
-        scale = scale_name(level)
+        scale = format_scale(level)
         output = args.output_dir / "answers" / scale
         workflow = ConfigWorkflow(
             str(BUNDLE / "configs/inference.json"),
@@ -90,7 +90,7 @@ def main() -> None:
         with open(folder / "false_alarms.csv", "w", newline="") as file:
             csv.writer(file).writerows([("case", "scale", "class", "ml"), *rows])
     for level in range(levels.num_levels):
-        scale = scale_name(level)
+        scale = format_scale(level)
         total = sum(float(ml) for _, s, _, ml in rows if s == scale)
         print(f"scale {scale}: {total / max(count, 1):.2f} ml a head, {count} heads")
 

@@ -30,7 +30,7 @@ from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 
 from rare_unet_networks.data import labelled_datalist
-from rare_unet_networks.levels import scale_name
+from rare_unet_networks.levels import format_scale
 from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 from rare_unet_networks.utils.geometry import rescaled_affine, symmetric_core
 
@@ -99,19 +99,19 @@ def inputs(task: Task, dataset_dir: Path, target: Path, split: str) -> None:
             "spacing": (scan, affine),
         }
         for mode, (array, grid) in made.items():
-            save_channels(array, grid, target / mode / scale_name(level), case)
+            save_channels(array, grid, target / mode / format_scale(level), case)
     print(f"{target}: {', '.join(MODES)}")
 
 
 def collect(task: Task, dataset_dir: Path, outputs: Path, target: Path, split: str) -> None:
     for case, level, scan, affine in coarse_scans(task, dataset_dir, split):
         for mode in MODES:
-            source = outputs / mode / scale_name(level) / f"{case}.nii.gz"
+            source = outputs / mode / format_scale(level) / f"{case}.nii.gz"
             answer = nib.load(source)
             labels, grid = np.asarray(answer.dataobj), answer.affine
             if mode == "pad":
                 labels, grid = labels[symmetric_core(scan.shape[1:], labels.shape)], affine.numpy()
-            path = target / mode / scale_name(level) / f"{case}.nii.gz"
+            path = target / mode / format_scale(level) / f"{case}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(labels.astype(np.uint8), grid), path)
     print(f"{target}: {', '.join(MODES)}")
