@@ -24,6 +24,11 @@ WITHOUT_EFFECT = {
 }
 
 
+def _value(text: str) -> Any:
+    """An override as the runner reads it, a switch in any letter case."""
+    return DefaultParseValue(text.capitalize() if text.lower() in ("true", "false") else text)
+
+
 def prediction_options() -> dict[str, Any] | None:
     """Options of the command line and its configs that predictions depend on, apart from scans and weights.
 
@@ -37,7 +42,7 @@ def prediction_options() -> dict[str, Any] | None:
         return None
     runner = {p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD}
     overrides = {
-        key.replace("::", "#"): DefaultParseValue(text)
+        key.replace("::", "#"): _value(text)
         for key, text in written.items()
         if key not in runner and key.replace("::", "#").split("#")[0] not in WITHOUT_EFFECT
     }

@@ -154,7 +154,7 @@ class CaseRecords:
             overwrite: leave nothing out, but what other processes do from now on.
 
         Raises:
-            ValueError: when ``part`` is not of that form.
+            ValueError: when ``part`` is not of that form, or ``overwrite`` neither true nor false.
         """
         items = _part_of(items, part)
         _ = self._weights  # read before the network reads them: a file that changes later is not what it has

@@ -55,7 +55,7 @@ class PerCaseMetricsSaver:
         logger.info(f"summary.csv and metrics/per_case.csv are in {self.output_dir}\n{aligned(self._overview())}")
 
     def _overview(self) -> list[list[str]]:
-        """Means of the summary: a line per grid and scale (or other group), Dice of every class and class means of other measures."""
+        """Means of the summary: a line per grid and group, with Dice of every class and class means of the rest."""
         means_by_line: dict[tuple[str, Any], dict[tuple[str, str], float]] = {}
         measures: dict[str, None] = {}  # in order of appearance
         for row in self.metric.summary:

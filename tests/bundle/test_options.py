@@ -39,8 +39,8 @@ def options(tmp_path, monkeypatch):
 
 def test_plain_values_and_overrides_are_named(options):
     assert options()["options"] == {"side": "auto", "amp": False, "overlap": 0.25}
-    named = options("--side", "mirrored", "--network_def#channels", "[2,4]", "--output_dir", "out")["options"]
-    assert named == {"side": "mirrored", "amp": False, "overlap": 0.25, "network_def#channels": [2, 4]}
+    named = options("--side", "right", "--network_def#channels", "[2,4]", "--output_dir", "out")["options"]
+    assert named == {"side": "right", "amp": False, "overlap": 0.25, "network_def#channels": [2, 4]}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_plain_values_and_overrides_are_named(options):
         ("--overwrite", "True"),
         ("--side", "auto"),
         ("--amp", "False"),
+        ("--amp", "false"),
         ("--overlap", "0.25"),
         ("--logging_file", "none"),
     ],
@@ -65,7 +66,14 @@ def test_where_how_fast_and_which_scans_makes_no_other_predictions_nor_does_a_de
 
 
 @pytest.mark.parametrize(
-    "words", [("--side", "mirrored"), ("--amp", "True"), ("--network_def#channels", "[2,4]"), ("--overlap=0.5",)]
+    "words",
+    [
+        ("--side", "right"),
+        ("--amp", "True"),
+        ("--amp", "true"),
+        ("--network_def#channels", "[2,4]"),
+        ("--overlap=0.5",),
+    ],
 )
 def test_another_option_makes_other_predictions(options, words):
     assert options(*words)["config"] != options()["config"]

@@ -23,8 +23,12 @@ from .conftest import CONFIGS, EVALUATE, SAMPLE, SMALL, command, config, read, r
 
 SUBJECT = SAMPLE / "Task04_Hippocampus"
 INFERENCE, EVALUATION, TRAINING = (
-    f"['{CONFIGS}/{name}.json','{CONFIGS}/multi_gpu_{delta}.json']"
-    for name, delta in (("inference", "inference"), ("evaluate", "inference"), ("train", "train"))
+    str([f"{CONFIGS}/{name}.json" for name in names])
+    for names in (
+        ("inference", "multi_gpu_inference"),
+        ("inference", "evaluate", "multi_gpu_inference"),
+        ("train", "multi_gpu_train"),
+    )
 )
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 

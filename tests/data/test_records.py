@@ -73,9 +73,10 @@ def test_a_case_of_the_same_scan_weights_and_options_is_skipped_with_one_line(fo
     lines = [r.message for r in caplog.records]
     again = "(--overwrite true does them again)"
     assert lines == [f"1 of 3 are done, with the same scans, weights and options, and are skipped {again}: a"]
+    assert left(records(folder), folder, overwrite="False") == ["b", "c"]
+    assert left(records(folder), folder, overwrite="true") == ["a", "b", "c"]
     os.rename(folder / "a.nii.gz", folder / "moved.nii.gz")
     assert records(folder).pending([{"image": str(folder / "moved.nii.gz"), "case": "a"}]) == []
-    assert left(records(folder), folder, overwrite=True) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "model.pt"])
@@ -93,7 +94,7 @@ def test_a_case_without_its_prediction_or_record_is_done_again(folder, name):
 
 
 def test_a_case_of_other_options_or_on_the_other_grid_is_done_again(folder):
-    other = {"options": {"side": "mirrored"}, "config": "2f"}
+    other = {"options": {"side": "right"}, "config": "2f"}
     assert left(records(folder, options=other), folder) == ["a", "b", "c"]
     assert left(records(folder, grid="fine"), folder) == ["a", "b", "c"]
     assert left(records(folder, options=None), folder) == ["a", "b", "c"]  # a program whose options are unknown
