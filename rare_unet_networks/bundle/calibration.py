@@ -15,14 +15,13 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
 from monai.transforms import Orientation, ResampleToMatch
 from nibabel.orientations import aff2axcodes
 from torch import nn
 
 from ..data.datalists import FAILURE
 from ..metrics.multi_scale import dice_per_class
+from ..networks.weights import load_weights
 
 __all__ = ["calibrate"]
 
@@ -48,14 +47,14 @@ def calibrate(
         dataset: scans at every level, as ``run evaluating`` loads them, with ``image``, ``label``, ``label_fine``,
             ``level`` and ``case``.
         inferer: inferer that returns the logits of a single path; mean probabilities cannot be shifted by a bias.
-        checkpoint: weights, in a form that ``CheckpointLoader`` accepts.
+        checkpoint: weights, in a form that :py:func:`rare_unet_networks.networks.load_weights` accepts.
         output: file of the calibrated weights.
         offsets: offsets to try; with none the weights are only saved as float16.
 
     Raises:
-        ValueError: if a scan of the dataset cannot be read.
+        ValueError: if the weights cannot be used, or a scan of the dataset cannot be read.
     """
-    CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
+    load_weights(checkpoint, network, map_location="cpu")
     network.eval()
     state = network.state_dict()
     dice_by_bias = score_offsets(network, dataset, inferer, offsets) if offsets else {}

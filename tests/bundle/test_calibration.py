@@ -85,6 +85,18 @@ def test_a_scan_that_cannot_be_read_is_named(tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_weights_of_other_layouts_are_taken_and_a_file_that_holds_none_is_named(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, tmp_path / "model.pt")
+    calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", ())
+    assert torch.load(tmp_path / "out.pt", weights_only=True).keys() == net.state_dict().keys()
+    (tmp_path / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(
+        ValueError, match=r"pointer\.pt: expected weights as torch\.save writes them, .* git-lfs"
+    ):
+        calibrate(net, [], of_image, tmp_path / "pointer.pt", tmp_path / "out.pt", ())
+
+
 def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
     torch.save(net.state_dict(), tmp_path / "model.pt")

@@ -8,8 +8,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from rare_unet_networks.handlers import ResumableCheckpoint, WeightsLoader, load_weights
-from rare_unet_networks.handlers.checkpoints import AtomicDiskSaver
+from rare_unet_networks.handlers import AtomicDiskSaver, ResumableCheckpoint, WeightsLoader
+from rare_unet_networks.networks import load_weights
 
 
 def network(channels=2):
