@@ -121,8 +121,10 @@ def _check_fit(state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
 def load_weights(path: str | Path, network: nn.Module, map_location: Any = None) -> None:
     """Loads weights from a file of ``torch.save`` into a network.
 
-    The file can hold a plain ``state_dict``, one under a key such as ``"model"`` or ``"state_dict"``, or one whose
-    names begin with ``module.``. No code from the file is executed.
+    The file can hold a plain ``state_dict``, or one under the key ``"model"``, ``"state_dict"``,
+    ``"model_state_dict"``, ``"network"`` or ``"net"``. Its names can begin with ``module.`` (of ``DataParallel`` and of
+    averaged models), with ``_orig_mod.`` (of ``torch.compile``) or with both, and it can hold ``n_averaged``, the
+    counter of an averaged model, which is ignored. No code from the file is executed.
 
     Args:
         path: the file.
