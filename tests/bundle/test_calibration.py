@@ -61,6 +61,28 @@ def test_dice_of_an_offset_by_hand(affine):
     assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.1: 2 / 3, 0.2: 1, 0.3: 1, 0.4: 0})}
 
 
+def of_three_classes(image, network):
+    """Classes 2 and 3 have the smallest logit: they are nowhere."""
+    logits = torch.cat([torch.zeros_like(image), image, *[torch.full_like(image, -9.0)] * 2], dim=1)
+    return {"pred": logits, "pred_fine": logits}
+
+
+def test_a_class_that_no_scan_has_does_not_count():
+    net = RAREUNet(3, 1, 4, channels=(2, 4, 4))
+    scores = score_offsets(net, [case(0, AFFINES[0])] * 2, of_three_classes, (0.0, 0.2))
+    assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.2: 1})}
+
+
+def test_a_level_whose_labels_are_all_empty_is_named():
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=1)
+    empty = case(1, AFFINES[0])
+    for key in ("label", "label_fine"):
+        empty[key] = torch.zeros_like(empty[key])
+    message = "level 1: expected a class in at least one label, all 2 are empty on the grid"
+    with pytest.raises(ValueError, match=message):
+        score_offsets(net, [case(0, AFFINES[0]), empty, empty], of_image, (0.0, 0.4))
+
+
 def test_a_head_of_several_scales_gets_the_best_mean_over_them(tmp_path):
     """A plain U-Net's only head: level 0 is best from 0.2 to 0.3 (1, else 2/3 or 0), level 1 at 0 only (1, else 0)."""
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=0)
@@ -91,9 +113,7 @@ def test_weights_of_other_layouts_are_taken_and_a_file_that_holds_none_is_named(
     calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", ())
     assert torch.load(tmp_path / "out.pt", weights_only=True).keys() == net.state_dict().keys()
     (tmp_path / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
-    with pytest.raises(
-        ValueError, match=r"pointer\.pt: expected weights as torch\.save writes them, .* git-lfs"
-    ):
+    with pytest.raises(ValueError, match=r"pointer\.pt: expected weights as torch\.save writes them, .* git-lfs"):
         calibrate(net, [], of_image, tmp_path / "pointer.pt", tmp_path / "out.pt", ())
 
 
