@@ -1,4 +1,4 @@
-"""Calibration of trained weights: ``run calibrating``.
+"""Calibration of the heads of trained weights: ``run calibrating``.
 
 Half of the training loss is soft Dice without background. It rewards foreground where the network is uncertain, so
 segmentations are too large, the more so the coarser the scan. Calibration corrects this by one number per head, which

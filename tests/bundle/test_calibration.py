@@ -1,19 +1,24 @@
-"""Calibration: which number is chosen for a head, what it changes, and ``run calibrating`` for real."""
+"""Calibration: which number a head gets, what it changes, the limits of the doubt, and ``run calibrating`` for real."""
 
 import json
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import MetaTensor
 
 from rare_unet_networks.bundle.calibration import bias_of, calibrate, score_offsets, shift_background
 from rare_unet_networks.networks import RAREUNet
 
-from ..bundles.conftest import BUNDLES, REPOSITORY, command
+from ..bundles.conftest import BUNDLES, EVALUATE, REPOSITORY, command, run
 
 KWARGS = dict(spatial_dims=3, in_channels=1, out_channels=3, channels=(2, 4, 4, 4, 4), fine_convs=1)
 HIPPOCAMPUS = BUNDLES["hippocampus_mri_segmentation"]
-CONFIGS = ("inference.json", "evaluate.json", "calibrate.json")
+CONFIGS = (*EVALUATE, "calibrate.json")
+SCANS = {
+    "dataset_dir": str(HIPPOCAMPUS / "sample/Task04_Hippocampus"),
+    "splits_file": str(REPOSITORY / "tests/bundles/sample_splits.json"),
+}
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -134,13 +139,26 @@ EXPECTED = {
 }  # fmt: skip
 
 
-def test_the_run_adds_what_the_program_before_it_added(tmp_path):
+def doubts(**options):
+    """Doubt by level of the sample case, which an evaluation notes."""
+    values = {}
+
+    def note(engine):
+        for output in engine.state.output:
+            values[output["pred"].meta["route"].level] = output["pred"].meta["doubt"]
+
+    workflow = run(*EVALUATE, run=False, **SCANS, **options)
+    workflow.parser.get_parsed_content("evaluator").add_event_handler(Events.ITERATION_COMPLETED, note)
+    workflow.run()
+    return [values[level] for level in sorted(values)]
+
+
+def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the_doubt(tmp_path):
     configs = [str(HIPPOCAMPUS / "configs" / name) for name in CONFIGS]
     result = command(
         "calibrating",
         json.dumps(configs).replace('"', "'"),
-        dataset_dir=HIPPOCAMPUS / "sample/Task04_Hippocampus",
-        splits_file=REPOSITORY / "tests/bundles/sample_splits.json",
+        **SCANS,
         calibrated_file=tmp_path / "calibrated.pt",
     )
     assert result.returncode == 0, result.stdout
@@ -152,3 +170,9 @@ def test_the_run_adds_what_the_program_before_it_added(tmp_path):
         if name in EXPECTED:
             expected[: len(expected) // 3] += EXPECTED[name]
         assert torch.equal(stored[name], expected.half()), name
+    limits = json.loads((tmp_path / "doubt_limit.json").read_text())["doubt_limit"]
+    assert f'the line for inference.json: "doubt_limit": {json.dumps(limits)},' in result.stdout
+    # Of the calibrated weights, not of those that were given: they differ in a fine head that level 3 alone uses.
+    calibrated = doubts(checkpoint=str(tmp_path / "calibrated.pt"), output_dir=str(tmp_path))
+    assert limits == [round(1.5 * value, 2) for value in calibrated]
+    assert round(1.5 * doubts(output_dir=str(tmp_path), val_levels=[3])[0], 2) != limits[3]
