@@ -20,7 +20,7 @@ __all__ = ["prediction_options"]
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
     *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
-    *("dataloader", "num_workers", "device", "output_dir", "checkpoint", "export_dir"),
+    *("dataloader", "num_workers", "device", "gpu", "output_dir", "checkpoint", "export_dir", "no_package"),
 }
 
 
