@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from rare_unet_networks.networks import RAREUNet
+from rare_unet_networks.runtimes import export, load
 from rare_unet_networks.runtimes.export import PACKAGES, LevelPath, _check, export_runtimes
 from rare_unet_networks.runtimes.load import LevelPrograms, describe, load_runtime
+from rare_unet_networks.utils import sha256
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
@@ -51,6 +53,10 @@ def exported(tmp_path_factory):
         return made[runtime]
 
     return export
+
+
+def test_digests_of_an_export_are_those_of_the_records():
+    assert export.sha256 is load.sha256 is sha256
 
 
 @pytest.mark.parametrize("blocks", [(1, 3, 1), (3, 2, 2)])
