@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 
 from ..levels import ResolutionLevels
 from ..utils.geometry import spacing_of
-from ..utils.quality import add_warning, distance_warning, doubt, slices_through, touches_border, warnings_of
+from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["CheckFinited", "ReviewPredictiond"]
@@ -92,7 +92,7 @@ class ReviewPredictiond(MapTransform):
             for reason in self._reasons(finest, d[key], image, value):
                 logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
                 add_warning(meta, reason)
-            distance = distance_warning(self.levels, spacing_of(image.affine, image.ndim - 1))
+            distance = self.levels.distance_warning(spacing_of(image.affine, image.ndim - 1))
             if distance:
                 add_warning(meta, distance)  # the inferer has logged it
             for k in (key, f"{key}_fine"):
