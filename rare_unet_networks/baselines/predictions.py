@@ -51,7 +51,7 @@ class PredictionsInferer(Inferer):
             kwargs: not used.
 
         Returns:
-            logits, shape (1, classes, *spatial_size), on the file's grid; the file's labels get a probability of almost 1.
+            logits, shape (1, classes, *spatial_size), on the file's grid; the softmax is almost one-hot.
 
         Raises:
             ValueError: If the file is missing or contains other labels.
