@@ -32,7 +32,7 @@ NOT_RUN = {
     "S=$nnUNet_preprocessed": "needs what nnU-Net wrote",
     "python -m monai.bundle run training --splits_file $S": "on small data in test_nnunet.py",
     "python -m monai.bundle run evaluating --splits_file $S": "on small data in test_nnunet.py",
-    "python docs/experiment/scripts/nnunet.py collect": "needs nnU-Net's answers; on others in test_scripts.py",
+    "python docs/experiment/scripts/nnunet.py collect": "needs nnU-Net's predictions; on others in test_scripts.py",
     "python docs/experiment/scripts/make_experiment.py": "writes into the documents, see test_scripts.py",
     "python docs/experiment/scripts/benchmark.py": "measures for minutes; its parts are tested in test_scripts.py",
     "python -m tools.verify_bundle my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",

@@ -75,14 +75,14 @@ def test_hidden_files_are_no_configs(bundle):
     assert made.files == {}
 
 
-@pytest.mark.parametrize("answer, label, expected", [
+@pytest.mark.parametrize("prediction, label, expected", [
     (0, 0, {"all": 1.0}),
     (3, 0, {"all": 0.0}),
     (0, 3, {"1": 0.0, "all": 0.0}),
     (3, 1, {"1": 0.5, "all": 0.5}),  # 2 · 1 / (3 + 1)
 ])  # fmt: skip
-def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(answer, label, expected):
-    pair = (np.asarray(labels(voxels).dataobj) for voxels in (answer, label))
+def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(prediction, label, expected):
+    pair = (np.asarray(labels(voxels).dataobj) for voxels in (prediction, label))
     assert samples.dice_of(*pair) == expected
 
 
