@@ -41,8 +41,8 @@ def coarsen(
     - *Several levels* (``MultiLevelInferer``): the background is 0, and so is the padding.
     - *Statistics of the foreground* (``ForegroundStatisticsd``) ignore voxels of 0: the padding is 0, at the end, as in
       the training of the shipped tumour network.
-    - ``tools/verify_bundle/samples.py`` has a function of its own: it works on files of any bundle, without this package,
-      and removes incomplete blocks, so that its test scans have no padded voxels.
+    - ``tools/verify_bundle/samples.py`` has its own function: it works on files of any bundle, without this
+      package, and removes incomplete blocks, so that its test scans have no padded voxels.
 
     Args:
         x: shape (C, *spatial_size).
