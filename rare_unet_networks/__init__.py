@@ -6,4 +6,4 @@ from .levels import ResolutionLevels, Route
 from .losses import RAREUNetLoss
 from .networks import RAREUNet
 
-__version__ = "0.6.1"
+__version__ = "0.7.0"

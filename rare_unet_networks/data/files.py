@@ -20,7 +20,7 @@ __all__ = ["SUFFIXES", "check_file", "check_item", "describe_content", "suffix_o
 SUFFIXES = (".nii.gz", ".nii")
 HEADER_SIZES = {348: "NIfTI-1", 540: "NIfTI-2"}  # the first number of a header is its own size
 PADDING = 4096  # bytes; some programs fill the last block of a file with zeros
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 # First bytes of other formats, to name what a file is.
 BEGINNINGS = {
     b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",

@@ -17,6 +17,7 @@ from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import SpatialImage
 
 from ..utils.geometry import format_size
+from .files import check_file
 
 __all__ = ["HeaderPreservingNibabelReader"]
 
@@ -152,7 +153,6 @@ class HeaderPreservingNibabelReader(NibabelReader):
 
         Raises:
             ValueError: See the class.
-            nibabel.filebasedimages.ImageFileError: If nibabel cannot read a file.
         """
         images = [self.open(name, **options) for name, options in img]
         warnings = [self.check(image, str(name)) for image, (name, _) in zip(images, img)]
@@ -161,7 +161,8 @@ class HeaderPreservingNibabelReader(NibabelReader):
         return array, meta
 
     def open(self, name: PathLike, **options: Any) -> SpatialImage:
-        """Opens a file with nibabel, which reads the header but no voxels."""
+        """Checks that a file is complete and opens it with nibabel, which reads the header but no voxels."""
+        check_file(name)
         return nib.load(name, **options)
 
     def check(self, image: SpatialImage, name: str) -> str:

@@ -23,7 +23,6 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
-    "python -m pytest -m slow": "runs these tests",
     "python3 -m venv .nnunet": "nnU-Net has an environment of its own",
     ".nnunet/bin/": "nnU-Net has an environment of its own, and trains for hours",
     "cp $nnUNet_raw": "needs what nnU-Net wrote",
@@ -39,6 +38,7 @@ NOT_RUN = {
     "MONAI_LABEL_ENV=.monai_label python -m pytest tests/tools/test_monai_label.py": "needs an environment of its own",
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
     "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
+    "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
     "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "

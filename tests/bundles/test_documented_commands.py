@@ -129,7 +129,7 @@ def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls
                 monkeypatch.delenv(name, raising=False)
                 if "torchrun" in words:
                     monkeypatch.setenv(name, "2")
-            assert rest[1] in ("training", "evaluating", "inferring", "exporting")
+            assert rest[1] in ("training", "evaluating", "inferring", "exporting", "collecting")
             check_command_line(["monai/bundle/__main__.py", *rest])
         elif "monai.bundle" in words:
             assert words[3] == "download"

@@ -245,3 +245,13 @@ def test_what_is_loaded_later_is_checked_as_well(tmp_path, options):
     dataset = CachedDataset([{"image": str(bad)}], Compose([Identityd("image")]), progress=False, **options)
     with pytest.raises(ValueError, match=r"bad.nii.gz: the file is cut"):
         dataset[0]
+
+
+def test_other_programs_that_read_with_the_bundles_reader_are_guarded_as_well(tmp_path):
+    from monai.transforms import LoadImage
+
+    from rare_unet_networks.data.readers import HeaderPreservingNibabelReader
+
+    path = write(tmp_path, "a.nii.gz", nifti()[:-5])
+    with pytest.raises((ValueError, RuntimeError), match=r"a.nii.gz: the file is cut"):
+        LoadImage(HeaderPreservingNibabelReader)(path)
