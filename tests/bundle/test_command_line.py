@@ -20,7 +20,7 @@ def config(tmp_path):
         "overwrite": False,
         "trainer": {"max_epochs": 1, "decollate": False, "save_dir": ""},
     }
-    for path in (folder / "train.json", folder / "baselines" / "delta.json"):
+    for path in (folder / "train.json", folder / "baselines" / "overlay.json"):
         path.write_text(json.dumps(content))
     return folder / "train.json"
 
@@ -176,7 +176,7 @@ def test_bundle_root_is_found_from_any_folder(config, monkeypatch):
     bundle = config.parents[1]
     assert bundle_root(command(config)) == str(bundle)
     assert bundle_root(command(f"['{config}','other.json']")) == str(bundle)
-    assert bundle_root(command(config.parent / "baselines" / "delta.json")) == str(bundle)
+    assert bundle_root(command(config.parent / "baselines" / "overlay.json")) == str(bundle)
     monkeypatch.chdir(bundle)
     assert bundle_root(command("configs/train.json")) == str(bundle)
 

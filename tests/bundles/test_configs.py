@@ -199,7 +199,7 @@ def test_splits_share_no_subject():
         "train": 166, "validation": 42, "test": 52
     }  # fmt: skip
 
-    def subjects(name):  # volumes 2k - 1 and 2k are one person's
+    def subjects(name):  # volumes 2k - 1 and 2k are of one subject
         return {(int(case.split("_")[1]) + 1) // 2 for case in splits[name]}
 
     assert not subjects("train") & subjects("validation")

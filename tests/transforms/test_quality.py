@@ -1,4 +1,4 @@
-"""What is said of a prediction without knowing the right one. Doubt of real volumes: tests/bundles/test_doubt.py."""
+"""Review of a prediction without its label. The doubt of real volumes is in tests/bundles/test_review.py."""
 
 import logging
 import math
