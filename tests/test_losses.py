@@ -51,7 +51,7 @@ def test_loss_equals_the_number_worked_out_by_hand(kwargs, logits, features, exp
 
 
 @pytest.mark.parametrize("kwargs, full, added", FULL_CASES)
-def test_answers_on_the_level_0_grid_are_held_against_the_first_label(kwargs, full, added):
+def test_predictions_on_the_level_0_grid_are_compared_with_the_first_label(kwargs, full, added):
     # The second level's label is all background: were it used, the loss would be another.
     labels = [LABEL, torch.zeros_like(LABEL)]
     alone = RAREUNetLoss(**kwargs)(([FLAT, FLAT], [], []), labels)
@@ -77,7 +77,7 @@ def test_as_many_labels_as_logits_are_demanded(logits, labels):
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_the_encoder_learns_from_the_gateways_only_if_told_to(detach):
+def test_the_encoder_learns_from_the_gateways_unless_they_are_detached(detach):
     gateway, encoder = torch.ones(1, 1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
     RAREUNetLoss(detach_target=detach)(([FLAT], [(gateway, encoder)], []), [LABEL]).backward()
     assert float(gateway.grad) == 2.0

@@ -1,4 +1,4 @@
-"""Finds a new task's reference size, its ``spatial_size``, from the headers of its training scans.
+"""Computes the ``spatial_size`` of a new task from the headers of its training scans.
 
     python tools/reference_size.py my_dataset --spacing 1 1 1
 
@@ -23,12 +23,12 @@ PERCENTILE = 90
 
 
 def extents(paths: Iterable[Path], spacing: Sequence[float]) -> list[tuple[float, ...]]:
-    """Size of each scan in voxels of ``spacing`` (mm), in RAS order."""
-    found = []
+    """Returns the size of each scan in voxels of ``spacing`` (mm), in RAS order."""
+    sizes = []
     for path in paths:
         scan = nib.as_closest_canonical(nib.load(path))
-        found.append(tuple(n * z / s for n, z, s in zip(scan.shape[:3], scan.header.get_zooms(), spacing)))
-    return found
+        sizes.append(tuple(n * z / s for n, z, s in zip(scan.shape[:3], scan.header.get_zooms(), spacing)))
+    return sizes
 
 
 def reference_size(sizes: Sequence[Sequence[float]]) -> tuple[int, ...]:

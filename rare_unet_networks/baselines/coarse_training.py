@@ -1,4 +1,4 @@
-"""How the paper's U-Net+Aug is trained: on scans of several resolutions, each brought to full size (section 4.2)."""
+"""Training cases of the paper's U-Net+Aug: scans of several resolutions, each restored to full size (section 4.2)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["RandResolutionLeveld", "RestoreResolutiond", "coarsened_labels"]
 
 
 def coarsened_labels(labels: str, back: str) -> list[str]:
-    """Keys of the labels that are coarsened with their scans, for the configs of U-Net+Aug.
+    """Returns the keys of the labels that are coarsened with their scans, for the configs of U-Net+Aug.
 
     Args:
         labels: ``"coarse"`` (the paper's) or ``"full"``, the untouched 1 mm label.
-        back: how scans come back to full size, see :py:class:`RestoreResolutiond`.
+        back: how scans are restored to full size, see :py:class:`RestoreResolutiond`.
 
     Raises:
-        ValueError: on another name, or a full label for a padded scan, which would not lie where the scan is.
+        ValueError: If ``labels`` is another name, or ``"full"`` with padded scans: the label would not lie on the scan.
     """
     if labels not in ("coarse", "full"):
         raise ValueError(f"augment_labels must be 'coarse' or 'full', got {labels!r}.")
@@ -37,11 +37,11 @@ def coarsened_labels(labels: str, back: str) -> list[str]:
 
 
 class RandResolutionLeveld(RandomizableTransform):
-    """Draws the resolution of a training case (paper, section 4.2): level 0 with 1 - ``prob``, else one of ``levels``.
+    """Draws the level of a training case (paper, section 4.2): one of ``levels`` with probability ``prob``, else 0.
 
     Args:
         levels: the coarse levels, equally likely.
-        prob: probability of a coarse one.
+        prob: probability of a coarse level.
         level_key: where the level is written, for :py:class:`rare_unet_networks.transforms.SimulateLowResolutiond`.
     """
 
@@ -57,20 +57,20 @@ class RandResolutionLeveld(RandomizableTransform):
 
 
 class RestoreResolutiond(MapTransform):
-    """Brings a coarsened training case back to the size it had, for a plain U-Net (paper, section 4.2).
+    """Restores the original size of a coarsened training case, for a plain U-Net (paper, section 4.2).
 
-    ``how="up"`` interpolates images linearly and repeats labels; ``how="pad"`` puts both, as they are, in the middle of
-    an empty case. An image or label that already has the size is left alone.
+    ``how="up"`` interpolates images linearly and repeats label voxels; ``how="pad"`` pads both with zeros on all sides.
+    An image or label that already has the size is not changed.
 
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
-        like: key of something that kept its size.
+        like: key of an image or label that kept the original size.
         how: ``"up"`` or ``"pad"``.
         level_key: where the level is written in the data.
 
     Raises:
-        ValueError: on another ``how``.
+        ValueError: If ``how`` is another word.
     """
 
     def __init__(

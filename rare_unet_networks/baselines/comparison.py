@@ -1,4 +1,4 @@
-"""Differences between two methods on the same cases, with an interval that knows which cases are one person's."""
+"""Differences between two methods on the same cases, with confidence intervals over subjects."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KEYS = ("scale", "grid")
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a ``per_case.csv`` with its measures as numbers.
+    """Reads the rows of a ``per_case.csv``, with its measures as numbers.
 
     Raises:
-        ValueError: when the file lacks a column that every such file has.
+        ValueError: If a column that every such file has is missing.
     """
     with open(path, newline="") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
@@ -44,47 +44,53 @@ def paired_differences(
     seed: int = 0,
     regions: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Mean difference, ours minus theirs, per scale and grid, with a bootstrap 95 % interval over subjects.
+    """Computes the mean difference (ours minus theirs) per scale and grid, with a bootstrap 95 % interval.
 
-    The mean is that of the tables: over cases for each class, then over classes. Only cases scored by both count. Whole
-    subjects are drawn with replacement, all their cases with them: two volumes of one person are not independent.
+    As in the tables, the mean is taken over the cases of each class, then over classes. Only cases that both methods
+    have count. The bootstrap draws whole subjects with all their cases, because the volumes of a subject are not
+    independent.
 
     Args:
         ours: rows of one method's ``per_case.csv``.
         theirs: rows of the other's.
-        subject_of: gives the subject of a case's name.
+        subject_of: returns the subject of a case, by the case's name.
         measure: column to compare.
         num_resamples: bootstrap samples.
-        seed: of the bootstrap.
-        regions: classes that are unions of others, and do not count in the mean.
+        seed: seed of the bootstrap.
+        regions: classes that are unions of other classes; they do not count in the mean.
 
     Returns:
-        dictionaries with ``scale``, ``grid``, ``difference``, ``low``, ``high``, ``cases`` and ``subjects``, for every
-        scale and grid that both have.
+        dictionaries with ``scale``, ``grid``, ``difference``, ``low``, ``high``, ``cases`` and ``subjects``, one for
+        each scale and grid that both methods have.
 
     Raises:
-        ValueError: when the two share no case.
+        ValueError: If the two methods share no case.
     """
-    other = {tuple(row[k] for k in ("case", *KEYS, "class")): row[measure] for row in theirs}
+    their_values: dict[tuple, float] = {}
+    for row in theirs:
+        their_values[(row["case"], *(row[k] for k in KEYS), row["class"])] = row[measure]
     # (scale, grid) -> class -> subject -> differences
-    found: dict[tuple, dict[str, dict[Any, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    differences: dict[tuple, dict[str, dict[Any, list[float]]]] = {}
     cases: dict[tuple, set[str]] = defaultdict(set)
     for row in ours:
         key = tuple(row[k] for k in KEYS)
-        difference = row[measure] - other.get((row["case"], *key, row["class"]), math.nan)
+        difference = row[measure] - their_values.get((row["case"], *key, row["class"]), math.nan)
         if not math.isnan(difference) and row["class"] not in regions:
-            found[key][row["class"]][subject_of(row["case"])].append(difference)
+            by_class = differences.setdefault(key, defaultdict(lambda: defaultdict(list)))
+            by_class[row["class"]][subject_of(row["case"])].append(difference)
             cases[key].add(row["case"])
-    if not found:
+    if not differences:
         raise ValueError("the two methods must have cases in common, got none.")
     lines = []
-    for key, classes in found.items():
-        subjects = sorted({s for by_subject in classes.values() for s in by_subject})
-        sums = np.array([[sum(by[s]) for s in subjects] for by in classes.values()])  # (classes, subjects)
-        counts = np.array([[len(by[s]) for s in subjects] for by in classes.values()])
+    for key, by_class in differences.items():
+        subjects = sorted(set().union(*by_class.values()))
+        sums = np.array(
+            [[sum(by_subject[s]) for s in subjects] for by_subject in by_class.values()]
+        )  # (classes, subjects)
+        counts = np.array([[len(by_subject[s]) for s in subjects] for by_subject in by_class.values()])
         uniform = np.full(len(subjects), 1 / len(subjects))
         draws = np.random.default_rng(seed).multinomial(len(subjects), uniform, size=num_resamples)
-        with np.errstate(invalid="ignore"):  # a sample that holds no case of a class
+        with np.errstate(invalid="ignore"):  # a bootstrap sample without a case of some class
             means = ((draws @ sums.T) / (draws @ counts.T)).mean(axis=1)
         low, high = np.nanpercentile(means, [2.5, 97.5])
         difference = float((sums.sum(axis=1) / counts.sum(axis=1)).mean())

@@ -1,4 +1,4 @@
-"""An ablation: heads that answer at level 0 by a decoder of their own, in place of the sub-pixel heads."""
+"""An ablation: heads that predict at level 0 with a separate decoder instead of sub-pixel convolution."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["DecoderHead", "DecoderHeadRAREUNet"]
 
 
 class DecoderHead(nn.Sequential):
-    """Head that answers on a finer grid by going on as the decoder does, without skips: up, convolutions, up, ….
+    """Predicts on a finer grid by continuing the decoder without skip connections: upsampling, convolutions, ….
 
-    The costlier alternative to :py:class:`SubpixelHead`, for comparison: its last convolutions work on the fine grid.
+    It costs more than :py:class:`SubpixelHead`, because its last convolutions work on the fine grid.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the features.
         out_channels: classes, background included.
         channels: channels after each doubling of the grid, as many as there are doublings.
-        num_convs: 3×3×3 convolutions after each.
+        num_convs: 3×3×3 convolutions after each doubling.
         act: as in :py:class:`StackedConvBlocks`.
         norm: likewise.
         upsample: as in :py:class:`rare_unet_networks.networks.RAREUNet`.
@@ -67,7 +67,7 @@ class DecoderHeadRAREUNet(RAREUNet):
         kwargs: further arguments of :py:class:`rare_unet_networks.networks.RAREUNet`.
 
     Raises:
-        ValueError: when ``fine_channels`` is given or ``fine_convs`` is below 1.
+        ValueError: If ``fine_channels`` is given or ``fine_convs`` is below 1.
     """
 
     def __init__(

@@ -20,12 +20,12 @@ __all__ = ["MeanShapeInferer"]
 
 
 class MeanShapeInferer(Inferer):
-    """Answers every scan with the mean shape: the training labels averaged, centre on centre; no image is looked at.
+    """Predicts the mean training label, centred on the scan, without looking at the image.
 
-    A segmentation that scores near it has learned nothing but where crops are usually taken.
+    A network that scores no better has learned only where the structure usually lies in a crop.
 
     Args:
-        levels: the resolution levels of the task; the mean shape lives at level 0.
+        levels: the resolution levels of the task; the mean shape is on the grid of level 0.
         data: items with ``label`` (path), the training labels.
         num_classes: classes, background included.
         spatial_size: voxels of the mean shape, larger than any scan.
@@ -51,9 +51,10 @@ class MeanShapeInferer(Inferer):
         self.mean = sum(maps) / len(data)  # (classes, *spatial_size), shares of the training labels
 
     def __call__(self, inputs: torch.Tensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """
+        """Predicts the mean shape.
+
         Args:
-            inputs: shape (B, C, *spatial_size); only size and spacing count.
+            inputs: shape (B, C, *spatial_size); only size and spacing are used.
             network: not used.
             args: not used.
             kwargs: not used.

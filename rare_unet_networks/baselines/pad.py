@@ -1,6 +1,6 @@
-"""The paper's *Pad*: how a plain U-Net takes a coarse scan without interpolating it.
+"""The paper's baseline *Pad*: a plain U-Net segments a coarse scan without interpolation.
 
-The paper's *Up* needs no class: it is ``ResolutionRoutingInferer`` with a single level.
+The baseline *Up* needs no class: it is ``ResolutionRoutingInferer`` with a single level.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["PadInferer"]
 
 
 class PadInferer(Inferer):
-    """The paper's *Pad*: a coarse scan, as it is, in the middle of an empty scan of full size, for a plain U-Net.
+    """Pads a coarse scan with zeros to full size and segments it with a plain U-Net (the paper's *Pad*).
 
     Args:
-        levels: a single level with a ``spatial_size``, the full size; a larger scan is padded to fit the network.
+        levels: a single level with a ``spatial_size``, the full size. A larger scan is padded only to fit the network.
 
     Raises:
-        ValueError: when ``levels`` has no ``spatial_size``.
+        ValueError: If ``levels`` has no ``spatial_size``.
     """
 
     def __init__(self, levels: ResolutionLevels) -> None:

@@ -1,4 +1,4 @@
-"""Label maps of any program, scored by the evaluation of this project."""
+"""An inferer that reads segmentations of other programs, so that this project can score them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["PredictionsInferer"]
 
 
 class PredictionsInferer(Inferer):
-    """Answers with label maps that lie in files, of whatever program: to score them as our own answers are scored.
+    """Reads predictions from files that any program wrote, to score them like those of this project.
 
     Args:
-        levels: the resolution levels of the task, which tell the scale of a scan.
-        folder: holds ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, with the size of the coarse scan's grid or
-            of that of level 0 (see :py:class:`ResampleToBothGridsd`); a map of another size is put on
-            the latter by its affine.
+        levels: the resolution levels of the task, which give the scale of a scan.
+        folder: contains ``<scale>/<case>.nii.gz``, scale 1, 0.5, 0.25 or 0.125, on the coarse scan's grid or on the
+            grid of level 0 (see :py:class:`ResampleToBothGridsd`). A segmentation of another size is resampled to the
+            grid of level 0 by its affine.
         num_classes: classes, background included.
     """
 
@@ -42,7 +42,8 @@ class PredictionsInferer(Inferer):
         )
 
     def __call__(self, inputs: MetaTensor, network: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """
+        """Reads the prediction of one scan.
+
         Args:
             inputs: a batch of one scan with the name of its file.
             network: not used.
@@ -50,10 +51,10 @@ class PredictionsInferer(Inferer):
             kwargs: not used.
 
         Returns:
-            logits as good as certain of the file's labels, shape (1, classes, *spatial_size), on the file's grid.
+            logits, shape (1, classes, *spatial_size), on the file's grid; the softmax is almost one-hot.
 
         Raises:
-            ValueError: when the file is missing or holds other labels.
+            ValueError: If the file is missing or contains other labels.
         """
         name, route = inputs.meta["filename_or_obj"], self.levels.route(inputs)
         case = case_id(name if isinstance(name, str) else name[0])

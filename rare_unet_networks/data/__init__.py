@@ -1,5 +1,6 @@
 """Lists of cases, datasets, readers and writers."""
 
+from .acquisitions import Acquisition, read_acquisitions
 from .datalists import case_id, expand_acquisitions, expand_levels, input_datalist, prediction_path
 from .datasets import CachedDataset, FaultTolerantDataset, LevelsDataset, collate_patches
 from .files import check_file

@@ -1,4 +1,4 @@
-"""Datasets that MONAI lacks: cases at several levels, and cases that may fail."""
+"""Datasets that MONAI lacks: cached with checked files, repeated at several levels, or tolerant of faults."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _check_files(item: Mapping) -> None:
 
 
 class CachedDataset(CacheDataset):
-    """``monai.data.CacheDataset`` that checks files before they are read, and stops in order at one that it refuses.
+    """``monai.data.CacheDataset`` that checks files before reading, and ends its threads before it raises.
 
-    MONAI raises while other threads still load. They are alive when Python ends, which then aborts (status 134) more
-    often than not. Here they come to their end first.
+    MONAI raises while other threads still load. If they are alive when Python ends, it often aborts (status 134).
+    Here all threads end first.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class CachedDataset(CacheDataset):
 
     def _load_cache_item(self, idx: int) -> Any:
         if self._filling and self._error is not None:
-            return None  # nobody will use the cache
+            return None  # the cache will not be used
         try:
             _check_files(self.data[idx])
             return super()._load_cache_item(idx)
@@ -70,13 +70,13 @@ class CachedDataset(CacheDataset):
 
 
 class LevelsDataset(CachedDataset):
-    """A dataset of every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
+    """Contains every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
 
-    Programs that bring their own items, such as MONAI Label, replace ``data`` in a config and know of no levels.
+    Levels are an argument here because programs such as MONAI Label replace ``data`` in a config.
 
     Args:
         data: items, dictionaries with ``image``.
-        levels: levels that each is seen at.
+        levels: levels at which each item occurs.
         args: further arguments as in MONAI.
         kwargs: likewise.
     """
@@ -86,12 +86,12 @@ class LevelsDataset(CachedDataset):
 
 
 class FaultTolerantDataset(Dataset):
-    """``monai.data.Dataset`` whose items that cannot be read or transformed become a failure instead of an exception.
+    """``monai.data.Dataset`` that returns a failure, not an exception, for an item that cannot be read or transformed.
 
     Args:
         data: items, dictionaries.
-        transform: applied to an item when it is asked for.
-        name_key: entry that names the file of an item.
+        transform: applied to an item on access.
+        name_key: key of an item's file.
     """
 
     def __init__(self, data: Sequence[dict], transform: Callable | None = None, name_key: Hashable = "image") -> None:
@@ -112,7 +112,7 @@ class FaultTolerantDataset(Dataset):
         return {FAILURE: reason, self.name_key: self._name(item, reason), "case": str(item.get("case", ""))}
 
     def _name(self, item: dict, reason: str) -> str:
-        """The file that the reason names; else the image, or of a file per modality their folder and the case."""
+        """Returns the file that the reason names, else the image (of a file per modality, folder and case)."""
         for entry in _files(item):
             for path in entry.values() if isinstance(entry, Mapping) else [entry]:
                 if reason.startswith(f"{path}: "):
@@ -124,14 +124,16 @@ class FaultTolerantDataset(Dataset):
 
 
 def collate_patches(items: Sequence[Any]) -> Any:
-    """``monai.data.utils.pad_list_data_collate`` for transforms that give a list of patches: padded to equal size.
+    """Batches patches with ``monai.data.utils.pad_list_data_collate``, also for transforms that return lists.
 
     Args:
-        items: a dictionary each, or a list of them, as of ``RandCropByPosNegLabeld``, whose patches are smaller than
-            asked for where the scan is.
+        items: each a dictionary or a list of dictionaries, as ``RandCropByPosNegLabeld`` returns. Its patches are
+            smaller than requested if the scan is.
 
     Returns:
-        the batch, every patch a member; smaller ones are padded with zeros at their ends.
+        the batch of all patches; smaller ones are padded with zeros at their ends.
     """
-    patches = [patch for item in items for patch in (item if isinstance(item, list) else [item])]
+    patches: list[Any] = []
+    for item in items:
+        patches.extend(item if isinstance(item, list) else [item])
     return pad_list_data_collate(patches, method="end")

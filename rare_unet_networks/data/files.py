@@ -1,4 +1,4 @@
-"""Is this file what its name says: the content's format, its size against the header's, and checksums."""
+"""Checks that a file is what its name says: format, size against the header, checksum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = (".nii.gz", ".nii")
 HEADER_SIZES = {348: "NIfTI-1", 540: "NIfTI-2"}  # the first number of a header is its own size
 PADDING = 4096  # bytes; some programs fill the last block of a file with zeros
 CHUNK = 1 << 17
-# How the content of files begins that come under a wrong name.
+# First bytes of other formats, to name what a file is.
 BEGINNINGS = {
     b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",
     b"\x1f\x8b": "gzip",
@@ -37,7 +37,7 @@ BEGINNINGS = {
 
 
 class _Header(NamedTuple):
-    """Where a NIfTI file's voxels begin and end, and how many there are."""
+    """Shape of a NIfTI file's voxels, and the bytes where they begin and end."""
 
     shape: tuple[int, ...]
     begin: int
@@ -45,7 +45,7 @@ class _Header(NamedTuple):
 
 
 def describe_content(head: bytes) -> str:
-    """What a file is by its first bytes, for messages."""
+    """Names a file's format by its first bytes, for messages."""
     if not head:
         return "empty"
     if not any(head):
@@ -56,7 +56,7 @@ def describe_content(head: bytes) -> str:
 
 
 def suffix_of(path: str | Path) -> str:
-    """What a file's name ends with, in small letters: ``.nii.gz``, or the last suffix."""
+    """Returns a file name's suffix in lower case: ``.nii.gz`` or the last suffix."""
     name = Path(path).name.lower()
     return next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix)
 
@@ -70,19 +70,18 @@ def check_item(item: Any) -> None:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Refuses a scan or label that is not whole, or not what its name says, before a reader sees it.
+    """Raises if a scan or label is incomplete or not what its name says, before a reader opens it.
 
-    Compressed files are read to their end, which compares their checksum. At most what the header claims is read, and
-    nothing is allocated for it.
+    Compressed files are read to their end to verify the checksum, but not further than the header claims, and in
+    small chunks.
 
     Args:
         path: a file.
 
     Raises:
-        ValueError: naming the file, when no reader is declared for its format, its content is of another format than
-            its name says, its size is not that of the voxels that its header claims, it is damaged, or its voxels
-            would not fit into memory.
-        FileNotFoundError: when there is no such file.
+        ValueError: If no reader supports the format, the content has another format than the name says, the size does
+            not match the header, the file is damaged, or its voxels would not fit into memory. The message names it.
+        FileNotFoundError: If there is no such file.
     """
     try:
         info = os.stat(path)
@@ -130,7 +129,7 @@ def _check_content(path: str, size: int, *version: int) -> None:
 
 
 def _skip(content: BinaryIO, end: int) -> int:
-    """Reads up to a position, and returns how far it came."""
+    """Reads up to a position and returns the position reached."""
     position = 0
     while position < end and (chunk := content.read(min(CHUNK, end - position))):
         position += len(chunk)
@@ -172,12 +171,13 @@ def _read_header(file: BinaryIO, suffix: str) -> _Header:
 
 
 def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) -> _Header:
-    """
+    """Validates the fields of a header.
+
     Args:
         sizes: number of axes, then the voxels on each.
         code: NIfTI's number of the type of a voxel.
-        begin: where the voxels begin, bytes.
-        size: bytes of the header itself.
+        begin: byte where the voxels begin.
+        size: bytes of the header.
     """
     if not 1 <= sizes[0] <= 7:
         raise ValueError(f"the header is damaged: it claims {sizes[0]} axes")
@@ -195,7 +195,7 @@ def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) 
 
 
 def _check_memory(shape: tuple[int, ...]) -> None:
-    """Voxels are computed with as 32-bit numbers, and a few copies of them are made."""
+    """Raises if the voxels, as a few copies of 32-bit numbers, would not fit into memory."""
     needed, memory = 4 * math.prod(shape), _physical_memory()
     if needed > memory // 2:
         raise ValueError(

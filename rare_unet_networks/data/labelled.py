@@ -1,4 +1,4 @@
-"""Labelled datasets: a folder in the Medical Segmentation Decathlon's layout or in nnU-Net's, and its splits."""
+"""Labelled datasets: folders in the Medical Segmentation Decathlon's layout or in nnU-Net's, and its splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .modalities import modality_of
 __all__ = ["labelled_datalist"]
 
 logger = logging.getLogger(__name__)
-FEW = 5  # absent cases that are warned of, with their names
+FEW = 5  # up to so many absent cases are a warning
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 SHORT = 120  # characters of a wrong value that a message shows
 EXAMPLE = '{"channel_names": {"0": "T1"}, "labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}'
@@ -29,10 +29,10 @@ def labelled_datalist(
     modalities: Mapping[str, str] | None = None,
     class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Labelled cases of one split, from ``imagesTr/`` and ``labelsTr/``.
+    """Lists the labelled cases of one split, from ``imagesTr/`` and ``labelsTr/``.
 
-    nnU-Net's datasets are known by the ``channel_names`` in their ``dataset.json``: a file ``CASE_0000.nii.gz`` for
-    each channel, told by its name there.
+    A dataset whose ``dataset.json`` has ``channel_names`` is nnU-Net's: it has a file ``CASE_0000.nii.gz`` per channel.
+    The channel's name there gives its modality.
 
     Args:
         dataset_dir: folder in the Decathlon's layout or in nnU-Net's (version 2).
@@ -40,17 +40,17 @@ def labelled_datalist(
             as ``test``. Or nnU-Net's ``splits_final.json``: fold 0 is ``train`` and ``validation``, fold N
             ``fold_N_train`` and ``fold_N``.
         split: name of the split.
-        modalities: pattern by modality, as of :py:func:`~rare_unet_networks.data.modality_datalist`; without, a dataset
-            of nnU-Net must have a single channel. For datasets of nnU-Net only, like the next.
-        class_names: names of the classes above background, in order: held against the names in ``dataset.json``.
+        modalities: pattern by modality, see :py:func:`~rare_unet_networks.data.modality_datalist`. Without it, a
+            dataset of nnU-Net must have one channel. Only datasets of nnU-Net use this and the next argument.
+        class_names: names of the classes above background, in order; compared with the names in ``dataset.json``.
 
     Returns:
         items with ``image`` (a path, or with modalities the paths by modality of a dataset of nnU-Net), ``label``
-        (path) and ``case``, of the cases that are present. A few absent ones are warned of.
+        (path) and ``case``, of the cases that are present. A warning names the absent ones if they are few.
 
     Raises:
-        ValueError: when a folder is missing, the split is unknown, or none of its cases is present; of a dataset of
-            nnU-Net when its channels or classes are not those asked for.
+        ValueError: If a folder is missing, the split is unknown or none of its cases is present, or if a dataset of
+            nnU-Net has other channels or classes.
     """
     root = Path(str(dataset_dir))
     for folder in (root, root / "imagesTr", root / "labelsTr"):
@@ -59,7 +59,7 @@ def labelled_datalist(
     splits = _splits(Path(splits_file))
     if split not in splits:
         raise ValueError(f"split must be one of {list(splits)}, got {split!r}.")
-    listed = {case for cases in splits.values() for case in cases}
+    listed = set().union(*splits.values())
     description = _description(root / "dataset.json")
     if description is None:
         images = {case_id(p): str(p) for p in _niftis(root / "imagesTr")}
@@ -72,12 +72,12 @@ def labelled_datalist(
         wanted |= labels.keys() - listed
     cases = sorted(wanted & images.keys() & labels.keys())
     if not cases:
-        why = _why_none(wanted, images, description)
-        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}{why}.")
+        reason = _reason_for_none(wanted, images, description)
+        raise ValueError(f"none of the {len(wanted)} cases of split {split!r} of {splits_file} is in {root}{reason}.")
     logger.info(f"split {split}: {len(cases)} of {len(wanted)} cases are in {root}")
     absent = sorted(wanted - set(cases))
     if absent:
-        # A few are a slip in the list or a file gone astray; many mean that this is a part of the dataset.
+        # A few absent cases are probably a mistake; many mean that the folder is a part of the dataset.
         logger.log(
             logging.WARNING if len(absent) <= FEW else logging.INFO,
             f"split {split}: no image or no label of {', '.join(absent[:FEW])}{', …' if len(absent) > FEW else ''}",
@@ -86,7 +86,7 @@ def labelled_datalist(
 
 
 def _niftis(folder: Path) -> list[Path]:
-    """NIfTI files of a folder, but for those whose names logs and tables cannot hold; two of one case are an error."""
+    """Lists the NIfTI files of a folder with valid names; raises if two are of one case."""
     paths, cases = [], {}
     for path in list_niftis(folder):
         if fault := name_fault(str(path)):
@@ -98,12 +98,12 @@ def _niftis(folder: Path) -> list[Path]:
     return paths
 
 
-def _why_none(wanted: Collection[str], images: Mapping[str, Any], description: Mapping | None) -> str:
-    """What is known of the reason that a split has no case."""
+def _reason_for_none(wanted: Collection[str], images: Mapping[str, Any], description: Mapping | None) -> str:
+    """Returns the likely reason why a split has no case, for a message; empty if unknown."""
     if description is None and any(CHANNEL.fullmatch(case) for case in images):
         return ": images are named as nnU-Net's, whose dataset.json must have channel_names (version 2)"
-    if there := sorted(case for case in wanted if case in images):
-        return f": there is no label of {there[0]}"
+    if unlabelled := sorted(case for case in wanted if case in images):
+        return f": there is no label of {unlabelled[0]}"
     if suffixed := sorted(case for case in wanted if case.lower().endswith(SUFFIXES)):
         return f": cases must be named without suffix, got {suffixed[0]}"
     return ""
@@ -114,7 +114,7 @@ def _are_names(value: Any) -> bool:
 
 
 def _splits(path: Path) -> dict[str, list[str]]:
-    """Cases by name of the split."""
+    """Reads the cases of each split."""
     content = read_json(path)
     if isinstance(content, Mapping) and content and all(map(_are_names, content.values())):
         return dict(content)
@@ -129,7 +129,7 @@ def _splits(path: Path) -> dict[str, list[str]]:
 
 
 def _description(path: Path) -> dict[str, Any] | None:
-    """nnU-Net's ``dataset.json``; None where there is none, or the Decathlon's."""
+    """Reads nnU-Net's ``dataset.json``; None if there is none or it is the Decathlon's."""
     description = read_json(path) if path.exists() else {}
     if not isinstance(description, Mapping):
         raise ValueError(f"{path} must be a JSON object such as {EXAMPLE}, got {_short(description)}.")
@@ -147,7 +147,7 @@ def _short(value: Any) -> str:
 
 
 def _channel_names(value: Any, path: Path) -> dict[str, str]:
-    """Name by number of a channel, ``"0000"`` …; a list written by hand counts in its order."""
+    """Returns the channels' names by number, ``"0000"`` …; a list is numbered in its order."""
     names = dict(enumerate(value)) if isinstance(value, list) else value
     if isinstance(names, Mapping) and all(isinstance(name, str) for name in names.values()):
         numbers = [str(number) for number in names]
@@ -157,38 +157,41 @@ def _channel_names(value: Any, path: Path) -> dict[str, str]:
 
 
 def _channels(description: Mapping, path: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None]:
-    """Modality by number of a channel, ``"0000"`` …; None for the one channel of a task without modalities."""
+    """Returns the modality by channel number, ``"0000"`` …; None for the one channel of a task without modalities."""
     names = _channel_names(description["channel_names"], path)
     if modalities is None:
         if len(names) != 1:
             raise ValueError(f"{path}: channel_names must be one channel, got {', '.join(names.values())}.")
         return dict.fromkeys(names)
-    told = {number: modality_of(name, modalities) for number, name in names.items()}
-    if sorted(told.values(), key=str) != sorted(modalities):
-        pairs = ", ".join(f"{names[number]} is {modality or 'unknown'}" for number, modality in told.items())
+    channels = {number: modality_of(name, modalities) for number, name in names.items()}
+    if sorted(channels.values(), key=str) != sorted(modalities):
+        pairs = ", ".join(f"{names[number]} is {modality or 'unknown'}" for number, modality in channels.items())
         raise ValueError(f"{path}: channel_names must be {', '.join(modalities)}, one each; {pairs}.")
-    return told
+    return channels
 
 
 def _nnunet_images(folder: Path, channels: Mapping[str, str | None]) -> dict[str, Any]:
-    """Path, or paths by modality, of each case that has all channels."""
+    """Returns the path, or paths by modality, of each case that has all channels."""
     cases: dict[str, dict[str | None, str]] = {}
     for path in _niftis(folder):
-        found = CHANNEL.fullmatch(case_id(path))
-        if found and found[2] in channels:
-            cases.setdefault(found[1], {})[channels[found[2]]] = str(path)
-    whole = {case: paths for case, paths in cases.items() if len(paths) == len(channels)}
-    return {case: paths.get(None, paths) for case, paths in whole.items()}
+        match = CHANNEL.fullmatch(case_id(path))
+        if match and match[2] in channels:
+            cases.setdefault(match[1], {})[channels[match[2]]] = str(path)
+    images = {}
+    for case, paths in cases.items():
+        if len(paths) == len(channels):
+            images[case] = paths.get(None, paths)
+    return images
 
 
 def _is_label(value: Any) -> bool:
-    """A class's number, or a list of them, which is a region of nnU-Net's."""
+    """Whether a value is a class number, or a list of them (a region of nnU-Net's)."""
     members = value if isinstance(value, list) else [value]
     return bool(members) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in members)
 
 
 def _check_classes(description: Mapping, path: Path, class_names: Sequence[str]) -> None:
-    """Names may differ, as long as none of ours stands for another number there."""
+    """Raises if the dataset gives one of ``class_names`` another number. Unknown names are accepted."""
 
     def plain(name: str) -> str:
         return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -198,6 +201,6 @@ def _check_classes(description: Mapping, path: Path, class_names: Sequence[str])
         raise ValueError(f"{path}: labels must map names to numbers, as in {EXAMPLE}, got {_short(labels)}.")
     theirs = {plain(name): value for name, value in labels.items()}
     for value, name in enumerate(class_names, start=1):
-        there = theirs.get(plain(name), value)
-        if there != value and not isinstance(there, list):
-            raise ValueError(f"{path}: labels must have {name} as {value}, got {there}.")
+        their_value = theirs.get(plain(name), value)
+        if their_value != value and not isinstance(their_value, list):
+            raise ValueError(f"{path}: labels must have {name} as {value}, got {their_value}.")

@@ -1,4 +1,4 @@
-"""A reader of NIfTI files that believes their headers as nibabel does, and checks them before a voxel is read."""
+"""A NIfTI reader with the affine of nibabel, which checks the header before it reads a voxel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNITS = {0: ("unknown, taken as mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0),
 
 
 def unit_of(header: Any) -> tuple[str, float]:
-    """Name and length (mm) of the unit of a header; formats other than NIfTI, and unknown codes, are in mm."""
+    """Returns name and length (mm) of a header's unit; other formats than NIfTI and unknown codes are taken as mm."""
     if not isinstance(header, nib.Nifti1Header):
         return UNITS[2]
     code = int(header["xyzt_units"]) & 7
@@ -35,11 +35,11 @@ def unit_of(header: Any) -> tuple[str, float]:
 
 
 def largest_shift(affine: np.ndarray, other: np.ndarray, spatial_size: Sequence[int]) -> tuple[float, float]:
-    """How far two affines put a voxel of a grid apart at most.
+    """Computes the largest distance between the positions that two affines give a voxel of a grid.
 
     Args:
         affine: shape (4, 4), must be invertible.
-        other: likewise, need not be.
+        other: shape (4, 4), may be singular.
         spatial_size: voxels of the grid.
 
     Returns:
@@ -52,15 +52,15 @@ def largest_shift(affine: np.ndarray, other: np.ndarray, spatial_size: Sequence[
     return float(np.abs(np.linalg.inv(affine[:3, :3]) @ shift).max()), float(np.linalg.norm(shift, axis=0).max())
 
 
-def _in_words(affine: np.ndarray) -> str:
-    """Axis codes, spacing and origin of an affine in mm."""
+def _format_affine(affine: np.ndarray) -> str:
+    """Formats axis codes, spacing and origin of an affine in mm."""
     axcodes = "".join(code or "?" for code in aff2axcodes(affine))
     origin = ", ".join(f"{x:.4g}" for x in affine[:3, 3])
     return f"{axcodes}, {format_size(voxel_sizes(affine).tolist())} mm, origin ({origin}) mm"
 
 
 def _stored_pixdim(image: SpatialImage) -> list[float]:
-    """Voxel sizes as they stand in the file, of formats other than NIfTI those of its header."""
+    """Reads the voxel sizes as stored in the file; for formats other than NIfTI, those of the header."""
     if not isinstance(image.header, nib.Nifti1Header):
         return [float(s) for s in image.header.get_zooms()[:3]]
     holder = image.file_map.get("header", image.file_map["image"])
@@ -70,21 +70,21 @@ def _stored_pixdim(image: SpatialImage) -> list[float]:
 
 
 def _contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[float]) -> str:
-    """What the header says beside its sform, if that puts a voxel of the scan more than half a voxel off; or nothing.
+    """Returns a warning if the header contradicts its sform by more than half a voxel, else an empty string.
 
     Args:
         image: the scan.
-        affine: of its sform, if that has a code above 0, in mm.
-        pixdim: as it stands in the file.
+        affine: the affine of its sform in mm, if the sform's code is above 0.
+        pixdim: voxel sizes as stored in the file.
     """
     if not isinstance(image.header, nib.Nifti1Header) or int(image.header["sform_code"]) <= 0:
         return ""
     in_mm, qform_code = unit_of(image.header)[1], int(image.header["qform_code"])
     if qform_code > 0:
         other = np.diag([in_mm] * 3 + [1.0]) @ image.header.get_qform()
-        says = f"the qform (code {qform_code}) says {_in_words(other)}"
+        says = f"the qform (code {qform_code}) says {_format_affine(other)}"
     else:
-        # Readers such as SimpleITK take the voxel size from pixdim beside an sform, too.
+        # Readers such as SimpleITK use the voxel size in pixdim even if there is an sform.
         sizes = [abs(p) * in_mm for p in pixdim]
         other = affine @ np.diag([*(size / s for size, s in zip(sizes, voxel_sizes(affine))), 1.0])
         says = f"pixdim says {format_size(sizes)} mm"
@@ -93,12 +93,12 @@ def _contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[flo
         return ""
     return (
         f"the header contradicts itself by up to {distance:.3g} mm: the sform (code {int(image.header['sform_code'])}) "
-        f"says {_in_words(affine)} and is used, {says}"
+        f"says {_format_affine(affine)} and is used, {says}"
     )
 
 
 class HeaderPreservingNibabelReader(NibabelReader):
-    """``monai.data.NibabelReader`` whose affine is that of ``nibabel.load(file)``, in mm.
+    """Reads NIfTI files with the affine of ``nibabel.load(file)``, in mm.
 
     MONAI's reader replaces the sform by the qform, even one of code 0, where its voxel size differs from ``pixdim`` by
     1e-5. This one takes the sform if its code is above 0, else the qform if its code is, else the voxel size alone. It
@@ -109,14 +109,14 @@ class HeaderPreservingNibabelReader(NibabelReader):
 
     Args:
         args: as in MONAI.
-        min_spacing: smallest voxel size that is believed, mm.
+        min_spacing: smallest voxel size that is accepted, mm.
         max_spacing: largest, mm.
-        max_extent: longest field of view that is believed, mm; for scans of a whole body it has to be larger.
+        max_extent: longest field of view that is accepted, mm; must be larger for scans of a whole body.
         kwargs: as in MONAI.
 
     Raises:
-        ValueError: when the spacing is not finite, 0, negative or outside of what is believed, the field of view is
-            too long, or the axes of the affine lie in one plane. Units are in the message.
+        ValueError: If the spacing is not finite or out of range, the field of view is too long, or the axes of the
+            affine lie in one plane. The message contains units.
 
     Example::
 
@@ -137,10 +137,10 @@ class HeaderPreservingNibabelReader(NibabelReader):
         self.max_extent = max_extent
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        """Notes the names only: ``LoadImage`` would turn what is raised here into the text of a traceback.
+        """Only stores the names, because ``LoadImage`` would hide an error raised here in the text of a traceback.
 
         Returns:
-            what :py:meth:`get_data` takes.
+            the argument of :py:meth:`get_data`.
         """
         self.filenames = ensure_tuple(data)
         return [(name, {**self.kwargs, **kwargs}) for name in self.filenames]
@@ -152,7 +152,7 @@ class HeaderPreservingNibabelReader(NibabelReader):
             img: what :py:meth:`read` returned.
 
         Raises:
-            ValueError: see the class.
+            ValueError: See the class.
         """
         images = [self.open(name, **options) for name, options in img]
         warnings = [self.check(image, str(name)) for image, (name, _) in zip(images, img)]
@@ -161,16 +161,16 @@ class HeaderPreservingNibabelReader(NibabelReader):
         return array, meta
 
     def open(self, name: PathLike, **options: Any) -> SpatialImage:
-        """The file as nibabel opens it, once it is known to be whole: its header is read, its voxels are not."""
+        """Checks that a file is complete and opens it with nibabel, which reads the header but no voxels."""
         check_file(name)
         return nib.load(name, **options)
 
     def check(self, image: SpatialImage, name: str) -> str:
-        """Refuses a grid that cannot be a scan's, and warns where the header contradicts itself.
+        """Raises if the grid cannot be a scan's, and warns if the header contradicts itself.
 
         Args:
-            image: the file, its voxels not read.
-            name: of the file, for messages.
+            image: the opened file.
+            name: name of the file, for messages.
 
         Returns:
             the warning, empty if there is none.
@@ -179,12 +179,12 @@ class HeaderPreservingNibabelReader(NibabelReader):
         affine, pixdim = self._get_affine(image), _stored_pixdim(image)
         sizes = (voxel_sizes(affine) / in_mm).tolist()
         if isinstance(image.header, nib.Nifti1Header) and int(image.header["sform_code"]) <= 0:
-            sizes = pixdim  # that of the affine, but for 0 and negative ones, which nibabel mends without a word
+            sizes = pixdim  # as in the affine, but with 0 and negative sizes, which nibabel replaces silently
         axes = min(len(image.shape), 3)
         spatial_size = [int(n) for n in image.shape[:axes]]
         spacing = [size * in_mm for size in sizes[:axes]]
         header = f"the header says {format_size(sizes[:axes])}, unit {unit}"
-        if not all(self.min_spacing <= s <= self.max_spacing for s in spacing):  # NaN is not, either
+        if not all(self.min_spacing <= s <= self.max_spacing for s in spacing):  # NaN fails, too
             raise ValueError(
                 f"{name}: expected a spacing of {self.min_spacing:g} to {self.max_spacing:g} mm on every axis, got "
                 f"{format_size(spacing)} mm ({header})"
@@ -205,7 +205,7 @@ class HeaderPreservingNibabelReader(NibabelReader):
         return warning
 
     def _get_affine(self, img: SpatialImage) -> np.ndarray:
-        """Affine in mm, also where the file has another unit."""
+        """Returns the affine in mm, whatever the unit of the file."""
         affine = super()._get_affine(img).astype(np.float64)
         affine[:3] *= unit_of(img.header)[1]
         return affine

@@ -1,4 +1,4 @@
-"""One record per case: a JSON file beside each prediction that says what it was made of, how, and what it comes to."""
+"""One record per case: a JSON file beside each prediction with its inputs, options and volumes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .datalists import FAILURE, case_id, prediction_path
 __all__ = ["CaseRecords", "claim_path", "read_record", "record_path", "volume_rows"]
 
 logger = logging.getLogger(__name__)
-NAMED = 20  # skipped scans that the log names
+NAMED = 20  # at most so many skipped scans are named in the log
 
 
 def record_path(prediction: Path) -> Path:
-    """The record of a prediction's file."""
+    """Returns the path of a prediction's record."""
     return prediction.with_name(prediction.name.removesuffix(".nii.gz") + ".json")
 
 
 def claim_path(prediction: Path) -> Path:
-    """The claim of a process that makes a prediction's file."""
+    """Returns the path of the claim file of a prediction."""
     return prediction.with_name("." + prediction.name.removesuffix(".nii.gz") + ".claim")
 
 
 def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A record's rows in ``volumes.csv``, one per class. Entries that are not known here are left out.
+    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: when the record is damaged.
+        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
     rows = []
@@ -59,7 +59,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A record; None where there is none, or one that is damaged."""
+    """Reads a record; None if it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         volume_rows(record)
@@ -69,7 +69,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _files(item: Mapping) -> dict[str, str]:
-    """Files of a scan by modality; a scan of one file has it as ``image``."""
+    """Returns the files of a scan by modality; a single file is under ``image``."""
     image = item["image"]
     return {str(k): str(p) for k, p in image.items()} if isinstance(image, Mapping) else {"image": str(image)}
 
@@ -83,15 +83,15 @@ def _with_digest(path: str) -> dict[str, str]:
 
 
 def _digest(entry: Any) -> Any:
-    """The digest in an entry of a record. The file itself may have been moved."""
+    """Returns the digest in an entry of a record. Paths do not count, because files may have been moved."""
     return entry.get("sha256") if isinstance(entry, Mapping) else None
 
 
 def _part_of(items: Sequence[dict], part: str) -> list[dict]:
-    """The items of a part ``k/n``: every n-th one, from the k-th.
+    """Returns the items of part ``k/n``: every n-th item, starting with the k-th.
 
     Raises:
-        ValueError: when ``part`` is not of that form, or k not within 1 and n.
+        ValueError: If ``part`` has another form, or k is not between 1 and n.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", str(part))
     k, n = map(int, match.groups()) if match else (0, 0)
@@ -101,11 +101,11 @@ def _part_of(items: Sequence[dict], part: str) -> list[dict]:
 
 
 class CaseRecords:
-    """The records of a folder of predictions, and the claims of those at work on them.
+    """Manages the records of a folder of predictions, and the claims of the processes that write there.
 
     A record is ``<case>_seg.json`` beside ``<case>_seg.nii.gz``. It is written last, to a temporary name that is then
-    renamed, and removed first when a case is done again: a record describes the prediction beside it. Any number of
-    processes can work into one folder, whoever started them: each claims a case before it begins with it
+    renamed, and removed first when a case is repeated, so that it always describes the prediction beside it. Any number
+    of independent processes can write into one folder: each claims a case before it starts with it
     (:py:class:`rare_unet_networks.utils.Claims`).
 
     Args:
@@ -113,10 +113,10 @@ class CaseRecords:
         grid: their grid, see :py:func:`rare_unet_networks.data.prediction_path`.
         checkpoint: file of the weights.
         options: ``options`` and ``config`` as of :py:func:`rare_unet_networks.bundle.prediction_options`. Without them
-            nothing that an earlier run made counts as done.
+            no case of an earlier run counts as done.
 
     Raises:
-        ValueError: when ``grid`` is unknown.
+        ValueError: If ``grid`` is unknown.
     """
 
     def __init__(self, folder: str, grid: str, checkpoint: str, options: Mapping[str, Any] | None = None) -> None:
@@ -125,42 +125,42 @@ class CaseRecords:
         self.grid = grid
         self.checkpoint = checkpoint
         self.options_known = options is not None
-        # A word that the processes of this command share and no other command has.
+        # An id that the processes of this command share and no other command has.
         self.options = options or {"options": {}, "config": broadcast_from_rank0(uuid.uuid4().hex)}
         self._claims = Claims()
         self._scans: dict[str, dict[str, dict[str, str]]] = {}  # files and their digests, by case
-        self._redone: dict[str, int] = {}  # when the records to be made anew were written
+        self._redone: dict[str, int] = {}  # modification times of the records to replace, by case
 
     def prediction(self, case: str) -> Path:
-        """The file of a case's prediction."""
+        """Returns the file of a case's prediction."""
         return prediction_path(case, self.grid, self.folder)
 
     @cached_property
     def _weights(self) -> dict[str, str]:
         try:
             return _with_digest(self.checkpoint)
-        except OSError:  # the network may have its weights from elsewhere; then no case counts as done
+        except OSError:  # the network may get its weights elsewhere; then no case counts as done
             return {}
 
     def _path(self, case: str) -> Path:
         return record_path(self.prediction(case))
 
     def pending(self, items: Sequence[dict], part: str = "1/1", overwrite: bool | str = False) -> list[dict]:
-        """The scans that are left to do; of several processes the first decides for all.
+        """Returns the scans that are not done. With several processes, rank 0 decides for all.
 
         Args:
-            items: scans as of :py:func:`rare_unet_networks.data.input_datalist`.
-            part: ``"k/n"``, every n-th scan from the k-th.
-            overwrite: leave nothing out, but what other processes do from now on.
+            items: scans, see :py:func:`rare_unet_networks.data.input_datalist`.
+            part: ``"k/n"``, every n-th scan, starting with the k-th.
+            overwrite: repeat scans that are done, unless another process has repeated them since.
 
         Raises:
-            ValueError: when ``part`` is not of that form, or ``overwrite`` neither true nor false.
+            ValueError: If ``part`` has another form, or ``overwrite`` is neither true nor false.
         """
         items = _part_of(items, part)
-        _ = self._weights  # read before the network reads them: a file that changes later is not what it has
+        _ = self._weights  # read before the network loads the file, which may change later
         usable = [item for item in items if FAILURE not in item]
         if is_on(overwrite) or not self.options_known:
-            self._redone = broadcast_from_rank0({case: self._written(case) for case in map(_case, usable)})
+            self._redone = broadcast_from_rank0({case: self._time_written(case) for case in map(_case, usable)})
             return items
         done = broadcast_from_rank0([_case(item) for item in usable if rank() == 0 and self.is_done(item)])
         if done:
@@ -173,15 +173,15 @@ class CaseRecords:
         return [item for item in items if FAILURE in item or _case(item) not in skipped]
 
     def is_done(self, item: Mapping) -> bool:
-        """Whether a case's prediction is there, made of the same scan and weights with the same options."""
+        """Whether a case has a prediction from the same scan, weights and options."""
         case = _case(item)
         record = read_record(self._path(case))
         if record is None or not self.prediction(case).exists():
             return False
-        if self._redone.get(case) == self._written(case):
+        if self._redone.get(case) == self._time_written(case):
             return False
-        same = (record.get("case"), record.get("grid"), record.get("config"))
-        if same != (case, self.grid, self.options["config"]) or not isinstance(record.get("scans"), Mapping):
+        identity = (record.get("case"), record.get("grid"), record.get("config"))
+        if identity != (case, self.grid, self.options["config"]) or not isinstance(record.get("scans"), Mapping):
             return False
         try:
             scans = {name: sha256(path) for name, path in _files(item).items()}
@@ -191,14 +191,14 @@ class CaseRecords:
         weights = _digest(record.get("weights"))
         return recorded == scans and weights is not None and weights == _digest(self._weights)
 
-    def _written(self, case: str) -> int:
+    def _time_written(self, case: str) -> int:
         try:
             return self._path(case).stat().st_mtime_ns
         except OSError:
             return 0
 
     def acquire(self, item: Mapping) -> bool:
-        """Claims a case for this process, unless another is at work on it or has done it."""
+        """Claims a case for this process. Returns False if another process works on it or has done it."""
         case = _case(item)
         claim = claim_path(self.prediction(case))
         if not self._claims.acquire(claim):
@@ -208,30 +208,30 @@ class CaseRecords:
             return False
         try:
             self._scans[case] = {name: _with_digest(path) for name, path in _files(item).items()}
-        except OSError:  # what cannot be read fails when it is its turn
+        except OSError:  # an unreadable file becomes a failure when it is loaded
             self._scans[case] = {}
         return True
 
     def release(self) -> None:
-        """Gives back the claims of cases that failed, so that others may try them."""
+        """Releases the claims of cases that failed, so that other processes may try them."""
         self._claims.release_all()
 
     def begin(self, case: str) -> None:
-        """Removes the record of a case whose prediction is about to be replaced."""
+        """Removes the record of a case before its prediction is replaced."""
         self._path(case).unlink(missing_ok=True)
 
     def write(self, case: str, **measured: Any) -> dict[str, Any]:
-        """Writes the record of a case whose prediction is written, and gives its claim back.
+        """Writes the record of a case after its prediction, and releases the claim.
 
         Args:
             case: the case.
             measured: ``volumes`` by class, each with ``voxels``, ``mm3`` and ``mm3_fine``; ``spacing`` in mm, ``level``
-                and ``seconds``; and whatever else is to be recorded.
+                and ``seconds``; and any other entries.
 
         Returns:
             the record.
         """
-        from .. import __version__  # the package is not complete before
+        from .. import __version__  # imported here because the package imports this module first
 
         record = {
             "case": case,

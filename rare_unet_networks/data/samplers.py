@@ -1,4 +1,4 @@
-"""Which cases a process does, where several work into one folder."""
+"""A sampler for several processes that write into one folder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class UnclaimedSampler(Sampler):
-    """Indices of the cases that no other process does, each claimed just before it is loaded, for a ``DataLoader``.
+    """Yields the indices of cases that no other process does, and claims each just before it is loaded.
 
-    How many they are is known at the end only, so a loader with this sampler has no length. At the end it looks once
-    more at the cases that others had claimed, since a process may have died; it does not wait for those at work.
+    Their number is not known in advance, so a ``DataLoader`` with this sampler has no length. At the end the sampler
+    tries once more the cases that others had claimed, because a process may have died. It does not wait for processes
+    that still work.
 
     Args:
-        dataset: its ``data`` are items as of :py:meth:`rare_unet_networks.data.CaseRecords.pending`.
+        dataset: its ``data`` are items from :py:meth:`rare_unet_networks.data.CaseRecords.pending`.
         records: the records of the folder of the predictions.
     """
 
@@ -38,7 +39,7 @@ class UnclaimedSampler(Sampler):
             claimed_by_others = []
             for index in waiting:
                 is_ours = self.records.acquire(items[index])
-                if FAILURE in items[index]:  # two scans may want to be one case: both are reported
+                if FAILURE in items[index]:  # rank 0 reports all failures, also two of one case
                     is_ours = rank() == 0
                 if is_ours:
                     yield index

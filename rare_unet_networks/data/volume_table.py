@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
+from .datalists import POSTFIXES, prediction_path
 from .records import claim_path, read_record, volume_rows
 
 __all__ = ["check_volumes", "collect_volumes"]
@@ -23,20 +23,20 @@ Row = dict[str, Any]
 
 
 def check_volumes(folder: Path) -> list[Row]:
-    """Rows of the table of a folder, none where there is none.
+    """Reads the rows of a folder's table, none if there is no table.
 
     Raises:
-        ValueError: when it has no columns ``case`` and ``class``: whatever it is, it is not to be replaced.
+        ValueError: If it has no columns ``case`` and ``class``: such a file must not be replaced.
     """
     rows = read_rows(folder / TABLE, COLUMNS[:2])
     return [{RENAMED.get(column, column): cell for column, cell in row.items() if column} for row in rows]
 
 
 def collect_volumes(folder: str | Path) -> list[Row]:
-    """Makes ``volumes.csv`` from all records of a folder, sorted by case.
+    """Writes ``volumes.csv`` from all records of a folder, sorted by case.
 
-    Rows of the table before that have no record stay where their prediction is there and nobody is at work on it:
-    version 0.6 wrote no records. Columns that are not known here stay beside rows that did not change.
+    Version 0.6 wrote no records: rows without a record stay if their prediction exists and no process works on it.
+    Unknown columns stay beside rows that did not change.
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is a
     prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
@@ -48,15 +48,15 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         the rows.
 
     Raises:
-        ValueError: when the folder does not exist, or its table before has no columns ``case`` and ``class``.
+        ValueError: If the folder does not exist, or its table has no columns ``case`` and ``class``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"output_dir must be a folder of predictions, {folder} does not exist.")
     claims, claim = Claims(), folder / f".{TABLE}.claim"
-    claims.wait(claim)  # so the last process of several has read the records of all
+    claims.wait(claim)  # so that the last of several processes reads the records of all
     try:
-        # In this order: who removes a row of a case that failed gives the claim of that case back afterwards.
+        # The claims first: a process that removes the row of a failed case releases its claim afterwards.
         claimed = {path.name for path in folder.glob(".*.claim")}
         before = check_volumes(folder)
         rows_by_case = {record["case"]: volume_rows(record) for record in _records(folder)}
@@ -74,7 +74,7 @@ def collect_volumes(folder: str | Path) -> list[Row]:
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """Readable records, the older first, so that of two records of a case (on two grids) the newer one counts."""
+    """Reads the valid records, older first, so that the newer of two records of a case (on two grids) counts."""
     written = []
     for path in folder.glob("*_seg.json"):
         record = None if path.name.startswith(".") else read_record(path)
@@ -84,13 +84,14 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:
-    """Whether a row without a record describes a prediction that is there still."""
-    predictions = list(folder.glob(f"{glob.escape(case)}_*seg.nii.gz"))
+    """Whether a row without a record describes a prediction that still exists and is not being replaced."""
+    paths = [prediction_path(case, grid, folder) for grid in POSTFIXES] + [folder / f"{case}_full_seg.nii.gz"]
+    predictions = [path for path in paths if path.is_file()]
     return bool(predictions) and not any(claim_path(path).name in claimed for path in predictions)
 
 
 def _with_other_columns(rows: Sequence[Row], before: Sequence[Row], columns: Sequence[str]) -> list[Row]:
-    """Rows with all columns: those that are not known here are taken from the row before, if it says the same."""
+    """Adds the unknown columns of the earlier table to rows that did not change."""
     before_by_key = {(row["case"], row["class"]): row for row in before}
     complete = []
     for row in map(formatted, rows):

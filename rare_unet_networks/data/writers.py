@@ -1,4 +1,4 @@
-"""NIfTI predictions under their names, whose header is the scan's."""
+"""Writes predictions as NIfTI files with the header of their scan."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["HeaderPreservingNibabelWriter", "PredictionLayout"]
 
 
 class PredictionLayout(FolderLayoutBase):
-    """File names of predictions, see :py:func:`rare_unet_networks.data.prediction_path`, for ``SaveImaged``.
+    """Names the files of predictions, see :py:func:`rare_unet_networks.data.prediction_path`, for ``SaveImaged``.
 
     Args:
-        folder: folder of the predictions, made with the first of them.
+        folder: folder of the predictions, created with the first of them.
         grid: their grid.
     """
 
@@ -34,7 +34,7 @@ class PredictionLayout(FolderLayoutBase):
         self.grid = grid
 
     def filename(self, subject: PathLike = "", **kwargs: Any) -> Path:
-        """The file of the prediction of a scan's file."""
+        """Returns the prediction's file for a scan's file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return prediction_path(case_id(subject), self.grid, self.folder)
 
@@ -46,7 +46,7 @@ GEOMETRY = ("dim", "pixdim", "xyzt_units", "sform_code", "qform_code", *SFORM, *
 
 
 def _scan_header(meta: Mapping) -> nib.Nifti1Header | None:
-    """Header with the fields in ``GEOMETRY`` of the scan that metadata is of; None where it is of no NIfTI file."""
+    """Makes a header with the fields in ``GEOMETRY`` from a scan's metadata; None if the scan was no NIfTI file."""
     if not set(GEOMETRY) <= set(meta):
         return None
     header = nib.Nifti1Header()
@@ -57,20 +57,20 @@ def _scan_header(meta: Mapping) -> nib.Nifti1Header | None:
 
 
 class HeaderPreservingNibabelWriter(NibabelWriter):
-    """``monai.data.NibabelWriter`` whose files have the scan's geometry, for ``SaveImaged(writer=...)``.
+    """Writes NIfTI files with the scan's geometry, for ``SaveImaged(writer=...)``.
 
-    On the scan's grid both forms, both codes (0 stays 0), ``pixdim`` and the units are the scan's, field by field: each
-    program puts the prediction where it puts the scan. On another grid, such as that of level 0, both forms are the
-    scan's, carried over to that grid. Axes of a single voxel, which MONAI drops at the end of a shape, are kept: a scan
-    of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets a prediction of that shape.
-    A file appears under its name when it is complete.
+    On the scan's grid both forms, both codes (0 stays 0), ``pixdim`` and the units are the scan's, field by field, so
+    that every program shows the prediction on the scan. On another grid, such as that of level 0, both forms are
+    the scan's, converted to that grid. Axes of a single voxel, which MONAI drops at the end of a shape, are kept: a
+    scan of 36×42×1 voxels, or of 36×42×41×1 as some tools write it, gets a prediction of that shape. A file gets its
+    name only when it is complete.
     """
 
     _header: nib.Nifti1Header | None = None
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         if isinstance(self.data_obj, MetaTensor):
-            # A label map has no channels: MONAI 1.6 would take its first axis for one if the scan's file had some.
+            # A label map has no channels, but MONAI 1.6 takes its first axis as one if the scan's file had channels.
             self.data_obj.meta["original_channel_dim"] = float("nan")
         super().set_metadata(meta_dict, resample, **options)
         self._header = _scan_header(meta_dict or {})
@@ -86,7 +86,7 @@ class HeaderPreservingNibabelWriter(NibabelWriter):
             with replaced_as_a_whole(Path(filename)) as temporary:
                 super().write(temporary, verbose, **obj_kwargs)
             return
-        # MONAI's write would save the file with forms of its own; of the base class only the log line is wanted.
+        # MONAI's write would replace the forms; only the log line of its base class is needed.
         ImageWriter.write(self, filename, verbose)
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
         header = self._header_of(image.shape)
@@ -97,12 +97,12 @@ class HeaderPreservingNibabelWriter(NibabelWriter):
         self.data_obj = image
 
     def _header_of(self, shape: tuple[int, ...]) -> nib.Nifti1Header:
-        """Header of a prediction of ``shape`` that lies where ``self.affine`` (mm) says."""
+        """Makes the header of a prediction with ``shape`` and ``self.affine`` (mm)."""
         header = self._header.copy()
         scan_shape, scan_affine = header.get_data_shape(), header.get_best_affine()
         stored = header["pixdim"].copy()
         header.set_data_shape(shape)
-        header["pixdim"] = stored  # of which nibabel resets the axes that the shape lacks
+        header["pixdim"] = stored  # nibabel resets the axes that the shape lacks
         to_mm = np.diag([unit_of(header)[1]] * 3 + [1.0])
         affine = to_affine_nd(3, convert_to_numpy(self.affine).astype(np.float64))
         to_scan = np.linalg.inv(to_mm @ scan_affine) @ affine  # from voxels of the prediction to those of the scan

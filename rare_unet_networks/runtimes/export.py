@@ -15,7 +15,8 @@ from torch.export import Dim, ExportedProgram
 
 from ..levels import OUTPUTS
 from ..networks.weights import load_weights
-from .load import FILES, RUNTIMES, STAMP, describe, optional, read, sha256
+from ..utils.files import sha256
+from .load import FILES, RUNTIMES, STAMP, describe, optional, read
 
 __all__ = ["LevelPath", "export_runtimes"]
 

@@ -1,9 +1,8 @@
-"""Scans of any voxel size, simulated from a finer one: slice profile, slice gap, position of the grid, noise.
+"""Simulates scans of any voxel size from a finer one: slice profile, slice gap, position of the grid, noise.
 
-Each axis is sampled by a matrix of its own, so that a scan costs three matrix products. A scanner's voxel is no point:
-it averages over its slice profile. The scan that is given has averaged over its own voxels already, and gets what is
-lacking. Block means (:py:func:`rare_unet_networks.utils.coarsening.coarsen`) are the profile ``"box"`` at an integer
-factor without an offset.
+Each axis is sampled by one matrix, so that a scan costs three matrix products. A scanner's voxel averages over its
+slice profile. The given scan has already averaged over its voxels, so only the missing blur is added. Block means
+(:py:func:`rare_unet_networks.utils.coarsening.coarsen`) are the profile ``"box"`` at an integer factor without offset.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from monai.networks.utils import one_hot
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple
 
-from ..acquisitions import Acquisition
+from ..data.acquisitions import Acquisition
 from ..utils.geometry import format_size, spacing_of
 from ..utils.resampling import as_plain_tensor
 
@@ -30,10 +29,10 @@ FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussia
 
 
 def _discrete_gaussian(sigma: float) -> torch.Tensor:
-    """Lindeberg's Gaussian for sampled signals, cut at 4 standard deviations: its variance is right for narrow ones.
+    """Returns Lindeberg's discrete Gaussian, cut at 4 standard deviations; its variance is right for narrow kernels.
 
-    As ``monai.networks.layers.gaussian_1d`` with ``approx="scalespace"``, from its Fourier transform instead of Bessel
-    functions' recurrences, which cost more than all the rest of an acquisition.
+    As ``monai.networks.layers.gaussian_1d`` with ``approx="scalespace"``, computed by a Fourier transform: the
+    recurrences of Bessel functions cost more than the rest of an acquisition.
     """
     reach = math.ceil(4 * sigma)
     num_samples = 4 * reach + 16
@@ -44,12 +43,12 @@ def _discrete_gaussian(sigma: float) -> torch.Tensor:
 
 
 def profile_weights(num_voxels: int, centres: torch.Tensor, width: float, profile: str) -> torch.Tensor:
-    """What each new voxel takes of each given one along an axis, shape (new, given); the rows add up to 1.
+    """Returns the weight of each given voxel in each new one along an axis, shape (new, given); rows add up to 1.
 
     Args:
-        num_voxels: of the given scan along the axis. Outside, its border voxels go on.
-        centres: of the new voxels, in voxels of the given scan.
-        width: of the profile, in voxels of the given scan; at most 1 adds no blur.
+        num_voxels: voxels of the given scan along the axis. Border voxels are repeated outside.
+        centres: centres of the new voxels, in voxels of the given scan.
+        width: width of the profile, in voxels of the given scan; at most 1 adds no blur.
         profile: ``"gaussian"`` or ``"box"``.
     """
     weights = torch.zeros(len(centres), num_voxels, dtype=torch.float64)
@@ -72,15 +71,16 @@ def profile_weights(num_voxels: int, centres: torch.Tensor, width: float, profil
 
 
 def _sample_axes(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``x``, shape (C, *spatial_size), with each spatial axis multiplied by its matrix; None leaves an axis alone."""
-    named = [(len(w) / w.shape[1], axis, w) for axis, w in enumerate(weights, start=1) if w is not None]
-    for _, axis, w in sorted(named, key=lambda n: n[:2]):  # what shrinks most comes first: the others cost less
-        x = torch.tensordot(w.to(x.dtype), x, dims=([1], [axis])).movedim(0, axis)
+    """Multiplies each spatial axis of ``x``, shape (C, *spatial_size), by its matrix; None leaves an axis unchanged."""
+    matrices = [(axis, matrix) for axis, matrix in enumerate(weights, start=1) if matrix is not None]
+    matrices.sort(key=lambda pair: len(pair[1]) / pair[1].shape[1])  # the strongest reduction first saves the most
+    for axis, matrix in matrices:
+        x = torch.tensordot(matrix.to(x.dtype), x, dims=([1], [axis])).movedim(0, axis)
     return x.contiguous()
 
 
 def sample_label(label: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Most frequent class of each new voxel, a tie to the lowest index; ``label`` of shape (1, *spatial_size)."""
+    """Returns the most frequent class of each new voxel (the lowest of equal ones); shape (1, *spatial_size)."""
     shares = one_hot(as_plain_tensor(label).float(), int(label.max()) + 1, dim=0)
     # Sums of weights such as 1/3 are not exact: without rounding, a tie would be decided by chance.
     shares = _sample_axes(shares, weights).mul(2**16).round()
@@ -88,7 +88,7 @@ def sample_label(label: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.
 
 
 def sampled_grid(affine: torch.Tensor, centres: Sequence[torch.Tensor], steps: Sequence[float]) -> torch.Tensor:
-    """Affine of a grid with voxels ``steps`` as large as those of ``affine``, the first at ``centres[axis][0]``."""
+    """Returns the affine of a grid with voxels ``steps`` times as large and the first at ``centres[axis][0]``."""
     to_given = torch.eye(len(steps) + 1, dtype=torch.float64)
     to_given.diagonal()[:-1] = torch.tensor(steps, dtype=torch.float64)
     to_given[:-1, -1] = torch.stack([c[0] for c in centres])
@@ -101,22 +101,22 @@ def simulate_acquisition(
     is_label: bool = False,
     random_state: np.random.RandomState | None = None,
 ) -> MetaTensor:
-    """A scan, or its label, as if acquired otherwise.
+    """Simulates another acquisition of a scan, or of its label.
 
-    The grid covers the given scan's extent to half a voxel and is centred on it. Outside, the border voxels go on.
-    Axes that keep their voxels stay untouched.
+    The new grid covers the given scan's extent to half a voxel and is centred on it. Border voxels are repeated
+    outside. Axes that keep their voxels are not changed.
 
     Args:
         scan: shape (C, *spatial_size), with an affine.
-        acquisition: how it is acquired.
-        is_label: classes, of which the most frequent one of the profile is taken; without noise.
-        random_state: of the noise; seeded with 0 by default.
+        acquisition: the acquisition to simulate.
+        is_label: ``scan`` contains classes: take the most frequent one of the profile, without noise.
+        random_state: source of the noise; seeded with 0 by default.
 
     Returns:
-        the new scan with its affine, as if read from a file: without earlier operations to invert.
+        the new scan with its affine, without earlier operations to invert, as if read from a file.
 
     Raises:
-        ValueError: on a wrong number of axes.
+        ValueError: If the number of axes is wrong.
     """
     spatial_dims = scan.ndim - 1
     if len(acquisition.spacing) != spatial_dims:
@@ -130,8 +130,8 @@ def simulate_acquisition(
     for n, step, width, shift in zip(scan.shape[1:], steps, widths, offset):
         m = max(1, round(n * step**-1))
         centres.append((n - 1) / 2 + (torch.arange(m, dtype=torch.float64) - (m - 1) / 2 + shift) * step)
-        same = m == n and width <= 1 + 1e-6 and bool((centres[-1] - torch.arange(n)).abs().max() < 1e-6)
-        weights.append(None if same else profile_weights(n, centres[-1], width, acquisition.profile))
+        is_unchanged = m == n and width <= 1 + 1e-6 and bool((centres[-1] - torch.arange(n)).abs().max() < 1e-6)
+        weights.append(None if is_unchanged else profile_weights(n, centres[-1], width, acquisition.profile))
     if is_label:
         x = sample_label(scan, weights)
     else:
@@ -145,13 +145,13 @@ def simulate_acquisition(
 
 
 def _noise(x: torch.Tensor, scan: torch.Tensor, sd: float, random_state: np.random.RandomState) -> torch.Tensor:
-    """Gaussian noise for ``x``, none where a channel is at its minimum: a background that was set to one value.
+    """Returns Gaussian noise for ``x``, 0 where a channel is at its minimum (a constant background).
 
     Args:
         x: the acquired scan, shape (C, *spatial_size).
         scan: the given one, whose intensity range (0.5 to 99.5 percentile) is the unit of the standard deviation.
         sd: standard deviation.
-        random_state: what it is drawn from.
+        random_state: source of the noise.
     """
     channels = []
     for channel, given in zip(x, as_plain_tensor(scan)):
@@ -162,17 +162,16 @@ def _noise(x: torch.Tensor, scan: torch.Tensor, sd: float, random_state: np.rand
 
 
 class SimulateAcquisitiond(MapTransform):
-    """Images and labels of a case as if acquired otherwise, all on one grid.
+    """Simulates the acquisition that a case's data names, for images and labels on one grid.
 
-    How is read from the data, so that one dataset holds a case in several acquisitions; where the data does not say,
-    nothing is changed.
+    One dataset can so contain a case in several acquisitions. A case without an acquisition is not changed.
 
     Args:
         image_keys: images, shape (C, *spatial_size), on one grid.
         label_keys: labels, shape (1, *spatial_size), on that grid.
-        acquisition_key: where the acquisition is written in the data: an :py:class:`Acquisition`, or a dictionary of
-            its arguments.
-        seed: of the noise, which is the same for every case.
+        acquisition_key: key of the acquisition in the data: an :py:class:`Acquisition`, or a dictionary of its
+            arguments.
+        seed: seed of the noise; the same for every case.
     """
 
     def __init__(
@@ -205,11 +204,11 @@ class SimulateAcquisitiond(MapTransform):
 
 
 class RandSimulateAcquisitiond(Randomizable, SimulateAcquisitiond):
-    """:py:class:`SimulateAcquisitiond` of random acquisitions, for training.
+    """Simulates random acquisitions, for training.
 
-    Spacings are log-uniform: of isotropic scans in ``isotropic``; of others ``in_plane`` along two axes and
-    ``slices`` along the third, which is random and not finer than the others. The grid's offset is random within one
-    voxel. An acquisition that the data brings already is used as it is. What was drawn is left in the data.
+    Spacings are log-uniform. Isotropic scans draw theirs from ``isotropic``; anisotropic ones draw ``in_plane`` for two
+    axes and ``slices`` for a random third axis, which is never finer than the others. The grid's offset is random
+    within one voxel. An acquisition in the data is used as it is; a drawn one is stored there.
 
     Args:
         image_keys: as in :py:class:`SimulateAcquisitiond`.
@@ -246,7 +245,7 @@ class RandSimulateAcquisitiond(Randomizable, SimulateAcquisitiond):
         self.noise = noise
 
     def randomize(self, spatial_dims: int = 3) -> Acquisition:
-        """Draws an acquisition."""
+        """Draws a random acquisition."""
         if self.R.random() < self.anisotropic_prob:
             plane, axis = self._log_uniform(self.in_plane), self.R.randint(spatial_dims)
             spacing = [plane] * spatial_dims

@@ -1,4 +1,4 @@
-"""A training scan of any voxel size on the grids that a level computes on."""
+"""Resamples a training scan of any voxel size to the grids of a level."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["ResampleToLeveld"]
 
 
 class ResampleToLeveld(Transform):
-    """Scan and label as a training step at one level needs them: resampled and padded as the inferer does it.
+    """Resamples and pads scan and label for a training step at one level, as the inferer does.
 
     ``image`` and ``label`` become ``image_2``, ``label_2`` and ``label_0`` (of level 2): the scan on the level's grid,
-    the label on that grid (majority) and on level 0's over the same extent, on which the level's fine head answers.
+    the label on that grid (majority) and on level 0's over the same extent, on which the level's fine head predicts.
 
     Args:
         levels: the resolution levels of the task.
-        image_key: scan, shape (C, *spatial_size), scaled: it is padded with 0.
-        label_key: label, shape (1, *spatial_size), on any grid along the scan's axes.
-        level_key: where the level is written in the data.
+        image_key: scan, shape (C, *spatial_size), normalised, because it is padded with 0.
+        label_key: label, shape (1, *spatial_size), on any grid with the scan's axes.
+        level_key: key of the level in the data.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ResampleToLeveld(Transform):
 
     @staticmethod
     def _label_on(label: MetaTensor, affine: torch.Tensor, spatial_size: list[int]) -> torch.Tensor:
-        """The label at the centres of another grid, linear between its voxels."""
+        """Samples the label at the voxel centres of another grid, with linear weights."""
         to_label = torch.linalg.inv(label.affine.double()) @ affine.double()
         weights = []
         for axis, n in enumerate(spatial_size):

@@ -1,4 +1,4 @@
-"""Transforms of scans with several modalities: loading them onto one grid, and dropping some of them."""
+"""Transforms for scans of several modalities: load them onto one grid, and drop channels at random."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 class LoadModalitiesd(MapTransform):
-    """Loads a scan of several channels: a file that holds them all, or one file per modality.
+    """Loads a scan of several channels from one file, or from one file per modality.
 
-    Files of one case may have grids of their own: all are brought, by their affines, onto the grid of the one with the
-    smallest voxels (of equals the first modality's), linearly and with zeros outside. A modality without a file is a
-    channel of zeros. The order taken is logged, and what speaks against it is warned of, see
-    :py:func:`modality_warnings`.
+    The files of a case may have different grids. All are resampled linearly, with zeros outside, to the grid of the
+    file with the smallest voxels (the first of equal ones). A modality without a file becomes a channel of zeros. The
+    order of the channels is logged, with a warning if it looks wrong, see :py:func:`modality_warnings`.
 
     Args:
-        keys: paths, or paths by modality as of :py:func:`modality_datalist`.
+        keys: paths, or paths by modality, see :py:func:`modality_datalist`.
         modalities: the modalities in the network's order of channels.
-        case_key: entry whose value names the answer of several files.
+        case_key: key of the case, which names the prediction.
 
     Raises:
-        ValueError: when a file of one modality has several channels, one of all not as many as there are modalities,
-            a file does not overlap with the grid of the others, has voxels that are not finite, or is damaged.
+        ValueError: If a file has the wrong number of channels, does not overlap with the others, is damaged or has
+            voxels that are not finite.
     """
 
     def __init__(self, keys: KeysCollection, modalities: Sequence[str], case_key: str = "case") -> None:
@@ -50,7 +49,7 @@ class LoadModalitiesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.keys:
-            load = self._joined if isinstance(d[key], Mapping) else self._whole
+            load = self._load_files if isinstance(d[key], Mapping) else self._load_file
             d[key] = load(d[key], d)
         return d
 
@@ -58,7 +57,7 @@ class LoadModalitiesd(MapTransform):
         check_file(path)
         return self.load(path)
 
-    def _whole(self, path: str, data: Mapping[Hashable, Any]) -> MetaTensor:
+    def _load_file(self, path: str, data: Mapping[Hashable, Any]) -> MetaTensor:
         image = self._read(path)
         if image.shape[0] != len(self.modalities):
             raise ValueError(
@@ -72,7 +71,7 @@ class LoadModalitiesd(MapTransform):
         self._name(image, path, data)
         return image
 
-    def _joined(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
+    def _load_files(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
         scans = {m: self._read(paths[m]) for m in self.modalities if m in paths}
         for modality, scan in scans.items():
             if scan.ndim != 4 or scan.shape[0] != 1:
@@ -103,10 +102,10 @@ class LoadModalitiesd(MapTransform):
             logger.warning(f"{path}: {warning}")
 
     def _name(self, image: MetaTensor, path: str, data: Mapping[Hashable, Any]) -> None:
-        """The answer is named by its case: a list may give it another name than the file's."""
+        """Names the prediction by its case, which may differ from the file's name."""
         case = data.get(self.case_key, case_id(path))
         if case != case_id(path):
-            # With a suffix, since MONAI's writers take what follows the last dot of a name for one.
+            # With a suffix, because MONAI's writers remove what follows the last dot.
             image.meta["filename_or_obj"] = str(Path(path).parent / f"{case}.nii.gz")
 
     @staticmethod
@@ -126,11 +125,11 @@ def _check_finite(scan: torch.Tensor, modality: str, path: str) -> None:
 
 
 class RandDropChannelsd(RandomizableTransform, MapTransform):
-    """Empties a random channel, so that a network learns to do without it; one is always left.
+    """Sets random channels to zero, so that a network learns to work without them; one always remains.
 
     Args:
         keys: images, shape (C, D, H, W).
-        prob: probability that a channel goes; a second one goes with its square, and so on.
+        prob: probability that a channel is dropped; of a second one its square, and so on.
     """
 
     def __init__(self, keys: KeysCollection, prob: float = 0.2) -> None:

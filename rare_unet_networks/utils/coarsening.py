@@ -31,7 +31,8 @@ def coarsen(
 ) -> torch.Tensor:
     """Coarsens a scan by an integer factor per axis: pads it to whole blocks and reduces each block to a voxel.
 
-    All coarse scans of the package are made here. The callers differ in the padding:
+    Makes the coarse scans of the four scales; ``SimulateAcquisitiond`` simulates other acquisitions. The callers differ
+    in the padding:
 
     - *Simulated scans* (``SimulateLowResolutiond``, ``MultiResolutionPyramidd``) have raw intensities. They are padded
       with their minimum, the background, and to one ``divisor``, so that all levels cover the same extent.
@@ -40,8 +41,8 @@ def coarsen(
     - *Several levels* (``MultiLevelInferer``): the background is 0, and so is the padding.
     - *Statistics of the foreground* (``ForegroundStatisticsd``) ignore voxels of 0: the padding is 0, at the end, as in
       the training of the shipped tumour network.
-    - ``tools/verify_samples.py`` has a function of its own: it works on files of any bundle, without this package, and
-      removes incomplete blocks, so that its test scans have no padded voxels.
+    - ``tools/verify_bundle/samples.py`` has its own function: it works on files of any bundle, without this
+      package, and removes incomplete blocks, so that its test scans have no padded voxels.
 
     Args:
         x: shape (C, *spatial_size).

@@ -14,7 +14,7 @@ def net():
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_every_level_answers_at_level_0_and_natively_as_without_such_heads(net, level):
+def test_every_level_predicts_at_level_0_and_natively_as_without_such_heads(net, level):
     image = torch.rand(1, 1, *[16 >> level] * 3)
     with torch.no_grad():
         native = net(image, level=level)
@@ -24,7 +24,7 @@ def test_every_level_answers_at_level_0_and_natively_as_without_such_heads(net, 
         torch.testing.assert_close(native, plain(image, level=level))
 
 
-def test_the_heads_are_decoders_and_the_training_call_returns_their_answers(net):
+def test_the_heads_are_decoders_and_the_training_call_returns_their_predictions(net):
     assert [type(head) for head in net.full_heads] == [DecoderHead, DecoderHead]
     images = [torch.rand(1, 1, *[16 >> level] * 3) for level in range(3)]
     with torch.no_grad():

@@ -21,7 +21,7 @@ def save(path, array, spacing=1.0):
     nib.save(nib.Nifti1Image(np.asarray(array, dtype=np.uint8), np.diag([spacing, spacing, spacing, 1.0])), path)
 
 
-def test_mean_shape_answers_at_1_mm_without_looking_at_the_image(tmp_path):
+def test_mean_shape_predicts_at_1_mm_without_looking_at_the_image(tmp_path):
     for name, width in (("a", 4), ("b", 8)):
         label = np.zeros((16, 16, 16), np.uint8)
         half = width // 2
@@ -40,13 +40,13 @@ def test_mean_shape_answers_at_1_mm_without_looking_at_the_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size, seen",
+    "size, padded_size",
     [
         ((9, 13, 9), (32, 64, 32)),
         ((35, 51, 33), (48, 64, 48)),  # larger than the full size: what the network can take
     ],
 )
-def test_padded_scan_lies_in_the_middle_and_the_answer_on_its_grid(size, seen):
+def test_padded_scan_lies_in_the_middle_and_the_prediction_on_its_grid(size, padded_size):
     image, calls = scan(size), []
 
     def net(x):
@@ -54,7 +54,7 @@ def test_padded_scan_lies_in_the_middle_and_the_answer_on_its_grid(size, seen):
         return x
 
     out = PadInferer(ONE)(image, net)
-    assert calls[0].shape[2:] == seen and float(calls[0].sum()) == pytest.approx(float(image.sum()), rel=1e-5)
+    assert calls[0].shape[2:] == padded_size and float(calls[0].sum()) == pytest.approx(float(image.sum()), rel=1e-5)
     assert torch.equal(out.as_tensor(), image.as_tensor()) and torch.equal(out.affine, image.affine)
 
 

@@ -65,8 +65,8 @@ def test_without_finding_its_side_a_mirrored_scan_is_segmented_otherwise(tmp_pat
     nib.save(scan, tmp_path / "scan.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(scan.dataobj)[::-1], scan.affine), tmp_path / "mirrored.nii.gz")
     run("inference.json", input=str(tmp_path), output_dir=str(tmp_path / "out"), side=side)
-    answers = [np.asarray(nib.load(tmp_path / "out" / f"{n}_seg.nii.gz").dataobj) for n in ("scan", "mirrored")]
-    differing = (answers[0] != answers[1][::-1]).sum() / (answers[0] > 0).sum()
+    predictions = [np.asarray(nib.load(tmp_path / "out" / f"{n}_seg.nii.gz").dataobj) for n in ("scan", "mirrored")]
+    differing = (predictions[0] != predictions[1][::-1]).sum() / (predictions[0] > 0).sum()
     assert differing > expected if side == "left" else differing == 0
 
 

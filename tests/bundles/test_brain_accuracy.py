@@ -33,15 +33,15 @@ def dice(a, b):
     ]
 
 
-def test_the_phantoms_files_give_an_answer_on_their_grid_and_its_tumour_is_found(tmp_path):
+def test_the_phantoms_files_give_a_prediction_on_their_grid_with_its_tumour(tmp_path):
     sample = BUNDLE / "sample"
-    answer = segment(sample / "images", tmp_path / "files")
+    prediction = segment(sample / "images", tmp_path / "files")
     label = nib.load(sample / "Task01_BrainTumour" / "labelsTr" / "phantom.nii.gz")
-    assert answer.shape == label.shape and np.allclose(answer.affine, label.affine)
+    assert prediction.shape == label.shape and np.allclose(prediction.affine, label.affine)
     assert {r["level"] for r in read(tmp_path / "files" / "volumes.csv")} == {"1"}
     whole = segment(sample / "Task01_BrainTumour" / "imagesTr" / "phantom.nii.gz", tmp_path / "whole")
     assert dice(whole, label)[0] > 0.5
-    assert dice(whole, answer)[0] > 0.8  # the T2w of the files has slices three times as thick
+    assert dice(whole, prediction)[0] > 0.8  # the T2w of the files has slices three times as thick
 
 
 @pytest.fixture(scope="module")
@@ -51,39 +51,39 @@ def scan(tmp_path_factory):
     read = Compose([LoadImaged("image", ensure_channel_first=True), SimulateLowResolutiond("image")])
     image = read({"image": BRAIN_DATA / "imagesTr" / f"{CASE}.nii.gz", "level": 1})["image"]
     SaveImage(output_ext=".nii.gz", resample=False, print_log=False, channel_dim=0)(image, filename=folder / "scan")
-    return nib.load(folder / "scan.nii.gz"), segment(folder / "scan.nii.gz", folder / "answer")
+    return nib.load(folder / "scan.nii.gz"), segment(folder / "scan.nii.gz", folder / "prediction")
 
 
 @needs_brain_data
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR", "SLA"])
-def test_orientation_does_not_change_the_answer(scan, tmp_path, axcodes):
-    image, answer = scan
+def test_orientation_does_not_change_the_prediction(scan, tmp_path, axcodes):
+    image, prediction = scan
     ours = nib.orientations.io_orientation(image.affine)
     turn = nib.orientations.ornt_transform(ours, nib.orientations.axcodes2ornt(axcodes))
     nib.save(image.as_reoriented(turn), tmp_path / "turned.nii.gz")
     turned = segment(tmp_path / "turned.nii.gz", tmp_path / "out")
     back = nib.orientations.ornt_transform(nib.orientations.io_orientation(turned.affine), ours)
-    assert min(dice(turned.as_reoriented(back), answer)) >= 0.99
+    assert min(dice(turned.as_reoriented(back), prediction)) >= 0.99
 
 
 @needs_brain_data
-def test_an_oblique_affine_does_not_change_the_answer(scan, tmp_path):
-    image, answer = scan
+def test_an_oblique_affine_does_not_change_the_prediction(scan, tmp_path):
+    image, prediction = scan
     angle = np.deg2rad(20)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine), tmp_path / "oblique.nii.gz")
     oblique = segment(tmp_path / "oblique.nii.gz", tmp_path / "out")
     assert np.allclose(oblique.affine, turn @ image.affine, atol=1e-4)
-    assert min(dice(oblique, answer)) >= 0.99
+    assert min(dice(oblique, prediction)) >= 0.99
 
 
 @needs_brain_data
-def test_files_give_the_answer_of_the_4d_file_and_thick_t2w_slices_nearly(tmp_path):
+def test_files_give_the_prediction_of_the_4d_file_and_thick_t2w_slices_nearly(tmp_path):
     """At 1 mm; the T2w's slices become three times as thick."""
     image = nib.load(BRAIN_DATA / "imagesTr" / f"{CASE}.nii.gz")
     data = np.asarray(image.dataobj)[..., :153, :]
-    answers = {}
+    predictions = {}
     for name in ("fine", "mixed"):
         folder = tmp_path / name / "case"
         folder.mkdir(parents=True)
@@ -94,10 +94,10 @@ def test_files_give_the_answer_of_the_4d_file_and_thick_t2w_slices_nearly(tmp_pa
                 affine = affine @ np.diag([1, 1, 3, 1])
                 affine[:3, 3] += image.affine[:3, 2]  # the centre of the first three slices
             nib.save(nib.Nifti1Image(channel, affine), folder / f"case_{modality}.nii.gz")
-        answers[name] = segment(tmp_path / name, tmp_path / f"{name}_answer")
+        predictions[name] = segment(tmp_path / name, tmp_path / f"{name}_prediction")
     nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "whole.nii.gz")
-    assert min(dice(segment(tmp_path / "whole.nii.gz", tmp_path / "whole_answer"), answers["fine"])) >= 0.999
-    assert dice(answers["mixed"], answers["fine"])[0] >= 0.9
+    assert min(dice(segment(tmp_path / "whole.nii.gz", tmp_path / "whole_prediction"), predictions["fine"])) >= 0.999
+    assert dice(predictions["mixed"], predictions["fine"])[0] >= 0.9
 
 
 @needs_brain_data

@@ -70,8 +70,10 @@ def test_training_evaluating_and_inferring(heads, trained, tmp_path):
     run("inference.json", input=str(heads / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 3
     for case in "abcd":
-        answer, scan = (nib.load(p) for p in (tmp_path / f"{case}_seg.nii.gz", heads / "imagesTr" / f"{case}.nii.gz"))
-        assert answer.shape == scan.shape[:3] and np.allclose(answer.affine, scan.affine)
+        prediction, scan = (
+            nib.load(p) for p in (tmp_path / f"{case}_seg.nii.gz", heads / "imagesTr" / f"{case}.nii.gz")
+        )
+        assert prediction.shape == scan.shape[:3] and np.allclose(prediction.affine, scan.affine)
 
 
 def test_calibrating_finds_limits_of_the_inferer_that_inference_uses(heads, trained, tmp_path):
@@ -138,7 +140,7 @@ def write_files(folder, image, affine=LPS, t2=None):
         nib.save(nib.Nifti1Image(data, matrix), folder / f"{folder.name}_{name}.nii.gz")
 
 
-def test_one_file_per_modality_gives_the_answer_of_the_4d_file_and_bad_cases_fail_alone(heads, trained, tmp_path):
+def test_one_file_per_modality_gives_the_prediction_of_the_4d_file_and_bad_cases_fail_alone(heads, trained, tmp_path):
     _, output = trained
     image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
     scans = tmp_path / "scans"
@@ -167,7 +169,7 @@ def test_one_file_per_modality_gives_the_answer_of_the_4d_file_and_bad_cases_fai
 
 
 @pytest.mark.parametrize("axes, flips", [((0, 1, 2), (0,)), ((2, 0, 1), (1, 2)), ((1, 2, 0), ())])
-def test_axis_order_and_flips_do_not_change_the_answer(heads, trained, tmp_path, axes, flips):
+def test_axis_order_and_flips_do_not_change_the_prediction(heads, trained, tmp_path, axes, flips):
     _, output = trained
     scan = nib.load(heads / "imagesTr" / "a.nii.gz")
     turned = nib.as_closest_canonical(scan)
@@ -177,7 +179,7 @@ def test_axis_order_and_flips_do_not_change_the_answer(heads, trained, tmp_path,
         nib.save(image, tmp_path / f"{name}.nii.gz")
         run("inference.json", input=str(tmp_path / f"{name}.nii.gz"), checkpoint=str(output / "model.pt"),
             output_dir=str(tmp_path), **SMALL)  # fmt: skip
-    answers = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}_seg.nii.gz")) for name in ("scan", "turned")]
-    assert np.allclose(answers[0].affine, answers[1].affine)
-    same = np.asarray(answers[0].dataobj) == np.asarray(answers[1].dataobj)
-    assert same.mean() > 0.999 and np.asarray(answers[0].dataobj).any()
+    predictions = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}_seg.nii.gz")) for name in ("scan", "turned")]
+    assert np.allclose(predictions[0].affine, predictions[1].affine)
+    same = np.asarray(predictions[0].dataobj) == np.asarray(predictions[1].dataobj)
+    assert same.mean() > 0.999 and np.asarray(predictions[0].dataobj).any()

@@ -1,4 +1,4 @@
-"""Damaged files, weights and answers in real runs: one line each, the others go on, never exit status 0."""
+"""Damaged files, weights and predictions in real runs: one line each, the others go on, never exit status 0."""
 
 import shutil
 import signal
@@ -87,7 +87,7 @@ def test_weights_that_are_a_pointer_end_a_run_with_one_line(tmp_path):
     assert line.startswith(f"error: {tmp_path}/model.pt: expected weights") and "weights_only" not in result.stdout
 
 
-def test_answers_that_are_gone_at_the_end_are_an_error(tmp_path, caplog):
+def test_predictions_that_are_gone_at_the_end_are_an_error(tmp_path, caplog):
     workflow = run("inference.json", input=str(IMAGES), output_dir=str(tmp_path / "out"), run=False)
     evaluator = workflow.parser.get_parsed_content("evaluator")
     moved = tmp_path / "out" / "icbm152_left_1mm_seg.nii.gz"

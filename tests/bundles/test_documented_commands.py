@@ -79,15 +79,15 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
         (folder / "my_scans").mkdir()
         for target in ("scan.nii.gz", "my_scans"):
             shutil.copy(SAMPLE / "images" / "icbm152_left_2mm.nii.gz", folder / target)
-    # Another program's answers: here the labels, coarse by every second, fourth, … voxel.
+    # Another program's predictions: here the labels, coarse by every second, fourth, … voxel.
     for case in validation:
         label = nib.load(tiny / "labelsTr" / f"{case}.nii.gz")
         for level, scale in enumerate(("1", "0.5", "0.25", "0.125")):
-            answer = root / "nn" / "predictions" / "up" / scale / f"{case}.nii.gz"
-            answer.parent.mkdir(parents=True, exist_ok=True)
+            prediction = root / "nn" / "predictions" / "up" / scale / f"{case}.nii.gz"
+            prediction.parent.mkdir(parents=True, exist_ok=True)
             step = 2**level
             data = np.asarray(label.dataobj)[::step, ::step, ::step]
-            nib.save(nib.Nifti1Image(data, label.affine @ np.diag([step, step, step, 1])), answer)
+            nib.save(nib.Nifti1Image(data, label.affine @ np.diag([step, step, step, 1])), prediction)
     return root
 
 

@@ -10,7 +10,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from rare_unet_networks.metrics.multi_scale import dice_per_class
-from rare_unet_networks.runtimes.load import describe, sha256
+from rare_unet_networks.runtimes.load import describe
+from rare_unet_networks.utils import sha256
 
 from ..runtimes.test_runtimes import runtime_or_skip
 from .conftest import BUNDLES, CONFIGS, EVALUATE, REPOSITORY, SAMPLE, command, config, read, run
@@ -30,13 +31,13 @@ def eager(tmp_path_factory):
     """The folder with what eager makes of a bundle's sample scans."""
     made = {}
 
-    def answers(bundle):
+    def predictions(bundle):
         if bundle not in made:
             made[bundle] = tmp_path_factory.mktemp("eager")
             run("inference.json", output_dir=str(made[bundle]), bundle=bundle)
         return made[bundle]
 
-    return answers
+    return predictions
 
 
 def label_maps(folder):
@@ -44,7 +45,7 @@ def label_maps(folder):
 
 
 @pytest.mark.parametrize("bundle, runtime", CASES)
-def test_inferring_by_a_runtime_gives_the_sample_scans_the_answers_of_eager(eager, tmp_path, bundle, runtime):
+def test_inferring_by_a_runtime_gives_the_sample_scans_the_predictions_of_eager(eager, tmp_path, bundle, runtime):
     exports = dict(runtime=runtime, export_dir=str(tmp_path / "exports"), bundle=bundle)
     run("inference.json", "export.json", **exports)
     workflow = run("inference.json", output_dir=str(tmp_path / "out"), **exports)

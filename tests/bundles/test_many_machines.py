@@ -199,7 +199,7 @@ def test_collecting_makes_the_table_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*names, "volumes.csv"}
 
 
-def test_the_same_command_again_has_nothing_left_and_does_all_again_if_told_to(tmp_path):
+def test_the_same_command_again_has_nothing_left_and_does_all_again_with_overwrite(tmp_path):
     scan = tmp_path / "scan.nii.gz"
     shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", scan)
     options = dict(input=scan, output_dir=tmp_path / "out")

@@ -84,5 +84,5 @@ def test_a_task_of_configs_alone_is_trained_evaluated_and_segments(task):
     rows = read(output / "metrics" / "per_case.csv")
     assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"}
     assert {r["class"] for r in rows} == {"liver", "lesion", "whole"}
-    answer = nib.load(output / "c_seg.nii.gz")
-    assert answer.shape == (36, 40, 33) and set(np.unique(answer.dataobj)) <= {0, 1, 2}
+    prediction = nib.load(output / "c_seg.nii.gz")
+    assert prediction.shape == (36, 40, 33) and set(np.unique(prediction.dataobj)) <= {0, 1, 2}

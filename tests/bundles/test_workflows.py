@@ -138,7 +138,7 @@ def test_a_label_that_does_not_fit_stops_training_and_is_named(tiny, tmp_path):
     assert not (tmp_path / "out" / "model.pt").exists()
 
 
-def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
+def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_bad_file(tmp_path):
     scans, output = tmp_path / "scans", tmp_path / "out"
     scans.mkdir()
     image = nib.load(CASE)
@@ -169,11 +169,11 @@ def test_inferring_writes_answers_on_the_scans_own_grid_and_goes_on_after_a_bad_
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
     assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
     assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "oblique_seg.json", "volumes.csv"}
-    answer = nib.load(output / "oblique_seg.nii.gz")
-    assert answer.shape == data.shape and answer.get_data_dtype() == np.uint8
-    np.testing.assert_allclose(answer.affine, oblique, atol=1e-5)
+    prediction = nib.load(output / "oblique_seg.nii.gz")
+    assert prediction.shape == data.shape and prediction.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(prediction.affine, oblique, atol=1e-5)
     rows = read(output / "volumes.csv")
-    labels = np.asarray(answer.dataobj)
+    labels = np.asarray(prediction.dataobj)
     assert [(r["case"], r["class"], int(r["voxels"]), float(r["mm3"]), r["level"]) for r in rows] == [
         ("oblique", name, int((labels == i).sum()), pytest.approx((labels == i).sum()), "0")
         for i, name in ((1, "anterior"), (2, "posterior"))
@@ -194,10 +194,10 @@ def test_any_axis_order_or_flip_gives_the_same_segmentation(tmp_path):
     expected = nib.as_closest_canonical(nib.load(output / "o00_seg.nii.gz"))
     assert 1000 < (np.asarray(expected.dataobj) > 0).sum() < 10000
     for name in chosen:
-        answer, scan = nib.load(output / f"{name}_seg.nii.gz"), nib.load(scans / f"{name}.nii.gz")
-        assert answer.shape == scan.shape
-        np.testing.assert_allclose(answer.affine, scan.affine, atol=1e-5)
-        canonical = nib.as_closest_canonical(answer)
+        prediction, scan = nib.load(output / f"{name}_seg.nii.gz"), nib.load(scans / f"{name}.nii.gz")
+        assert prediction.shape == scan.shape
+        np.testing.assert_allclose(prediction.affine, scan.affine, atol=1e-5)
+        canonical = nib.as_closest_canonical(prediction)
         np.testing.assert_array_equal(np.asarray(canonical.dataobj), np.asarray(expected.dataobj))
 
 
@@ -270,9 +270,9 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
         "cut": nib.Nifti1Image(values[:, :, :-1], label.affine),
         "strange": nib.Nifti1Image(np.where(values == 2, 7, values).astype(np.uint8), label.affine),
     }
-    for name, answer in labels.items():
+    for name, prediction in labels.items():
         nib.save(image, dataset / "imagesTr" / f"{name}.nii.gz")
-        nib.save(answer, dataset / "labelsTr" / f"{name}.nii.gz")
+        nib.save(prediction, dataset / "labelsTr" / f"{name}.nii.gz")
     (dataset / "imagesTr" / "unreadable.nii.gz").write_text("not a scan")
     output = tmp_path / "out"
     # A third class that is in no map: left out and counted.
@@ -364,15 +364,15 @@ def test_full_output_lies_on_the_1_mm_grid_in_the_scans_space_and_both_volumes_a
     run("inference.json", input=str(scans), output_dir=str(tmp_path), grid="fine")
     for path in scans.glob("*.nii.gz"):
         name = path.name.removesuffix(".nii.gz")
-        scan, answer = nib.load(path), nib.load(tmp_path / f"{name}_fine_seg.nii.gz")
-        assert answer.header.get_zooms() == pytest.approx((1, 1, 1), rel=1e-4)
+        scan, prediction = nib.load(path), nib.load(tmp_path / f"{name}_fine_seg.nii.gz")
+        assert prediction.header.get_zooms() == pytest.approx((1, 1, 1), rel=1e-4)
         corners = []
-        for image in (scan, answer):
+        for image in (scan, prediction):
             outer = np.array([[-0.5] * 3, np.array(image.shape) - 0.5])
             corners.append(nib.affines.apply_affine(image.affine, outer))
         np.testing.assert_allclose(corners[1], corners[0], atol=1e-3)
-        assert answer.get_data_dtype() == np.uint8 and set(np.unique(answer.dataobj)) == {0, 1, 2}
-        labels = np.asarray(answer.dataobj)
+        assert prediction.get_data_dtype() == np.uint8 and set(np.unique(prediction.dataobj)) == {0, 1, 2}
+        labels = np.asarray(prediction.dataobj)
         rows = [r for r in read(tmp_path / "volumes.csv") if r["case"] == name]
         assert [float(r["mm3_fine"]) for r in rows] == pytest.approx([(labels == i).sum() for i in (1, 2)], rel=1e-3)
         assert all(float(r["mm3"]) > 0 for r in rows)
@@ -403,23 +403,23 @@ def test_axes_of_one_voxel_and_sheared_grids_are_kept(tmp_path):
         nib.save(nib.Nifti1Image(array, sheared if name == "sheared" else np.eye(4)), scans / f"{name}.nii.gz")
     run("inference.json", input=str(scans), output_dir=str(output))
     for name, array in files.items():
-        answer = nib.load(output / f"{name}_seg.nii.gz")
-        assert answer.shape == array.shape
-        assert answer.get_data_dtype() == np.uint8
-        np.testing.assert_allclose(answer.affine, nib.load(scans / f"{name}.nii.gz").affine, atol=1e-5)
+        prediction = nib.load(output / f"{name}_seg.nii.gz")
+        assert prediction.shape == array.shape
+        assert prediction.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(prediction.affine, nib.load(scans / f"{name}.nii.gz").affine, atol=1e-5)
     rows = [r for r in read(output / "volumes.csv") if r["case"] == "sheared"]
     assert [float(r["mm3"]) for r in rows] == pytest.approx([int(r["voxels"]) for r in rows])  # its determinant is 1
 
 
-def test_an_answer_that_has_as_many_voxels_as_the_scan_by_chance_keeps_its_own_shape(tmp_path):
+def test_a_prediction_that_has_as_many_voxels_as_the_scan_by_chance_keeps_its_own_shape(tmp_path):
     data = np.asarray(nib.load(CASE).dataobj, dtype=np.float32)[:34, :40, :34]
     scan = np.repeat(data[:, :, ::2], 2, axis=0)  # 68×40×17 voxels of 0.5×1×2 mm; at 1 mm as many: 34×40×34
     nib.save(nib.Nifti1Image(scan, np.diag([0.5, 1, 2, 1])), tmp_path / "scan.nii.gz")
     for grid, name, shape in (("scan", "scan_seg", (68, 40, 17)), ("fine", "scan_fine_seg", (34, 40, 34))):
         run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"), grid=grid)
-        answer = nib.load(tmp_path / "out" / f"{name}.nii.gz")
-        assert answer.shape == shape
-        extent = np.array(answer.shape) * answer.header.get_zooms()
+        prediction = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        assert prediction.shape == shape
+        extent = np.array(prediction.shape) * prediction.header.get_zooms()
         np.testing.assert_allclose(extent, (34, 40, 34))
 
 

@@ -26,11 +26,11 @@ def test_input_is_a_file_or_the_niftis_of_a_folder(tmp_path):
     assert [item["case"] for item in input_datalist(str(tmp_path / "a_seg.nii.gz"))] == ["a_seg"]
 
 
-@pytest.mark.parametrize("output, expected", [("scan", "a_seg.nii.gz"), ("fine", "a_fine_seg.nii.gz")])
-def test_scans_that_would_write_one_answer_are_marked_and_the_others_are_not(tmp_path, output, expected):
+@pytest.mark.parametrize("grid, expected", [("scan", "a_seg.nii.gz"), ("fine", "a_fine_seg.nii.gz")])
+def test_scans_that_would_write_one_prediction_are_marked_and_the_others_are_not(tmp_path, grid, expected):
     for name in ("a.nii", "a.nii.gz", "b.nii"):
         (tmp_path / name).touch()
-    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path), output)}
+    reasons = {item["image"].rsplit("/", 1)[1]: item.get("failure") for item in input_datalist(str(tmp_path), grid)}
     clash = f"another scan would write {expected} as well"
     assert reasons == {"a.nii": clash, "a.nii.gz": clash, "b.nii": None}
 

@@ -86,7 +86,7 @@ CHANNELS = [
 
 
 @pytest.mark.parametrize("channels, modalities", CHANNELS)
-def test_channels_of_nnunet_are_told_by_their_names(tmp_path, channels, modalities):
+def test_channels_of_nnunet_are_recognised_by_name(tmp_path, channels, modalities):
     paths = nnunet_dataset(tmp_path, channels)
     (item,) = labelled_datalist(*paths, "train", PATTERNS, CLASSES)
     assert item == {

@@ -105,7 +105,7 @@ def test_what_is_not_what_its_name_says_is_refused_with_the_files_name_and_words
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
-def test_gzip_under_the_wrong_name_is_told(tmp_path):
+def test_gzip_under_the_wrong_name_is_reported(tmp_path):
     (tmp_path / "a.nii").write_bytes(gzip.compress(nifti()))
     (tmp_path / "b.nii.gz").write_bytes(nifti())
     with pytest.raises(ValueError, match=r"a.nii: the name says .nii, the content is not NIfTI but gzip"):

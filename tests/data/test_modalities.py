@@ -36,10 +36,10 @@ CASES = [
 
 
 @pytest.mark.parametrize("names, case", CASES)
-def test_files_of_a_folder_are_told_by_their_names_and_loaded_in_the_networks_order(tmp_path, names, case):
+def test_files_of_a_folder_are_recognised_by_name_and_loaded_in_the_networks_order(tmp_path, names, case):
     for value, name in enumerate(names):
         save(tmp_path / case / f"{name}.nii.gz", value)
-    for label in (f"{case}_seg", f"{case}-seg"):  # an answer, or BraTS's label
+    for label in (f"{case}_seg", f"{case}-seg"):  # a prediction, or BraTS's label
         save(tmp_path / case / f"{label}.nii.gz")
     (item,) = modality_datalist(tmp_path, PATTERNS)
     assert item["case"] == case and "failure" not in item
@@ -60,12 +60,12 @@ def test_a_list_names_files_by_modality_or_leaves_it_to_their_names(tmp_path):
         {"image": "whole.nii.gz"},
     ]
     (tmp_path / "list.json").write_text(json.dumps(entries))
-    told, swapped, whole = modality_datalist(tmp_path / "list.json", PATTERNS)
-    assert told["image"] == {
+    by_name, swapped, whole = modality_datalist(tmp_path / "list.json", PATTERNS)
+    assert by_name["image"] == {
         m: str(tmp_path / f"p_{n}.nii.gz")
         for m, n in {"T2w": "t2", "FLAIR": "flair", "T1Gd": "t1ce", "T1w": "t1"}.items()
     }
-    assert told["case"] == "p" and swapped["case"] == "swapped"
+    assert by_name["case"] == "p" and swapped["case"] == "swapped"
     assert swapped["image"]["FLAIR"] == str(tmp_path / names[0])
     assert whole == {"image": str(tmp_path / "whole.nii.gz"), "case": "whole"}
     assert LoadModalitiesd("image", PATTERNS)(whole)["image"].shape == (4, 6, 5, 4)
@@ -90,7 +90,7 @@ def test_a_case_with_a_modality_too_few_or_too_many_fails_alone(tmp_path, names,
 ILL_ENTRIES = [
     (
         {"image": ["a.nii.gz", "b_t1.nii.gz"]},
-        "which modality a.nii.gz is cannot be told from the name: give paths by FLAIR, T1w",
+        "cannot infer the modality of a.nii.gz from the file name: use {modality: path} entries (FLAIR, T1w",
     ),
     ({"image": {"T1": "a.nii.gz"}}, "modalities must be of FLAIR, T1w, T1Gd, T2w, got T1"),
     ({"images": "a.nii.gz"}, "an entry of the list must have an image, a path or several, got {'images'"),
@@ -107,7 +107,7 @@ def test_an_entry_that_cannot_be_understood_fails_alone(tmp_path, entry, reason)
     assert reason in ill["failure"] and "failure" not in well
 
 
-def test_cases_that_would_write_the_same_answer_fail(tmp_path):
+def test_cases_that_would_write_the_same_prediction_fail(tmp_path):
     for folder in "ab":
         for name in ("p_flair", "p_t1", "p_t1ce", "p_t2"):
             save(tmp_path / folder / f"{name}.nii.gz")
@@ -162,7 +162,7 @@ def test_files_of_different_places_or_with_channels_of_their_own_are_refused(tmp
         load({"image": {**paths, "T2w": whole}})
 
 
-def test_dropped_channels_are_empty_as_often_as_asked_and_one_is_left():
+def test_dropped_channels_are_empty_as_often_as_configured_and_one_is_left():
     image = MetaTensor(torch.ones(4, 2, 2, 2))
     drop = RandDropChannelsd("image", prob=0.5).set_random_state(0)
     counts = [int((drop({"image": image})["image"].flatten(1).sum(dim=1) == 0).sum()) for _ in range(800)]

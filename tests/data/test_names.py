@@ -23,7 +23,7 @@ def test_every_file_that_a_folder_leaves_out_is_named(tmp_path, caplog):
     (warning,) = messages["WARNING"]
     assert "no reader is declared for the formats of c.mhd, d.MGZ, e.npy: left out" in warning
     assert (
-        f"{tmp_path}: earlier answers, labels and hidden files are left out: F-SEG.nii, a_seg.nii.gz"
+        f"{tmp_path}: earlier predictions, labels and hidden files are left out: F-SEG.nii, a_seg.nii.gz"
         in messages["INFO"]
     )
     assert f"{tmp_path}: files that are no scans are left out: c.raw, notes.txt" in messages["INFO"]
@@ -43,7 +43,7 @@ def test_a_folder_of_another_format_says_so(tmp_path):
         input_datalist(tmp_path)
 
 
-def test_names_that_differ_in_capitals_alone_would_write_one_answer_on_some_systems(tmp_path):
+def test_names_that_differ_in_capitals_alone_would_write_one_prediction_on_some_systems(tmp_path):
     (tmp_path / "a.nii").touch()
     (tmp_path / "A.NII.GZ").touch()
     if len(list(tmp_path.iterdir())) == 2:
@@ -102,7 +102,7 @@ CASES = [{"case": "a\\b"}, {"case": ".."}, {"case": ""}, {"case": "a\nb"}, {"ima
 
 
 @pytest.mark.parametrize("entry", CASES)
-def test_a_list_cannot_name_a_case_so_that_its_answer_lies_elsewhere(tmp_path, entry):
+def test_a_list_cannot_name_a_case_so_that_its_prediction_lies_elsewhere(tmp_path, entry):
     (tmp_path / "list.json").write_text(json.dumps([{"image": "a.nii.gz", **entry}, {"image": "b.nii.gz"}]))
     ill, well = modality_datalist(tmp_path / "list.json", PATTERNS)
     assert "name" in ill["failure"] or "'/'" in ill["failure"]

@@ -178,7 +178,7 @@ def test_a_sampler_looks_again_at_its_end_for_what_a_dead_process_left(folder, c
     assert "2 of 2 were left to other processes that work into the same folder" in caplog.text
 
 
-def test_all_is_done_again_once_by_two_processes_that_were_told_to(folder):
+def test_all_is_done_again_once_by_two_processes_with_overwrite(folder):
     items = [item(folder, case) for case in "ab"]
     first, second = records(folder), records(folder)
     for r in (first, second):

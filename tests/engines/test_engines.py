@@ -25,7 +25,7 @@ def test_without_level_0_its_label_comes_last():
     assert [float(x.mean()) for x in labels] == [2, 3, 0]
 
 
-def test_the_finest_levels_are_left_out_as_often_as_asked():
+def test_the_finest_levels_are_left_out_as_often_as_configured():
     prepare, other = (PreparePyramidBatch([0, 1, 2, 3], start_level_probs=[0.5, 0.2, 0.3], seed=1) for _ in range(2))
     starts = [prepare(BATCH)[3]["levels"][0] for _ in range(2000)]
     torch.manual_seed(1)  # another rank: other random numbers, the same levels

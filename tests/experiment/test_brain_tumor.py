@@ -51,7 +51,7 @@ def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
     paths = dict(dataset_dir=str(tmp_path / "data"), splits_file=str(heads / "splits.json"))
     small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4]}
     short = dict(max_epochs=1, val_interval=1, workflow_type="train", patch_size=[32, 16, 16])
-    for name, training, evaluating in ("ours", [], []), ("rival", ["unet", "unet_aug"], ["unet"]):
+    for name, training, evaluating in ("ours", [], []), ("baseline", ["unet", "unet_aug"], ["unet"]):
         output = tmp_path / name
         files = [overlays(TASK, ["two_mm", *names]) for names in (training, evaluating)]
         run("train.json", *files[0], output_dir=str(output), **short, **paths, **small)

@@ -17,13 +17,13 @@ def test_the_weights_of_the_papers_split_are_a_plain_state_dict_of_the_shipped_n
     network.load_state_dict(state, strict=True)
 
 
-def test_the_authors_tumour_recipe_is_theirs():
+def test_the_tumour_training_setup_is_the_authors():
     """../shared/paper/reference.md, "Training, exactly"; whole volumes go through the network at once."""
     files = overlays("brain_tumor", ["paper_network", "rare_unet_paper"])
     parser = ConfigParser()
     parser.read_config([str(BRAIN / "configs/train.json"), *map(str, files)])
-    recipe = {"batch_size": 2, "learning_rate": 3e-4, "max_grad_norm": 1.0, "max_epochs": 80, "downsample": "trilinear"}
-    assert {key: parser[key] for key in recipe} == recipe
+    setup = {"batch_size": 2, "learning_rate": 3e-4, "max_grad_norm": 1.0, "max_epochs": 80, "downsample": "trilinear"}
+    assert {key: parser[key] for key in setup} == setup
     assert parser["optimizer"]["weight_decay"] == 3e-5 and parser["loss"]["alpha"] == 0.35
     assert (parser["lr_scheduler"]["patience"], parser["lr_scheduler"]["factor"]) == (10, 0.5)
     assert parser["inferer#inferer#window"] is None and not parser["inferer#inferer#crop_foreground"]

@@ -59,7 +59,7 @@ def test_a_baseline_is_validated_in_training_as_it_is_evaluated_and_knows_its_si
     assert described[0] == described[1] and described[0][3] == "left"
 
 
-def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained_with(tiny, tmp_path):
+def test_the_authors_training_setup_is_validated_with_the_labels_and_scans_of_training(tiny, tmp_path):
     files = overlays(TASK, ["paper_network", "rare_unet_paper"])
     paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
     parser = run("train.json", *files, workflow_type="train", run=False, **paths).parser
@@ -74,7 +74,7 @@ def test_the_authors_recipe_is_validated_with_the_labels_and_scans_it_is_trained
             torch.testing.assert_close(seen.as_tensor(), scan[key].as_tensor())
 
 
-def test_the_authors_recipe_stops_when_it_no_longer_improves(tiny, tmp_path):
+def test_the_authors_training_setup_stops_when_it_no_longer_improves(tiny, tmp_path):
     files = overlays(TASK, ["paper_network", "rare_unet_paper"])
     paths = dict(dataset_dir=str(tiny), splits_file=str(tiny / "splits.json"), output_dir=str(tmp_path))
     still = {"early_stop#patience": 2, "learning_rate": 0.0, "max_epochs": 9}
@@ -85,7 +85,7 @@ def test_the_authors_recipe_stops_when_it_no_longer_improves(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name, level", [("unet", 0), ("single_scale", 1), ("single_scale", 3)])
-def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, level):
+def test_parameter_counts_of_the_baselines_match_ours_within_ten_percent(name, level):
     def used(net, level):
         modules = leaves_run(net.eval(), torch.rand(1, 1, 32, 32, 32), level)
         return sum(p.numel() for m in modules for p in m.parameters())
@@ -97,7 +97,7 @@ def test_parameter_counts_of_the_rivals_match_ours_within_ten_percent(name, leve
     assert used(theirs, level) == pytest.approx(used(ours, level), rel=0.1)
 
 
-def test_answers_kept_by_evaluating_are_scored_the_same_as_predictions(tmp_path):
+def test_segmentations_saved_by_evaluating_get_the_same_scores_as_predictions(tmp_path):
     paths = dict(dataset_dir=str(SUBJECT), output_dir=str(tmp_path / "a"))
     run(*EVALUATE, PROTOCOL, **paths, save_answers=True)
     expected = {tuple(list(r.values())[:4]): r for r in read(tmp_path / "a" / "metrics" / "per_case.csv")}

@@ -105,13 +105,13 @@ def test_cells_say_how_many_volumes_have_the_measure():
     assert tables.cell(None) == tables.cell({**entry, "mean": float("nan")}) == "–"
 
 
-def test_volumes_of_one_person_are_one_subject():
+def test_volumes_of_one_subject_are_grouped():
     subject = script("experiment_results").HIPPOCAMPUS.subject
     assert subject("hippocampus_067") == subject("hippocampus_068") == 34
     assert subject("hippocampus_069") == 35
 
 
-def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny, tmp_path):
+def test_nnunet_gets_the_split_and_its_predictions_are_restored_to_the_right_grids(tiny, tmp_path):
     nnunet = script("nnunet")
     task = replace(nnunet.TASKS["hippocampus"], splits=tiny / "splits.json")
     nnunet.convert(task, tiny, tmp_path / "raw")
@@ -122,12 +122,12 @@ def test_nnunet_gets_the_split_and_its_answers_come_back_on_the_right_grids(tiny
     ]
     assert len(list((tmp_path / "raw" / "imagesTr").iterdir())) == 4
     nnunet.inputs(task, tiny, tmp_path / "inputs", "validation")
-    for path in (tmp_path / "inputs").rglob("*_0000.nii.gz"):  # a rival that answers 1 in the brighter voxels
+    for path in (tmp_path / "inputs").rglob("*_0000.nii.gz"):  # a baseline that predicts 1 in the brighter voxels
         scan = nib.load(path)
-        answer = (np.asarray(scan.dataobj) > 60).astype(np.uint8)
+        prediction = (np.asarray(scan.dataobj) > 60).astype(np.uint8)
         target = tmp_path / "outputs" / path.relative_to(tmp_path / "inputs").with_name(path.name.replace("_0000", ""))
         target.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(answer, scan.affine), target)
+        nib.save(nib.Nifti1Image(prediction, scan.affine), target)
     nnunet.collect(task, tiny, tmp_path / "outputs", tmp_path / "predictions", "validation")
     for scale in ("0.5", "0.25"):
         pad, spacing, up = (
@@ -161,7 +161,7 @@ def test_nnunet_gets_a_file_for_each_modality(tmp_path):
     ("compare_runtimes", "--task hippocampus --dataset_dir /nowhere", "--dataset_dir must be a folder, /nowhere"),
     ("compare_runtimes", "--task hippocampus --export_dir /nowhere", "/nowhere/torchscript does not: in the bundle's"),
 ])  # fmt: skip
-def test_a_wrong_path_is_told_in_one_line(tiny, tmp_path, monkeypatch, capsys, name, words, message):
+def test_a_wrong_path_is_reported_in_one_line(tiny, tmp_path, monkeypatch, capsys, name, words, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [f"{name}.py", *words.format(tiny=tiny).split()])
     with pytest.raises(SystemExit):
@@ -221,7 +221,7 @@ def test_a_runtime_is_compared_call_by_call():
     ours = recorded(2, torch.zeros(2), torch.zeros(4))
     assert ours.difference(recorded(2, torch.zeros(2), torch.zeros(4))) == 0
     assert ours.difference(recorded(2, torch.full((2,), 0.25), torch.tensor([0, 0, -0.5, 0]))) == 0.5
-    assert ours.difference(recorded(3, torch.zeros(3), torch.zeros(6))) == float("inf")  # asked something else
+    assert ours.difference(recorded(3, torch.zeros(3), torch.zeros(6))) == float("inf")  # recorded for another request
 
 
 def test_comparing_runtimes_keeps_the_lines_of_others(tmp_path):

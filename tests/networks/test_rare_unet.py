@@ -145,7 +145,7 @@ def full_net():
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_full_answer_lies_on_the_level_0_grid_and_the_native_one_does_not_depend_on_it(net, full_net, level):
+def test_full_prediction_lies_on_the_level_0_grid_and_the_native_one_does_not_depend_on_it(net, full_net, level):
     image = pyramid()[level]
     with torch.no_grad():
         assert full_net(image, level=level, output="fine").shape == (1, 3, 16, 16, 16)
@@ -156,7 +156,7 @@ def test_full_answer_lies_on_the_level_0_grid_and_the_native_one_does_not_depend
         torch.testing.assert_close(native, plain(image, level=level))
 
 
-def test_training_call_returns_the_full_answers_of_the_coarse_levels(full_net):
+def test_training_call_returns_the_full_predictions_of_the_coarse_levels(full_net):
     images = pyramid()
     with torch.no_grad():
         full = full_net(images)[2]
@@ -166,7 +166,7 @@ def test_training_call_returns_the_full_answers_of_the_coarse_levels(full_net):
         assert len(full_net(images[2:], levels=[2])[2]) == 1
 
 
-def test_a_new_sub_pixel_head_answers_alike_in_all_fine_voxels_of_a_coarse_one():
+def test_a_new_sub_pixel_head_predicts_the_same_in_all_fine_voxels_of_a_coarse_one():
     head = SubpixelHead(spatial_dims=3, in_channels=4, out_channels=3, scale=4)
     y = head(torch.rand(2, 4, 4, 2, 3))
     assert y.shape == (2, 3, 16, 8, 12)
@@ -233,7 +233,7 @@ def test_state_dict_is_the_same_in_every_mode():
     assert list(net.state_dict()) == before == list(RAREUNet(spatial_dims=2, **SMALL).eval().state_dict())
 
 
-def test_scripted_network_answers_as_the_original_at_every_level(full_net, tmp_path):
+def test_scripted_network_predicts_as_the_original_at_every_level(full_net, tmp_path):
     net = full_net
     torch.jit.save(torch.jit.script(net), tmp_path / "net.ts")
     scripted = torch.jit.load(tmp_path / "net.ts")
@@ -251,7 +251,7 @@ def test_scripted_network_answers_as_the_original_at_every_level(full_net, tmp_p
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_exported_program_answers_as_the_original(net, level):
+def test_exported_program_predicts_as_the_original(net, level):
     image = pyramid()[level]
     program = torch.export.export(net, (image,), {"level": level})
     with torch.no_grad():

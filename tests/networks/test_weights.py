@@ -1,4 +1,4 @@
-"""Files of weights of every kind that people have, and what a training is resumed with."""
+"""Files of weights of every kind, and what a training is resumed with."""
 
 import logging
 import os
@@ -120,7 +120,7 @@ def test_a_missing_file_and_a_folder_are_said(tmp_path):
     refused(tmp_path, "expected a file, got a folder")
 
 
-def test_a_program_is_told_from_weights(tmp_path):
+def test_a_program_is_distinguished_from_weights(tmp_path):
     torch.jit.script(network()).save(tmp_path / "w.pt")
     refused(tmp_path / "w.pt", "the file is a TorchScript program")
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from rare_unet_networks.networks import RAREUNet
+from rare_unet_networks.runtimes import export, load
 from rare_unet_networks.runtimes.export import PACKAGES, LevelPath, _check, export_runtimes
 from rare_unet_networks.runtimes.load import LevelPrograms, describe, load_runtime
+from rare_unet_networks.utils import sha256
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
@@ -53,17 +55,21 @@ def exported(tmp_path_factory):
     return export
 
 
+def test_digests_of_an_export_are_those_of_the_records():
+    assert export.sha256 is load.sha256 is sha256
+
+
 @pytest.mark.parametrize("blocks", [(1, 3, 1), (3, 2, 2)])
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_runtime_answers_as_eager_at_every_level_and_size(exported, runtime, level, blocks):
+def test_every_runtime_predicts_as_eager_at_every_level_and_size(exported, runtime, level, blocks):
     network, found, _, _ = exported(runtime)
     torch.manual_seed(level)
     x = torch.rand(2, 2, *(n * 2 ** (3 - level) for n in blocks))  # a batch of two, although the files take one
     with torch.no_grad():
         for output in ("scan", "fine"):
-            answer, expected = (net(x, level=level, output=output) for net in (found, network))
-            torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
+            prediction, expected = (net(x, level=level, output=output) for net in (found, network))
+            torch.testing.assert_close(prediction, expected, atol=1e-4, rtol=1e-4)
         both = found(x, level=level, output="both")
         torch.testing.assert_close(both.scan, network(x, level=level), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(both.fine, network(x, level=level, output="fine"), atol=1e-4, rtol=1e-4)
@@ -206,7 +212,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(exported, monk
         load_runtime(runtime, network, tmp_path, checkpoint)
 
 
-def test_an_export_that_answers_otherwise_is_not_written_to_its_end(tmp_path, monkeypatch):
+def test_an_export_with_other_predictions_is_not_completed(tmp_path, monkeypatch):
     network, checkpoint = weights_of(tmp_path, kwargs=FLAT)
     other, _ = weights_of(tmp_path, seed=1, name="other.pt", kwargs=FLAT)
     export_runtimes("torchscript", network, tmp_path, checkpoint)
@@ -221,7 +227,7 @@ def test_an_export_that_answers_otherwise_is_not_written_to_its_end(tmp_path, mo
 
 
 def test_logits_that_are_no_numbers_are_no_small_difference():
-    """The first answer is right, those at the level 0 grid are not: NaN is neither above nor below the limit."""
+    """The first prediction is right, those at the level 0 grid are not: NaN is neither above nor below the limit."""
     path = LevelPath(RAREUNet(**KWARGS).eval(), 1)
 
     def exported(image, level, output):

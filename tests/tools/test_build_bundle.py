@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         build_bundle.build(tmp_path, tmp_path / "dist")
 
 
-def test_a_slip_is_told_in_one_line(tmp_path, capsys):
+def test_a_slip_is_reported_in_one_line(tmp_path, capsys):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text("{")
     for bundle, message in (("/nowhere", "got /nowhere."), (tmp_path, f"{tmp_path}/configs/metadata.json must be a")):
@@ -271,7 +271,7 @@ def test_loaded_network_scores_on_a_sample_what_the_tables_say(downloaded, tmp_p
     assert len(found) == 16 and found == pytest.approx({key: table[key] for key in found}, abs=1e-3)
 
 
-def test_downloaded_torchscript_answers_as_the_loaded_network(downloaded):
+def test_downloaded_torchscript_predicts_as_the_loaded_network(downloaded):
     from monai.bundle import load
 
     scripted, metadata, _ = load(NAME, bundle_dir=str(downloaded), load_ts_module=True)

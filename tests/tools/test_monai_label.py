@@ -189,7 +189,7 @@ def test_label_lies_on_the_scan_and_is_what_the_command_gives(served, tmp_path, 
 
 
 @pytest.mark.parametrize("scan", ["one", "two", "thick"])
-def test_answer_names_the_labels(served, scan):
+def test_response_names_the_labels(served, scan):
     assert served[0][f"infer {scan}"]["label_names"] == {"anterior": 1, "posterior": 2}
 
 
@@ -206,12 +206,12 @@ def test_four_modalities_in_one_file_are_segmented(served):
     assert np.asarray(label.dataobj).any()
 
 
-def test_one_channel_is_answered_with_the_names_of_the_four(served):
+def test_one_channel_gets_a_response_with_the_names_of_the_four(served):
     error = served[0]["one channel"]["error"]
     assert "Status: 422" in error and "expected the channels FLAIR, T1w, T1Gd, T2w" in error
 
 
-def test_a_damaged_file_is_answered_with_the_reason(served):
+def test_a_damaged_file_gets_a_response_with_the_reason(served):
     error = served[0]["damaged"]["error"]
     assert "Status: 422" in error and "damaged.nii.gz" in error
 

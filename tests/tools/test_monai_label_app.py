@@ -53,7 +53,7 @@ def test_a_bundle_is_named_by_its_folder_where_it_is_given_as_a_dot(folder, monk
     ("bundle/configs/finetune.json", "{folder}/bundle has no configs/finetune.json."),
     ("bundle/models/model.pt", "{folder}/bundle has no models/model.pt."),
 ])  # fmt: skip
-def test_a_slip_is_told_in_one_line_and_leaves_no_app(folder, missing, message, capsys):
+def test_a_slip_is_reported_in_one_line_and_leaves_no_app(folder, missing, message, capsys):
     (folder / missing).unlink()
     with pytest.raises(SystemExit):
         tool("release/monai_label").main(["app", "--env", "env", "--app", "app", "--bundles", "bundle"])

@@ -13,7 +13,7 @@ def test_reference_size_is_the_nearest_power_of_two_of_the_90th_percentile():
     assert tool("reference_size").reference_size(sizes) == (8, 32, 64)
 
 
-def test_extents_are_in_ras_order_and_in_voxels_of_the_spacing_asked_for(tmp_path):
+def test_extents_are_in_ras_order_and_in_voxels_of_the_given_spacing(tmp_path):
     affine = np.array([[0, 0, 2.0, 0], [-1, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 0, 1]])  # axes P, S, R of 1, 3, 2 mm
     nib.save(nib.Nifti1Image(np.zeros((10, 20, 30), np.int16), affine), tmp_path / "a.nii.gz")
     assert tool("reference_size").extents([tmp_path / "a.nii.gz"], (1.0, 2.0, 3.0)) == [(60.0, 5.0, 20.0)]

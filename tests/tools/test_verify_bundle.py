@@ -125,7 +125,7 @@ def other_torchscript(bundle):
     torch.jit.script(torch.nn.Conv3d(1, 3, 1)).save(str(bundle / "models" / "model.ts"))
 
 
-def answers_of_half_size(content):
+def predictions_of_half_size(content):
     content["to_labels"].append({"_target_": "Zoomd", "keys": "pred", "zoom": 0.5, "keep_size": False})
 
 
@@ -182,8 +182,8 @@ BROKEN = {
     "a figure without a scan": (
         "accuracy", entry("metadata.json", "verification#dice#hippocampus_001", {}), "no such case",
     ),
-    "answers of half the size": (
-        "output grid", edited("inference.json", answers_of_half_size),
+    "predictions of half the size": (
+        "output grid", edited("inference.json", predictions_of_half_size),
         r"shape \(18, 21, 20\), the scan has \(36, 42, 41\)",
     ),
     "writing beside itself": ("command", edited("inference.json", writes_beside_itself), "it left left.txt"),
@@ -314,7 +314,7 @@ def test_without_jsonschema_the_schema_is_not_checked(verified, monkeypatch):
     assert re.search("jsonschema.*: pip install jsonschema$", text), text
 
 
-def test_the_checks_of_answers_say_shortly_why_there_are_none(verified, tmp_path):
+def test_the_checks_of_predictions_say_shortly_why_there_are_none(verified, tmp_path):
     bundle = copied(tmp_path)
     path = bundle / "models" / "model.pt"
     path.write_bytes(path.read_bytes()[:1000])
@@ -414,8 +414,8 @@ def of_monai_alone(root):
     metadata = {key: shipped[key] for key in kept}
     metadata |= {"version": "1.0", "changelog": {"1.0": "first"}, "task": "a test", "description": "a test"}
     metadata["network_data_format"] = ends
-    deltas = {"multi_gpu_train.json": {"network": "$torch.nn.DataParallel(@network_def)"}}
-    files = {"inference.json": inference, "train.json": train, "metadata.json": metadata, **deltas}
+    overlays = {"multi_gpu_train.json": {"network": "$torch.nn.DataParallel(@network_def)"}}
+    files = {"inference.json": inference, "train.json": train, "metadata.json": metadata, **overlays}
     for folder in ("configs", "models", "docs", "scripts", "imagesTr", "labelsTr"):
         (root / folder).mkdir(parents=True)
     for name, content in files.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tools.verify_bundle import __main__ as main
-from tools.verify_bundle import answers, files, samples
+from tools.verify_bundle import files, predictions, samples
 from tools.verify_bundle.common import Bundle, Failed
 
 
@@ -75,35 +75,37 @@ def test_hidden_files_are_no_configs(bundle):
     assert made.files == {}
 
 
-@pytest.mark.parametrize("answer, label, expected", [
+@pytest.mark.parametrize("prediction, label, expected", [
     (0, 0, {"all": 1.0}),
     (3, 0, {"all": 0.0}),
     (0, 3, {"1": 0.0, "all": 0.0}),
     (3, 1, {"1": 0.5, "all": 0.5}),  # 2 · 1 / (3 + 1)
 ])  # fmt: skip
-def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(answer, label, expected):
-    pair = (np.asarray(labels(voxels).dataobj) for voxels in (answer, label))
+def test_dice_is_one_where_nothing_is_labelled_and_nothing_found(prediction, label, expected):
+    pair = (np.asarray(labels(voxels).dataobj) for voxels in (prediction, label))
     assert samples.dice_of(*pair) == expected
 
 
 def test_a_healthy_scan_in_which_something_is_found_fails(bundle, monkeypatch):
-    made = bundle(answers={"healthy": labels(0)})
+    made = bundle(predictions={"healthy": labels(0)})
     add_case(made.root, "healthy", 0)
-    monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("healthy", {"axis0": 1.0}))
-    answers.store(made)
+    monkeypatch.setattr(predictions, "thick_dice", lambda bundle: ("healthy", {"axis0": 1.0}))
+    predictions.store(made)
     stored = json.loads((made.configs / "metadata.json").read_text())["verification"]
     assert stored["dice"] == {"healthy": {"all": 1.0}}
-    assert answers.check_accuracy(bundle(stored, answers={"healthy": labels(0)})).startswith("Dice of healthy all: 1.0")
+    assert predictions.check_accuracy(bundle(stored, predictions={"healthy": labels(0)})).startswith(
+        "Dice of healthy all: 1.0"
+    )
     with pytest.raises(Failed, match=r"^healthy, all classes: Dice 0\.0, stored is 1\.0 "):
-        answers.check_accuracy(bundle(stored, answers={"healthy": labels(3)}))
+        predictions.check_accuracy(bundle(stored, predictions={"healthy": labels(3)}))
 
 
 def test_a_figure_that_is_no_number_is_not_stored(bundle, monkeypatch):
-    made = bundle(answers={"a": labels(1)})
+    made = bundle(predictions={"a": labels(1)})
     add_case(made.root, "a")
-    monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("a", {"axis0": math.nan}))
+    monkeypatch.setattr(predictions, "thick_dice", lambda bundle: ("a", {"axis0": math.nan}))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        answers.store(made)
+        predictions.store(made)
     assert (made.configs / "metadata.json").read_text() == "{}"
 
 
@@ -113,11 +115,11 @@ def test_a_figure_that_is_no_number_is_not_stored(bundle, monkeypatch):
 ])  # fmt: skip
 def test_a_stored_figure_that_is_no_number_fails(bundle, monkeypatch, check, message):
     stored = {"dice": {"a": {"1": math.nan, "all": 1.0}}, "thick_slices": {"a": {"axis0": math.nan}}}
-    made = bundle(stored, answers={"a": labels(1)})
+    made = bundle(stored, predictions={"a": labels(1)})
     add_case(made.root, "a")
-    monkeypatch.setattr(answers, "thick_dice", lambda bundle: ("a", {"axis0": 0.9}))
+    monkeypatch.setattr(predictions, "thick_dice", lambda bundle: ("a", {"axis0": 0.9}))
     with pytest.raises(Failed, match=message):
-        getattr(answers, check)(made)
+        getattr(predictions, check)(made)
 
 
 OF_A = {"a": {"1": 1.0, "all": 1.0}}
@@ -131,16 +133,16 @@ OF_A = {"a": {"1": 1.0, "all": 1.0}}
     (True, {"a": {"1": 0.5, "all": 1.0}}, ("FAILED", "a, class 1: Dice 1.0, stored is 0.5 ± 0.005")),
 ])  # fmt: skip
 def test_of_the_cases_given_those_with_a_stored_figure_are_compared(bundle, given, dice, expected):
-    made = bundle({"dice": dice}, answers={"a": labels(1), "b": labels(1)})
+    made = bundle({"dice": dice}, predictions={"a": labels(1), "b": labels(1)})
     folder = made.work if given else made.root
     made.sample = folder if given else None
     for case in ("a", "b"):
         add_case(folder, case)
-    assert main.outcome(answers.check_accuracy, made) == expected
+    assert main.outcome(predictions.check_accuracy, made) == expected
 
 
-def test_an_answer_is_found_by_a_name_that_looks_like_a_pattern(tmp_path):
+def test_a_prediction_is_found_by_a_name_that_looks_like_a_pattern(tmp_path):
     for name, voxels in (("a[1]", 5), ("a1", 6)):
         nib.save(labels(voxels), tmp_path / f"{name}_seg.nii.gz")
-    (answer,) = samples.read_answers(tmp_path, ["a[1]"]).values()
-    assert np.asarray(answer.dataobj).sum() == 5
+    (prediction,) = samples.read_predictions(tmp_path, ["a[1]"]).values()
+    assert np.asarray(prediction.dataobj).sum() == 5

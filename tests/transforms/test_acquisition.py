@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.acquisitions import Acquisition
+from rare_unet_networks.data.acquisitions import Acquisition
 from rare_unet_networks.transforms.acquisition import (
     RandSimulateAcquisitiond,
     SimulateAcquisitiond,

@@ -33,7 +33,7 @@ def both(pred, image, softmax=False, **kwargs):
     return out["pred"], out["pred_fine"]
 
 
-def test_a_native_answer_brought_back_to_the_fine_grid_keeps_its_place_and_volume():
+def test_a_native_prediction_resampled_to_the_fine_grid_keeps_its_place_and_volume():
     mask = cube()
     coarse = SimulateLowResolutiond("image")({"image": mask, "level": 1})["image"]
     native, full = both(torch.cat([1 - coarse.as_tensor(), coarse.as_tensor()]), coarse)
@@ -58,7 +58,7 @@ def test_repeated_it_is_the_coarse_voxel_again():
     assert torch.equal(full[1].as_tensor(), expected)
 
 
-def test_a_scan_placed_by_its_size_has_its_full_answer_on_the_finer_grid_of_that_level():
+def test_a_scan_placed_by_its_size_has_its_full_prediction_on_the_finer_grid_of_that_level():
     by_size = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), routing="size")
     image = MetaTensor(torch.rand(1, 16, 32, 16), affine=AFFINE)  # 1 mm, but the size of level 1
     out = ResampleToBothGridsd("pred", softmax=False)(
@@ -68,7 +68,7 @@ def test_a_scan_placed_by_its_size_has_its_full_answer_on_the_finer_grid_of_that
     assert out["pred_fine"].pixdim.tolist() == [0.5, 0.5, 0.5]
 
 
-def test_a_full_answer_is_averaged_to_the_native_grid():
+def test_a_full_prediction_is_averaged_to_the_native_grid():
     image = SimulateLowResolutiond("image")({"image": cube((16, 16, 16)), "level": 1})["image"]
     pred = torch.zeros(2, 16, 16, 16)
     pred[1, 0, 0, 0], pred[1, 2, 2, 2:4] = 1.0, 0.5
@@ -78,7 +78,7 @@ def test_a_full_answer_is_averaged_to_the_native_grid():
     assert float(native[1].sum()) == pytest.approx(pred[1].sum() / 8)
 
 
-def test_between_levels_the_native_answer_stays_in_place():
+def test_between_levels_the_native_prediction_stays_in_place():
     # 1.5 mm: 36 fine voxels for 24 coarse ones. A ramp over the fine ones is a ramp over the coarse ones.
     image = MetaTensor(torch.rand(1, 24, 24, 24), affine=torch.diag(torch.tensor([1.5, 1.5, 1.5, 1])))
     ramp = ((torch.arange(36.0) + 0.5) / 36).reshape(1, 36, 1, 1).expand(1, 36, 36, 36)
@@ -87,7 +87,7 @@ def test_between_levels_the_native_answer_stays_in_place():
     torch.testing.assert_close(native[1, 2:-2, 12, 12].as_tensor(), expected[2:-2], atol=1e-3, rtol=0)
 
 
-def test_a_thick_slice_scan_has_its_full_answer_at_level_0_with_the_right_affine():
+def test_a_thick_slice_scan_has_its_full_prediction_at_level_0_with_the_right_affine():
     image = MetaTensor(torch.rand(1, 8, 8, 2), affine=torch.diag(torch.tensor([1.0, 1, 4, 1])))
     native, full = both(torch.rand(2, 8, 8, 8), image)
     assert native.shape == (2, 8, 8, 2) and full.shape == (2, 8, 8, 8)
@@ -108,7 +108,7 @@ def test_route_and_side_stay_with_both_predictions_and_through_the_inverse_of_pr
     assert data["pred"].affine[0, 0] == -2 and "route" not in image.meta
 
 
-def test_full_answer_has_the_axis_order_of_the_file():
+def test_full_prediction_has_the_axis_order_of_the_file():
     original = torch.tensor([[0, 0, 2.0, 5], [-2, 0, 0, 6], [0, 2, 0, 7], [0, 0, 0, 1]])
     image = MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
     image.meta["original_affine"] = original
@@ -117,7 +117,7 @@ def test_full_answer_has_the_axis_order_of_the_file():
     assert full.shape == (2, 10, 12, 8)
 
 
-def test_both_answers_of_an_inferer_are_taken_at_its_word():
+def test_both_predictions_of_an_inferer_are_used_unchanged():
     image = MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
     given = {"pred": torch.rand(3, 4, 4, 4), "pred_fine": torch.rand(3, 8, 8, 8)}
     native, full = both(dict(given), image, softmax=True)
@@ -131,7 +131,7 @@ def test_both_answers_of_an_inferer_are_taken_at_its_word():
     torch.testing.assert_close(native.as_tensor(), expected)
 
 
-def test_ill_answers_and_names_are_refused():
+def test_ill_predictions_and_names_are_refused():
     with pytest.raises(ValueError, match=r"pred must have 4×4×4 voxels .scan. or 8×8×8 .fine., got 5×4×4"):
         both(
             torch.rand(2, 5, 4, 4), MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))

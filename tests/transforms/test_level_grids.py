@@ -3,7 +3,7 @@ import torch
 from monai.data import MetaTensor
 
 from rare_unet_networks import ResolutionLevels, ResolutionRoutingInferer
-from rare_unet_networks.acquisitions import Acquisition
+from rare_unet_networks.data.acquisitions import Acquisition
 from rare_unet_networks.transforms.acquisition import simulate_acquisition
 from rare_unet_networks.transforms.level_grids import ResampleToLeveld
 from rare_unet_networks.utils.coarsening import coarsen_label

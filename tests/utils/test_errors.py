@@ -82,7 +82,7 @@ def test_a_real_allocation_that_fails_is_said_in_words():
         (TypeError("x"), False),
     ],
 )
-def test_what_a_user_can_mend_is_told_from_what_a_developer_has_to(error, expected):
+def test_what_a_user_can_mend_is_distinguished_from_what_a_developer_has_to(error, expected):
     assert is_user_error(error) is expected
 
 

@@ -1,4 +1,4 @@
-"""Makes of a bundle what others download: a zip, and the folder of a repository on the Hugging Face hub.
+"""Builds the downloads of a bundle: a zip, and the folder of a repository on the Hugging Face hub.
 
     python tools/release/build_bundle.py bundles/hippocampus_mri_segmentation bundles/brain_tumor_mri_segmentation
 
@@ -61,9 +61,9 @@ def export_torchscript(bundle: Path) -> None:
     command += ["--bundle_root", ".", "--filepath", "models/model.ts", "--ckpt_file", "models/model.pt"]
     command += ["--meta_file", "configs/metadata.json", "--config_file", "['configs/inference.json']"]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{bundle.name}: ckpt_export failed: {done.stderr.strip()[-2000:]}")
+    result = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{bundle.name}: ckpt_export failed: {result.stderr.strip()[-2000:]}")
     path = bundle / "models" / "model.ts"
     with zipfile.ZipFile(path) as archive:
         records = {n: archive.read(n) for n in archive.namelist() if not n.endswith((".debug_pkl", "serialization_id"))}
@@ -71,7 +71,7 @@ def export_torchscript(bundle: Path) -> None:
 
 
 def list_large_files(bundle: Path, url: str | None) -> None:
-    """``large_files.yml``, as the model zoo asks for it: path, address and digest of each file above 25 MB."""
+    """``large_files.yml``, as the model zoo requires it: path, address and digest of each file above 25 MB."""
     large = [p for p in sorted(bundle.rglob("*")) if p.is_file() and p.stat().st_size > LARGE]
     names = [p.relative_to(bundle).as_posix() for p in large]
     if not large:
@@ -115,7 +115,7 @@ def write_model_card(bundle: Path, metadata: dict[str, Any]) -> None:
 
 
 def copy_with_package(bundle: Path, folder: Path) -> None:
-    """What of a bundle is handed on, and the package that its configs name, which it is used without installing."""
+    """Copies the distributed files of a bundle, and the package, so that the bundle runs without installing it."""
     shutil.copytree(bundle, folder, ignore=LEFT_OUT)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=PACKAGE_LEFT_OUT)
 
@@ -133,8 +133,8 @@ def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:
         the zip's path.
 
     Raises:
-        ValueError: when the folder is not a bundle's, or its metadata are not JSON.
-        RuntimeError: when MONAI cannot export its network.
+        ValueError: If the folder is not a bundle's, or its metadata are not JSON.
+        RuntimeError: If MONAI cannot export its network.
     """
     meta_file = bundle / "configs" / "metadata.json"
     if not meta_file.is_file():

@@ -5,7 +5,7 @@
 
 The second prints the command that starts the server. MONAI Label wants versions of its own (numpy below 2), so it gets
 an environment; the bundles bring a copy of their package. It knows no configs but inference.json and train.json: the
-app's train.json is the bundle's, with finetune.json and monai_label.json (see there) laid over it.
+app's train.json is the bundle's, with finetune.json and monai_label.json (see there) applied to it as overlays.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from monai.bundle import ConfigParser
 
 # What MONAI Label 0.8.5 runs with; its own requirements leave newer versions in that it does not.
 PACKAGES = ["monailabel==0.8.5", "torch==2.13.0", "pydicom<3", "pynetdicom<3", "dicomweb-client[gcp]<0.60"]
-# Without it a scan that cannot be used is answered with "Internal Server Error", and the reason stays in the log.
-ANSWER_WITH_REASON = """
+# Without it the response to an unusable scan is "Internal Server Error", and only the log has the reason.
+RESPOND_WITH_REASON = """
 
 def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
     from fastapi import HTTPException
@@ -75,7 +75,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         the command that starts the server, without the folder of scans.
 
     Raises:
-        ValueError: when the environment lacks MONAI Label, a folder is not a bundle's, or there is an app already.
+        ValueError: If the environment lacks MONAI Label, a folder is not a bundle's, or there is an app already.
             Nothing is copied then.
     """
     samples = env / "monailabel" / "sample-apps" / "monaibundle"
@@ -92,7 +92,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         raise ValueError(f"app must not exist yet (it holds what was trained in it), {app} does.")
     shutil.copytree(samples, app)
     with open(app / "main.py", "a") as file:
-        file.write(ANSWER_WITH_REASON)
+        file.write(RESPOND_WITH_REASON)
     for bundle in bundles:
         add_bundle(bundle, app)
     conf = {"models": ",".join(b.name for b in bundles), "zoo_source": "local", "sam2": "false"}

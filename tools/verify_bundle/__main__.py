@@ -1,4 +1,4 @@
-"""Verifies a MONAI bundle as the model-zoo does, and what it answers: point it at any bundle's folder.
+"""Verifies a MONAI bundle as the model-zoo does, and checks its predictions.
 
     python -m tools.verify_bundle BUNDLE --schema meta_schema.json --override train.json,evaluate.json:dataset_dir=DATA
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from . import answers, configs, files, network
+from . import configs, files, network, predictions
 from .common import Bundle, Failed, NotChecked, reason
 
 Check = Callable[[Bundle], str]
@@ -39,18 +39,18 @@ CHECKS: dict[str, Check] = {
     "weights": network.check_weights,
     "TorchScript": network.check_torchscript,
     "network in and out": network.check_in_out,
-    "input": answers.check_input,
-    "accuracy": answers.check_accuracy,
-    "output grid": answers.check_grid,
-    "command": answers.check_command,
-    "thick slices": answers.check_thick_slices,
-    "orientation": answers.check_orientation,
+    "input": predictions.check_input,
+    "accuracy": predictions.check_accuracy,
+    "output grid": predictions.check_grid,
+    "command": predictions.check_command,
+    "thick slices": predictions.check_thick_slices,
+    "orientation": predictions.check_orientation,
 }
 SLOW = ("TorchScript", "network in and out", "command", "thick slices", "orientation")
 
 
 def outcome(check: Check, bundle: Bundle) -> tuple[str, str]:
-    """("ok", "FAILED" or "not checked", and what the check found)."""
+    """Runs a check. Returns "ok", "FAILED" or "not checked", and its message."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return "ok", check(bundle)
@@ -100,10 +100,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_overrides(bundle: Bundle) -> None:
-    """Of configs that cannot be read nothing is known here: the checks that need them say so.
+    """Checks that the overridden entries exist. Unreadable configs are left to the checks that need them.
 
     Raises:
-        Failed: when what is overridden is not there, in a config named or in any.
+        Failed: If an overridden entry is in none of the configs it applies to.
     """
     readable, faults = bundle.read_files
     for named, key, _ in bundle.overrides:
@@ -145,7 +145,7 @@ def main(words: list[str] | None = None) -> int:
         except Failed as error:
             raise SystemExit(f"error: {error}") from None
         if args.store:
-            state, text = outcome(answers.store, bundle)
+            state, text = outcome(predictions.store, bundle)
             if state != "ok":
                 raise SystemExit(f"error: nothing is stored: {text}")
         for name, check in CHECKS.items():

@@ -1,6 +1,6 @@
-"""What the checks share: the bundle's configs as they are run, and the ways a check can end.
+"""The bundle's configs as they are run, and the exceptions that end a check.
 
-Nothing here knows more of a bundle than MONAI's bundle specification names, and nothing of this package.
+This module uses only MONAI's bundle specification and nothing of this package.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ LOCAL = ("data", "eval", "output")
 
 
 def visible_files(folder: Path, pattern: str = "*", without: Collection[str] = ()) -> list[Path]:
-    """Files in a folder and below, in order, but hidden ones and those in hidden folders.
+    """Lists the files in a folder and below, sorted, without hidden files and folders.
 
     Args:
         folder: the folder.
-        pattern: of the path's end.
-        without: folders directly in it that are left out.
+        pattern: pattern of the path's end.
+        without: subfolders to ignore.
     """
-    found = []
+    files = []
     for path in sorted(folder.rglob(pattern)):
         parts = path.relative_to(folder).parts
         if parts[0] in without or any(part.startswith(".") for part in parts):
             continue
         if path.is_file():
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 class Failed(Exception):
@@ -46,11 +46,11 @@ class Failed(Exception):
 
 
 class NotChecked(Exception):
-    """What a check needs is not there; the message says what. It is not counted as passed."""
+    """A check lacks something that it needs; the message says what. It does not count as passed."""
 
 
 def reason(error: BaseException, limit: int = LONG) -> str:
-    """The innermost reason of an error in one line, of about ``limit`` characters at most."""
+    """Returns the root cause of an error in one line, of about ``limit`` characters at most."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
@@ -75,21 +75,21 @@ class Bundle:
     overrides: list[tuple[tuple[str, ...], str, Any]] = field(default_factory=list)
     schema: Path | None = None
     sample: Path | None = None
-    answers: dict[str, Any] = field(default_factory=dict)  # for the samples, by case, once they are made
+    predictions: dict[str, Any] = field(default_factory=dict)  # of the samples by case, filled on first use
 
     @property
     def configs(self) -> Path:
         return self.root / "configs"
 
-    def own_files(self, pattern: str = "*") -> list[Path]:
-        """Files that are handed on with the bundle; ``pattern`` is that of their paths' end."""
+    def bundle_files(self, pattern: str = "*") -> list[Path]:
+        """Lists the files that are distributed with the bundle; ``pattern`` is that of their paths' end."""
         return visible_files(self.root, pattern, LOCAL)
 
     def read(self, path: Path) -> Any:
-        """What a JSON file of the bundle holds.
+        """Reads a JSON file of the bundle.
 
         Raises:
-            Failed: when it is not JSON, with the file's name, which neither Python nor MONAI says.
+            Failed: If it is not JSON; unlike those of Python and MONAI, the message names the file.
         """
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ class Bundle:
     @cached_property
     def read_files(self) -> tuple[dict[str, dict], dict[str, str]]:
         """``files``, and why others, the metadata among them, cannot be read, by the same names."""
-        found, faults = {}, {}
+        contents, faults = {}, {}
         for path in visible_files(self.configs, "*.json"):
             name = str(path.relative_to(self.configs))
             try:
@@ -112,20 +112,20 @@ class Bundle:
                 faults[name] = str(error)
                 continue
             if isinstance(content, dict) and path != self.configs / "metadata.json":
-                found[name] = content
-        return found, faults
+                contents[name] = content
+        return contents, faults
 
     @property
     def files(self) -> dict[str, dict]:
         """Every JSON config but the metadata by its name below ``configs``, as written; lists of data are left out.
 
         Raises:
-            Failed: when one is not JSON.
+            Failed: If one is not JSON.
         """
-        found, faults = self.read_files
+        contents, faults = self.read_files
         if faults:
             raise Failed(next(iter(faults.values())))
-        return found
+        return contents
 
     @property
     def complete(self) -> list[str]:
@@ -173,9 +173,10 @@ class Bundle:
         return workflow
 
     def needs_data(self, name: str) -> None:
-        """
+        """Checks that the data folder of a config exists.
+
         Raises:
-            NotChecked: when the folder of data that a config names is not there.
+            NotChecked: If it does not exist.
         """
         parser = self.parser(name)
         folder = parser.get_parsed_content("dataset_dir") if "dataset_dir" in parser else "."

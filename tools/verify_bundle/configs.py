@@ -26,8 +26,8 @@ NEUTRAL = ("EnsureTyped", "ToTensord", "ToDeviced", "Identityd", "DataStatsd")
 GRID = ("Orientationd", "Spacingd", "Flipd", "Rotate90d", "Rotated", "Transposed", "Resized", "Zoomd", "Affined")
 
 
-class Made:
-    """With what arguments the components of a config were made, whichever way the config refers to them."""
+class InstantiationRecorder:
+    """Records the arguments of a config's components, however the config refers to them."""
 
     def __init__(self) -> None:
         self.arguments: dict[int, dict[str, Any]] = {}
@@ -38,26 +38,26 @@ class Made:
         original = config_item.instantiate
 
         def instantiate(path: Any, mode: str, /, **kwargs: Any) -> Any:
-            made = original(path, mode, **kwargs)
-            self.arguments[id(made)] = kwargs
-            self._kept.append(made)
-            return made
+            component = original(path, mode, **kwargs)
+            self.arguments[id(component)] = kwargs
+            self._kept.append(component)
+            return component
 
         with mock.patch.object(config_item, "instantiate", instantiate):
             yield
 
-    def as_plain_tensor(self, value: Any) -> Any:
+    def as_plain_data(self, value: Any) -> Any:
         """A value as something that can be compared and printed."""
         if isinstance(value, Mapping):
-            return {str(key): self.as_plain_tensor(v) for key, v in value.items()}
+            return {str(key): self.as_plain_data(v) for key, v in value.items()}
         if isinstance(value, (list, tuple, set, range)):
-            return [self.as_plain_tensor(v) for v in value]
+            return [self.as_plain_data(v) for v in value]
         if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
             return value.tolist()
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if id(value) in self.arguments:
-            return {type(value).__qualname__: self.as_plain_tensor(self.arguments[id(value)])}
+            return {type(value).__qualname__: self.as_plain_data(self.arguments[id(value)])}
         return getattr(value, "__qualname__", None) or type(value).__qualname__
 
     def transforms(self, transform: Any) -> list[tuple[Any, dict[str, Any]]]:
@@ -65,35 +65,35 @@ class Made:
         if isinstance(transform, Compose):
             return [pair for part in transform.transforms for pair in self.transforms(part)]
         known = self.arguments.get(id(transform), {"keys": getattr(transform, "keys", ())})
-        return [(transform, self.as_plain_tensor(known))]
+        return [(transform, self.as_plain_data(known))]
 
 
-def of_image(made: Made, transform: Any) -> list[tuple[str, dict[str, Any]]]:
+def of_image(recorder: InstantiationRecorder, transform: Any) -> list[tuple[str, dict[str, Any]]]:
     """(name, arguments) of the transforms of the image up to the first random one, with the image's share of each."""
-    found = []
-    for part, arguments in made.transforms(transform):
+    pairs = []
+    for part, arguments in recorder.transforms(transform):
         if isinstance(part, Randomizable):
             break
         keys = ensure_tuple(arguments.get("keys", ()))
         if IMAGE not in keys or type(part).__name__ in NEUTRAL:
             continue
-        own = {}
+        of_key = {}
         for name, value in arguments.items():
             per_key = name != "keys" and isinstance(value, list) and len(keys) > 1 and len(value) == len(keys)
-            own[name] = value[keys.index(IMAGE)] if per_key else value
-        own.pop("keys")
-        found.append((type(part).__name__, own))
-    return found
+            of_key[name] = value[keys.index(IMAGE)] if per_key else value
+        of_key.pop("keys")
+        pairs.append((type(part).__name__, of_key))
+    return pairs
 
 
-def parsed(bundle: Bundle, name: str, ids: Sequence[str]) -> tuple[Made, Any]:
-    """The first of these entries that a config has, parsed, and how its components were made."""
-    made, parser = Made(), bundle.parser(name)
+def parsed(bundle: Bundle, name: str, ids: Sequence[str]) -> tuple[InstantiationRecorder, Any]:
+    """Returns the first of these entries that a config has, parsed, and the recorder of its components."""
+    recorder, parser = InstantiationRecorder(), bundle.parser(name)
     present = next((i for i in ids if i in parser), None)
     if present is None:
         raise NotChecked(f"{name} has no {ids[0].replace('::', '#')}")
-    with made.recording():
-        return made, parser.get_parsed_content(present)
+    with recorder.recording():
+        return recorder, parser.get_parsed_content(present)
 
 
 def difference(ours: Sequence[tuple[str, dict]], theirs: Sequence[tuple[str, dict]]) -> str:
@@ -109,21 +109,25 @@ def difference(ours: Sequence[tuple[str, dict]], theirs: Sequence[tuple[str, dic
 
 def check_network_def(bundle: Bundle) -> str:
     """The same network, with the same arguments, in every config that stands alone."""
-    found = {}
+    networks = {}
     for name in bundle.complete:
-        made, network = parsed(bundle, name, ("network_def",))
+        recorder, network = parsed(bundle, name, ("network_def",))
         state = {key: list(value.shape) for key, value in network.state_dict().items()}
-        found[name] = type(network).__qualname__, made.as_plain_tensor(made.arguments.get(id(network), {})), state
-    if "inference.json" not in found or len(found) < 2:
+        networks[name] = (
+            type(network).__qualname__,
+            recorder.as_plain_data(recorder.arguments.get(id(network), {})),
+            state,
+        )
+    if "inference.json" not in networks or len(networks) < 2:
         raise NotChecked("there is no config beside inference.json that stands alone")
-    expected = found.pop("inference.json")
-    for name, (kind, arguments, state) in found.items():
+    expected = networks.pop("inference.json")
+    for name, (kind, arguments, state) in networks.items():
         if (kind, arguments) != expected[:2]:
             text = difference([(kind, arguments)], [expected[:2]])
             raise Failed(f"network_def of {name}: {text}")
         if state != expected[2]:
             raise Failed(f"network_def of {name} has weights of other names or shapes than that of inference.json")
-    return f"{expected[0]}, the same in {', '.join(['inference.json', *found])}"
+    return f"{expected[0]}, the same in {', '.join(['inference.json', *networks])}"
 
 
 def check_preprocessing(bundle: Bundle) -> str:
@@ -132,7 +136,7 @@ def check_preprocessing(bundle: Bundle) -> str:
     expected = pipelines.pop("inference.json", [])
     if not expected or not pipelines:
         raise NotChecked("no preprocessing of an image beside that of inference.json")
-    faults = [f"{name}: {text}" for name, found in pipelines.items() if (text := difference(found, expected))]
+    faults = [f"{name}: {text}" for name, pipeline in pipelines.items() if (text := difference(pipeline, expected))]
     if "train.json" in pipelines:
         training, grid = (
             [pair for pair in pipeline if pair[0] in GRID]

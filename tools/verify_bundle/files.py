@@ -1,4 +1,4 @@
-"""Checks of a bundle's files as they lie there: what the model-zoo asks for, without running anything."""
+"""Checks of a bundle's files that the model-zoo requires, without running anything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_files(bundle: Bundle) -> str:
 
 
 def check_keys(bundle: Bundle) -> str:
-    """inference.json has the entries that the zoo's programs ask for."""
+    """inference.json has the entries that the zoo's programs require."""
     content = bundle.files.get("inference.json", {})
     missing = [key for key in KEYS if key not in content]
     if missing:
@@ -54,7 +54,7 @@ def check_large_files(bundle: Bundle) -> str:
             entries = ConfigParser.load_config_file(str(bundle.root / name))["large_files"]
             listed |= {entry["path"]: entry for entry in entries}
     without = [path for path, entry in listed.items() if not entry.get("url")]
-    large = [str(p.relative_to(bundle.root)) for p in bundle.own_files() if p.stat().st_size > LARGE]
+    large = [str(p.relative_to(bundle.root)) for p in bundle.bundle_files() if p.stat().st_size > LARGE]
     unlisted = [path for path in large if path not in listed]
     if unlisted or without:
         faults = [f"{path} has more than 25 MB and is not in large_files.yml" for path in unlisted]

@@ -40,7 +40,7 @@ def input_shape(bundle: Bundle, limit: int | None = None) -> list[int]:
 
 
 def first(output: Any) -> torch.Tensor:
-    """The network's answer, of networks with several outputs the first."""
+    """Returns the network's output, the first of several."""
     return output[0] if isinstance(output, Sequence) else output
 
 
@@ -48,8 +48,8 @@ def load(network: torch.nn.Module, bundle: Bundle) -> dict[str, torch.Tensor]:
     """Loads ``models/model.pt`` strictly.
 
     Raises:
-        Failed: when it is not a plain state dict of the network: MONAI passes over what does not fit, and MONAI Label
-            over all of a file that is no state dict, without an error.
+        Failed: If it is not a plain state dict of the network. MONAI silently ignores tensors that do not fit, and
+            MONAI Label ignores a file that is no state dict.
     """
     state = torch.load(bundle.root / "models/model.pt", map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -73,8 +73,8 @@ def check_weights(bundle: Bundle) -> str:
     state = load(network_of(bundle), bundle)
     workflow = bundle.workflow(INFERENCE, **{"dataset#data": []})
     workflow.evaluator.fire_event(Events.STARTED)  # what loads a checkpoint waits for it
-    found = workflow.network_def.state_dict()
-    other = [k for k, v in state.items() if not torch.equal(found[k].cpu(), v.to(found[k].dtype))]
+    loaded = workflow.network_def.state_dict()
+    other = [k for k, v in state.items() if not torch.equal(loaded[k].cpu(), v.to(loaded[k].dtype))]
     if other:
         raise Failed(f"{len(other)} of {len(state)} tensors of the started inference are not those of models/model.pt")
     numbers = sum(v.numel() for v in state.values())
@@ -82,7 +82,7 @@ def check_weights(bundle: Bundle) -> str:
 
 
 def check_torchscript(bundle: Bundle) -> str:
-    """``monai.bundle.ckpt_export``; what it wrote is loaded and answers as the network does."""
+    """``monai.bundle.ckpt_export``; the exported file predicts as the network does."""
     path = bundle.work / "model.ts"
     ckpt_export(
         net_id="network_def",

@@ -18,7 +18,17 @@ import numpy as np
 
 from .common import Bundle, Failed, NotChecked, reason, visible_files
 
-__all__ = ["Image", "coarse", "dice_of", "labels_of", "of_samples", "off_grid", "read_answers", "samples", "segment"]
+__all__ = [
+    "Image",
+    "coarse",
+    "dice_of",
+    "labels_of",
+    "of_samples",
+    "off_grid",
+    "read_predictions",
+    "samples",
+    "segment",
+]
 
 Image = nib.Nifti1Image
 LABELS = "labelsTr/*.nii*"
@@ -26,20 +36,20 @@ SHORT = 120  # characters of the reason why inference failed: several checks say
 
 
 def samples(bundle: Bundle) -> dict[str, tuple[Image, Image]]:
-    """(image, label) by case.
+    """Returns (image, label) by case.
 
     Raises:
-        NotChecked: when there is none.
+        NotChecked: If there is none.
     """
-    labels = bundle.own_files(LABELS) if bundle.sample is None else visible_files(bundle.sample, LABELS)
-    found = {}
+    labels = bundle.bundle_files(LABELS) if bundle.sample is None else visible_files(bundle.sample, LABELS)
+    cases = {}
     for label in labels:
         image = label.parents[1] / "imagesTr" / label.name
         if image.is_file():
-            found[label.name.split(".nii")[0]] = nib.load(image), nib.load(label)
-    if not found:
+            cases[label.name.split(".nii")[0]] = nib.load(image), nib.load(label)
+    if not cases:
         raise NotChecked("no labelled sample (imagesTr, labelsTr) in the bundle; give --sample FOLDER")
-    return found
+    return cases
 
 
 @contextmanager
@@ -56,11 +66,11 @@ def errors_logged() -> Iterator[list[str]]:
 
 
 def segment(bundle: Bundle, scans: Mapping[Any, Image]) -> dict[Any, Image]:
-    """The bundle's answers, by name."""
+    """Runs the bundle on scans and returns its predictions, by name."""
     folder = Path(tempfile.mkdtemp(dir=bundle.work))
-    source, output = folder / "scans", folder / "answers"
+    source, output = folder / "scans", folder / "predictions"
     source.mkdir()
-    files = {f"scan{i:04d}": scan for i, scan in enumerate(scans.values())}  # none begins as another does
+    files = {f"scan{i:04d}": scan for i, scan in enumerate(scans.values())}  # no name is a prefix of another
     items = [{"image": str(source / f"{name}.nii.gz")} for name in files]
     for item, scan in zip(items, files.values()):
         nib.save(scan, item["image"])
@@ -73,27 +83,27 @@ def segment(bundle: Bundle, scans: Mapping[Any, Image]) -> dict[Any, Image]:
             errors.append(f"it ended with {error}")
         except Exception as error:
             raise Failed(f"inference failed: {reason(error, SHORT)}") from error
-    return dict(zip(scans, read_answers(output, files, errors).values()))
+    return dict(zip(scans, read_predictions(output, files, errors).values()))
 
 
-def read_answers(output: Path, names: Iterable[str], errors: Sequence[str] = ()) -> dict[str, Image]:
-    """The only NIfTI file saved for each of the names.
+def read_predictions(output: Path, names: Iterable[str], errors: Sequence[str] = ()) -> dict[str, Image]:
+    """Reads the NIfTI file saved for each name.
 
     Raises:
-        Failed: when there is none or several, with what was logged as an error.
+        Failed: If there is none or several; the message contains the first logged error.
     """
-    answers = {}
+    predictions = {}
     for name in names:
         files = sorted(output.rglob(f"{glob.escape(name)}*.nii*"))
         if len(files) != 1:
             why = f": {errors[0]}" if errors else ""
             raise Failed(f"inference of {name} saved {len(files)} NIfTI files, expected 1{why}")
-        answers[name] = nib.load(files[0])
-    return answers
+        predictions[name] = nib.load(files[0])
+    return predictions
 
 
 def labels_of(image: Image) -> np.ndarray:
-    """Its label map; axes of one voxel at the end are left out."""
+    """Returns an image's label map without trailing axes of one voxel."""
     data = np.asarray(image.dataobj)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
@@ -101,26 +111,26 @@ def labels_of(image: Image) -> np.ndarray:
 
 
 def of_samples(bundle: Bundle) -> tuple[dict[str, tuple[Image, Image]], dict[str, Image]]:
-    """The samples and the answers for them, which several checks look at."""
-    found = samples(bundle)
-    if not bundle.answers:
-        bundle.answers = segment(bundle, {name: image for name, (image, _) in found.items()})
-    return found, bundle.answers
+    """Returns the samples and their predictions, which are computed once for all checks."""
+    scans = samples(bundle)
+    if not bundle.predictions:
+        bundle.predictions = segment(bundle, {name: image for name, (image, _) in scans.items()})
+    return scans, bundle.predictions
 
 
-def off_grid(scan: Image, answer: Image) -> str:
-    """In what an answer's grid is not its scan's; empty where it is."""
-    shape = labels_of(answer).shape
+def off_grid(scan: Image, prediction: Image) -> str:
+    """Returns how a prediction's grid differs from its scan's; empty if it does not."""
+    shape = labels_of(prediction).shape
     if shape != scan.shape[:3]:
         return f"shape {shape}, the scan has {scan.shape[:3]}"
-    worst = np.abs(answer.affine - scan.affine).max()
+    worst = np.abs(prediction.affine - scan.affine).max()
     return f"its affine is off by {worst:.3g}" if worst > 1e-3 else ""
 
 
-def dice_of(answer: np.ndarray, label: np.ndarray) -> dict[str, float]:
+def dice_of(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """Dice by class of the label; of all classes as one under "all". It is 1 where both are empty: nothing is wrong."""
     classes = [int(c) for c in np.unique(label) if c > 0]
-    pairs = {str(c): (answer == c, label == c) for c in classes} | {"all": (answer > 0, label > 0)}
+    pairs = {str(c): (prediction == c, label == c) for c in classes} | {"all": (prediction > 0, label > 0)}
     return {name: round(_dice(a, b), 4) for name, (a, b) in pairs.items()}
 
 
@@ -130,7 +140,7 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def coarse(image: Image, factors: Sequence[int], majority: bool = False) -> Image:
-    """The mean of each block of voxels, or of a label map the class that most of them have, with that grid's affine."""
+    """Returns an image of block means (or the majority, for a label map) with the affine of the coarse grid."""
     data = labels_of(image) if majority else np.asarray(image.dataobj, dtype=np.float32)
     size = [n // f for n, f in zip(data.shape, factors)]
     data = data[tuple(slice(n * f) for n, f in zip(size, factors))]

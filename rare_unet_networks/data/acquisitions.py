@@ -1,4 +1,4 @@
-"""Acquisitions: how a scan that is simulated from a finer one was taken."""
+"""Descriptions of acquisitions, for scans that are simulated from finer ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from .utils.geometry import format_size
+from ..utils.geometry import format_size
 
 __all__ = ["Acquisition", "read_acquisitions"]
 
@@ -20,20 +20,20 @@ PROFILES = ("gaussian", "box")
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How a scan is acquired.
+    """Describes how a scan is acquired.
 
     Attributes:
-        spacing: distance of the voxels' centres in mm, one entry per axis of the tensor.
-        profile: what a voxel averages over, ``"gaussian"`` with a FWHM of its thickness, or ``"box"``, evenly.
-        thickness: width of the profile in mm, one entry per axis; below ``spacing`` it leaves gaps between slices.
-            The spacing by default.
+        spacing: distance between voxel centres in mm, one entry per axis of the tensor.
+        profile: weights with which a voxel averages: ``"gaussian"`` (``thickness`` is its FWHM) or ``"box"`` (equal).
+        thickness: width of the profile in mm, one entry per axis; a value below ``spacing`` leaves gaps between
+            slices. By default it equals the spacing.
         offset: shift of the grid in voxels of the new scan, one entry per axis; 0 centres it on the given scan.
         noise: standard deviation of the noise that voxels of the given scan's volume would have, as a fraction of the
             intensity range (0.5 to 99.5 percentile). The signal grows with the volume: voxels of twice the volume have
             half the noise.
 
     Raises:
-        ValueError: on an entry out of its range, an unknown profile or unequal numbers of axes.
+        ValueError: If an entry is out of range, the profile is unknown or the numbers of axes differ.
     """
 
     spacing: tuple[float, ...]
@@ -61,21 +61,21 @@ class Acquisition:
 
     @property
     def spacing_name(self) -> str:
-        """The spacing as tables name it: ``"1x1x5"``."""
+        """The spacing as tables write it: ``"1x1x5"``."""
         return "x".join(f"{s:.4g}" for s in self.spacing)
 
 
 def read_acquisitions(acquisitions: Any, spatial_dims: int = 3) -> list[Acquisition]:
-    """A list of acquisitions, as a config or a command line gives it.
+    """Reads a list of acquisitions from a config, the command line or a JSON file.
 
     Args:
-        acquisitions: a list, or the path of a JSON file with one. Its entries: a spacing in mm, as a number (the same
-            on every axis) or a list of one number per axis, or a dictionary of :py:class:`Acquisition`'s arguments.
+        acquisitions: a list, or the path of a JSON file with one. An entry is a spacing in mm (a number for all axes,
+            or a list with a number per axis) or a dictionary of :py:class:`Acquisition`'s arguments.
         spatial_dims: number of axes.
 
     Raises:
-        ValueError: on a file that is not such a list, an empty list, an entry that is no acquisition, or one that comes
-            twice.
+        ValueError: If the file is not such a list, the list is empty, an entry is no acquisition, or two entries
+            have the same spacing and profile.
     """
     source = "acquisitions"
     if isinstance(acquisitions, (str, Path)):
@@ -90,12 +90,12 @@ def read_acquisitions(acquisitions: Any, spatial_dims: int = 3) -> list[Acquisit
         acquisitions = [acquisitions]
     if not isinstance(acquisitions, Sequence) or not acquisitions:
         raise ValueError(f"{source} must be a list of spacings or acquisitions, got {acquisitions!r}.")
-    found = [_acquisition(entry, spatial_dims, source) for entry in acquisitions]
-    names = [(a.spacing_name, a.profile) for a in found]
+    parsed = [_acquisition(entry, spatial_dims, source) for entry in acquisitions]
+    names = [(acquisition.spacing_name, acquisition.profile) for acquisition in parsed]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{source} must name each spacing and profile once, got {' '.join(name)} twice.")
-    return found
+    return parsed
 
 
 def _acquisition(entry: Any, spatial_dims: int, source: str) -> Acquisition:
@@ -105,7 +105,7 @@ def _acquisition(entry: Any, spatial_dims: int, source: str) -> Acquisition:
         entry = {**entry, "spacing": (entry["spacing"],) * spatial_dims}
     try:
         acquisition = Acquisition(**entry)
-    except (TypeError, ValueError) as error:  # an unknown or missing name, something that is no number
+    except (TypeError, ValueError) as error:  # an unknown or missing argument, or a value that is not a number
         raise ValueError(f"{source}: {entry!r} is no acquisition: {error}") from None
     if len(acquisition.spacing) != spatial_dims:
         raise ValueError(f"{source}: spacing must have {spatial_dims} axes, got {acquisition.spacing_name}.")

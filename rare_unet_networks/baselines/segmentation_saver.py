@@ -1,4 +1,4 @@
-"""Saves the label maps that an evaluation scores, by scale."""
+"""A handler that saves the segmentations that an evaluation scores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["SegmentationSaver"]
 
 
 class SegmentationSaver:
-    """Writes what an evaluation scores: ``native/<scale>/<case>.nii.gz`` and, at 1 mm, ``full/<scale>/<case>.nii.gz``.
+    """Saves the scored segmentations as ``native/<scale>/<case>.nii.gz`` and, at 1 mm, ``full/<scale>/<case>.nii.gz``.
 
     :py:class:`rare_unet_networks.baselines.PredictionsInferer` reads the same folders.
 
     Args:
-        output_dir: where the two folders go.
+        output_dir: folder in which the two folders are created.
     """
 
     def __init__(self, output_dir: str) -> None:

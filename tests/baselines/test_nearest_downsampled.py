@@ -7,7 +7,7 @@ from rare_unet_networks.transforms.low_resolution import SimulateLowResolutiond
 from ..transforms.test_grids import cube
 
 
-def test_first_of_block_takes_what_nearest_labels_take():
+def test_nearest_downsampled_keeps_the_voxels_of_nearest_labels():
     fine = cube((16, 16, 16))
     label = SimulateLowResolutiond("image", "label", label_mode="nearest")({"image": fine, "label": fine, "level": 2})[
         "label"

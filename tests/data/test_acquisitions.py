@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from rare_unet_networks.acquisitions import Acquisition, read_acquisitions
 from rare_unet_networks.data import expand_acquisitions
+from rare_unet_networks.data.acquisitions import Acquisition, read_acquisitions
 
 ILL = [
     (dict(spacing=(1, 1, 0)), "spacing must be finite and above 0 mm, got 1×1×0"),

@@ -1,4 +1,4 @@
-"""The paper's standard size: every case is cropped or padded to it."""
+"""A transform that brings every case to the paper's standard size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ["CenterCropOrPadd"]
 
 
 class CenterCropOrPadd(MapTransform):
-    """Crops or pads with zeros to a fixed size about the centre, an odd voxel first: the paper's standard size.
+    """Crops or pads with zeros, about the centre, to the paper's standard size.
+
+    An odd voxel is cropped or added at the start of an axis.
 
     Args:
         keys: images or labels, shape (C, D, H, W).
@@ -31,5 +33,5 @@ class CenterCropOrPadd(MapTransform):
             d[key] = SpatialCrop(roi_start=start, roi_end=[s + m for s, m in zip(start, self.spatial_size)])(d[key])
             margins = [(max(0, (1 - e) // 2), max(0, -e // 2)) for e in excess]
             d[key] = Pad([(0, 0), *margins], mode="constant", value=0)(d[key])
-            d[key].applied_operations = []  # the cropped scan is the scan from here on
+            d[key].applied_operations = []  # predictions are not inverted to the uncropped scan
         return d

@@ -14,15 +14,17 @@ __all__ = ["NearestDownsampled"]
 
 
 class NearestDownsampled(MapTransform):
-    """An answer read by the paper's rule for labels: of each block the first voxel, half a block off its centre.
+    """Downsamples a segmentation as the paper downsamples labels: the first voxel of each block is kept.
+
+    That voxel lies half a block away from the block's centre.
 
     Args:
         keys: class indices, shape (1, D, H, W), on the grid of ``like`` or one finer by an integer factor.
-        like: key of a label made by that rule, whose spatial size counts.
-        name: where the result is written.
+        like: key of a label that was downsampled by this rule; it sets the spatial size.
+        name: key of the result.
 
     Raises:
-        ValueError: when the sizes are not multiples.
+        ValueError: If the sizes are not multiples.
     """
 
     def __init__(self, keys: KeysCollection, like: str, name: str) -> None:
