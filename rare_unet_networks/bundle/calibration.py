@@ -22,6 +22,7 @@ from torch import nn
 from ..data.datalists import FAILURE
 from ..metrics.multi_scale import dice_per_class
 from ..networks.weights import load_weights
+from ..utils.files import replaced_as_a_whole
 
 __all__ = ["calibrate"]
 
@@ -64,8 +65,9 @@ def calibrate(
         shift_background(state, name, best)
         before = f"Dice {by_offset[0.0]:.4f} -> " if 0.0 in by_offset else "Dice "
         logger.info(f"{name}: {best:+.1f}, {before}{by_offset[best]:.4f}")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({key: value.half().cpu() for key, value in state.items()}, output)
+    # Written to an open file, because PyTorch stores the name of a path in the content.
+    with replaced_as_a_whole(Path(output)) as temporary, open(temporary, "wb") as file:
+        torch.save({key: value.half().cpu() for key, value in state.items()}, file)
     logger.info(f"calibrated weights: {output}")
 
 

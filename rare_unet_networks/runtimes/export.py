@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..levels import OUTPUTS
 from ..networks.weights import load_weights
-from ..utils.files import sha256
+from ..utils.files import replaced_as_a_whole, sha256
 from .load import FILES, RUNTIMES, STAMP, describe, optional, read
 
 __all__ = ["LevelPath", "export_runtimes"]
@@ -167,7 +167,8 @@ def _stamp(
     name: str, network: nn.Module, outputs: Sequence[Sequence[str]], folder: Path, checkpoint: str | Path
 ) -> None:
     """Writes ``export.json``, which identifies network, weights and files; ``load_runtime`` checks it."""
-    files = sorted(p for p in folder.iterdir() if p.name != STAMP)
+    # Without hidden files: a killed export can leave a temporary one.
+    files = sorted(p for p in folder.iterdir() if p.name != STAMP and not p.name.startswith("."))
     stamp = {
         "checkpoint": sha256(checkpoint),
         "network": describe(network),
@@ -175,5 +176,6 @@ def _stamp(
         "files": {p.name: sha256(p) for p in files},
         "versions": {package: version(package) for package in ("torch", *PACKAGES.get(name, ()))},
     }
-    (folder / STAMP).write_text(json.dumps(stamp, indent=4) + "\n")
+    with replaced_as_a_whole(folder / STAMP) as temporary:
+        temporary.write_text(json.dumps(stamp, indent=4) + "\n", encoding="utf-8")
     logger.info(f"runtime {name}: {sum(p.stat().st_size for p in files) / 1e6:.1f} MB in {folder}")

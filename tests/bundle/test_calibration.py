@@ -122,6 +122,22 @@ def test_weights_of_other_layouts_are_taken_and_a_file_that_holds_none_is_named(
         calibrate(net, [], of_image, tmp_path / "pointer.pt", tmp_path / "out.pt", ())
 
 
+def test_weights_that_cannot_be_written_leave_the_old_file(tmp_path, monkeypatch):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "calibrated.pt").write_bytes(b"old")
+
+    def save(content, target):
+        (target.write if hasattr(target, "write") else target.write_bytes)(b"cut")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out" / "calibrated.pt", ())
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()] == [("calibrated.pt", b"old")]
+
+
 def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
     torch.save(net.state_dict(), tmp_path / "model.pt")

@@ -1,8 +1,10 @@
 """The bundles' files agree with each other. What MONAI expects of a bundle: tools/verify_bundle and its test."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 import rare_unet_networks
@@ -168,6 +170,23 @@ def test_metadata_says_what_the_configs_do(bundle):
     assert list(io["outputs"]["pred"]["channel_def"].values()) == ["background", *inference["class_names"]]
     if "modalities" in inference:
         assert list(io["inputs"]["image"]["channel_def"].values()) == list(inference["modalities"])
+
+
+def test_weights_of_monai_label_are_replaced_as_a_whole_and_a_full_disk_is_named(bundle, tmp_path, monkeypatch):
+    saver = {"bundle_root": str(tmp_path), "save_weights": config("monai_label.json", bundle)["save_weights"]}
+    save_weights = ConfigParser(saver).get_parsed_content("save_weights")
+    save_weights({"a": torch.ones(3)}, "model.pt")
+    before = (tmp_path / "models" / "model.pt").read_bytes()
+
+    def save(content, target, *args, **kwargs):
+        (target.write if hasattr(target, "write") else target.write_bytes)(b"cut")
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 640 vs 534")
+
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match=r"model\.pt could not be written: No space left on device"):
+        save_weights({"a": torch.zeros(3)}, "model.pt")
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "models").iterdir()] == [("model.pt", before)]
 
 
 @pytest.mark.parametrize("channels, gateways", [([2, 4, 4, 4], 2), ([2, 4, 4, 4, 4], 0)])

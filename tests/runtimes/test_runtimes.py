@@ -3,6 +3,7 @@
 import shutil
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -270,3 +271,16 @@ def test_an_export_takes_weights_of_other_layouts_and_refuses_those_that_are_not
     with pytest.raises(ValueError, match=r"nan\.pt: 1 weights are NaN or infinite \(heads\.0\.conv\.bias\)"):
         export_runtimes("torchscript", RAREUNet(**FLAT), tmp_path / "others", tmp_path / "nan.pt")
     assert not (tmp_path / "others").exists()
+
+
+def test_a_description_that_cannot_be_written_is_not_left_cut(tmp_path, monkeypatch):
+    _, checkpoint = weights_of(tmp_path, kwargs=FLAT)
+
+    def write(self, *args, **kwargs):
+        self.write_bytes(b"{")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write)
+    with pytest.raises(OSError, match="No space left"):
+        export_runtimes("torchscript", RAREUNet(**FLAT), tmp_path / "exports", checkpoint)
+    assert [p.name for p in (tmp_path / "exports" / "torchscript").iterdir()] == ["network.ts"]
