@@ -16,6 +16,7 @@ from ..data.datalists import case_id
 from ..data.files import check_file
 from ..data.readers import HeaderPreservingNibabelReader
 from ..utils.geometry import extent_of, format_size
+from ..utils.quality import add_warning, warnings_of
 from .modality_checks import modality_warnings
 
 __all__ = ["LoadModalitiesd", "RandDropChannelsd"]
@@ -28,7 +29,8 @@ class LoadModalitiesd(MapTransform):
 
     The files of a case may have different grids. All are resampled linearly, with zeros outside, to the grid of the
     file with the smallest voxels (the first of equal ones). A modality without a file becomes a channel of zeros. The
-    order of the channels is logged, with a warning if it looks wrong, see :py:func:`modality_warnings`.
+    order of the channels is logged. Warnings (see :py:func:`modality_warnings`, and those of each file) are logged and
+    stored in the metadata, where :py:class:`rare_unet_networks.transforms.ReviewPredictiond` reads them.
 
     Args:
         keys: paths, or paths by modality, see :py:func:`modality_datalist`.
@@ -73,6 +75,7 @@ class LoadModalitiesd(MapTransform):
 
     def _load_files(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
         scans = {m: self._read(paths[m]) for m in self.modalities if m in paths}
+        unplaced = []
         for modality, scan in scans.items():
             if scan.ndim != 4 or scan.shape[0] != 1:
                 raise ValueError(
@@ -80,6 +83,7 @@ class LoadModalitiesd(MapTransform):
                 )
             _check_finite(scan, modality, paths[modality])
             if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
+                unplaced.append(modality)
                 logger.warning(f"{paths[modality]}: the file of {modality} does not say where it lies")
         reference = min(scans.values(), key=lambda scan: round(float(scan.pixdim.prod()), 3))
         name = next(paths[m] for m, scan in scans.items() if scan is reference)
@@ -91,6 +95,13 @@ class LoadModalitiesd(MapTransform):
             channels.append(self._on_grid(scans[modality], reference, paths[modality], name))
         image = MetaTensor(torch.cat([c.as_tensor() for c in channels])).copy_meta_from(reference)
         files = {m: Path(paths[m]).name for m in scans}
+        for modality, scan in scans.items():
+            if scan is reference:
+                continue  # the image has its metadata already
+            for warning in warnings_of(scan.meta):
+                add_warning(image.meta, f"{modality} ({files[modality]}): {warning}")
+        for modality in unplaced:
+            add_warning(image.meta, f"the file of {modality} ({files[modality]}) does not say where it lies")
         folder = Path(name).parent
         logger.info(f"{folder}: files are taken as {', '.join(f'{m} {files[m]}' for m in files)}")
         self._warn(image, str(folder), files)
@@ -100,6 +111,7 @@ class LoadModalitiesd(MapTransform):
     def _warn(self, image: MetaTensor, path: str, files: Mapping[str, str]) -> None:
         for warning in modality_warnings(image.as_tensor(), files, self.modalities):
             logger.warning(f"{path}: {warning}")
+            add_warning(image.meta, warning)
 
     def _name(self, image: MetaTensor, path: str, data: Mapping[Hashable, Any]) -> None:
         """Names the prediction by its case, which may differ from the file's name."""

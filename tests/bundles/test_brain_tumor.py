@@ -168,6 +168,16 @@ def test_one_file_per_modality_gives_the_prediction_of_the_4d_file_and_bad_cases
     assert {p.name for p in (tmp_path / "out").glob("*_seg.nii.gz")} == {"good_seg.nii.gz", "whole_seg.nii.gz"}
 
 
+def test_warnings_of_the_modalities_are_in_the_record_of_the_case(heads, trained, tmp_path):
+    _, output = trained
+    image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
+    write_files(tmp_path / "scans" / "shifted", image, t2=(np.roll(image[..., 3], 6, axis=0), LPS))
+    weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(tmp_path / "out"))
+    run("inference.json", input=str(tmp_path / "scans"), **weights, **SMALL)
+    review = json.loads((tmp_path / "out" / "shifted_seg.json").read_text())["review"]
+    assert any(text.startswith("T2w (shifted_t2.nii.gz) does not lie on the other modalities") for text in review)
+
+
 @pytest.mark.parametrize("axes, flips", [((0, 1, 2), (0,)), ((2, 0, 1), (1, 2)), ((1, 2, 0), ())])
 def test_axis_order_and_flips_do_not_change_the_prediction(heads, trained, tmp_path, axes, flips):
     _, output = trained

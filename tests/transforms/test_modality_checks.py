@@ -13,6 +13,7 @@ import torch
 from rare_unet_networks.data import modality_datalist
 from rare_unet_networks.transforms.modalities import LoadModalitiesd
 from rare_unet_networks.transforms.modality_checks import modality_warnings
+from rare_unet_networks.utils.quality import warnings_of
 
 from ..data.test_modalities import PATTERNS
 
@@ -136,6 +137,34 @@ def test_a_file_without_a_place_is_warned_of_by_modality(tmp_path, caplog):
     with contextlib.suppress(ValueError):  # where nibabel puts it, it may not overlap with the others
         LoadModalitiesd("image", MODALITIES)({"image": paths, "case": "p"})
     assert "p_t2.nii.gz: the file of T2w does not say where it lies" in caplog.text
+
+
+def test_warnings_of_every_file_are_in_the_metadata_of_the_image(tmp_path):
+    """Order, blank and shifted channels, a file without a place, and a header that contradicts itself."""
+    load = LoadModalitiesd("image", MODALITIES)
+
+    def of(data):
+        return warnings_of(load(data)["image"].meta)
+
+    paths = files(tmp_path)
+    assert of({"image": paths, "case": "p"}) == []
+    whole = save(tmp_path / "whole.nii.gz", np.moveaxis(brain()[[1, 2, 3, 0]], 0, -1))
+    (warning,) = of({"image": whole})
+    assert warning.startswith("by their contrast the modalities are in another order: FLAIR (channel 0) looks like T1w")
+    paths = files(tmp_path, T1Gd=np.full(SIZE, 7, np.float32), T2w=np.roll(brain()[3], 6, 0))
+    contradicting = nib.Nifti1Image(brain()[1], np.eye(4))
+    contradicting.set_qform(np.diag([1.0, 1, 2, 1]), 1)
+    contradicting.set_sform(np.eye(4), 1)
+    nib.save(contradicting, paths["T1w"])
+    warnings = of({"image": paths, "case": "p"})
+    for start in (
+        "T1w (p_t1.nii.gz): the header contradicts itself by up to",
+        "T1Gd (p_t1ce.nii.gz) is blank: all its voxels are 7",
+        "T2w (p_t2.nii.gz) does not lie on the other modalities",
+    ):
+        assert any(warning.startswith(start) for warning in warnings), (start, warnings)
+    save(tmp_path / "p_flair.nii.gz", brain()[0], codes=0)
+    assert "the file of FLAIR (p_flair.nii.gz) does not say where it lies" in of({"image": paths, "case": "p"})
 
 
 def test_cases_of_a_list_are_named_as_it_says(tmp_path):
