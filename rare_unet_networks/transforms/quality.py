@@ -56,7 +56,7 @@ class ReviewPredictiond(MapTransform):
         levels: the resolution levels of the task.
         class_names: names of the classes above background, in order.
         doubt_limit: largest doubt without a warning, one entry per level; None, for a level or for all, means no limit.
-            Limits depend on the weights: :py:func:`rare_unet_networks.engines.find_doubt_limits` computes them. For a
+            Limits depend on the weights: :py:func:`rare_unet_networks.bundle.find_doubt_limits` computes them. For a
             scan with thick slices, the largest limit of the levels between its finest and its coarsest axis applies;
             for a scan that was placed by its size, the limit of its level.
         min_slices: smallest number of the scan's slices that a structure should extend over.

@@ -85,7 +85,7 @@ def test_training_turns_scans_as_inference_does_and_scales_them_alike(bundle):
         assert {**last, "keys": "image"} == inference["scaling"]
 
 
-ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
+ALIKE = ["calibrate", "export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -258,3 +258,15 @@ def test_an_export_of_another_version_of_the_package_is_refused(exported, monkey
 ])  # fmt: skip
 def test_a_network_is_described_by_its_arguments_and_not_by_its_weights(change, same):
     assert (describe(RAREUNet(**KWARGS)) == describe(RAREUNet(**{**KWARGS, **change}))) == same
+
+
+def test_an_export_takes_weights_of_other_layouts_and_refuses_those_that_are_not_finite(tmp_path):
+    state = RAREUNet(**FLAT).state_dict()
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "wrapped.pt")
+    network = RAREUNet(**FLAT)
+    export_runtimes("torchscript", network, tmp_path / "exports", tmp_path / "wrapped.pt")
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    torch.save({**state, "heads.0.conv.bias": torch.full((3,), torch.nan)}, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"nan\.pt: 1 weights are NaN or infinite \(heads\.0\.conv\.bias\)"):
+        export_runtimes("torchscript", RAREUNet(**FLAT), tmp_path / "others", tmp_path / "nan.pt")
+    assert not (tmp_path / "others").exists()
