@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms.utils import compute_divisible_spatial_size
 from monai.utils import ensure_tuple
 
-from .utils.geometry import format_size, spacing_of
+from .utils.geometry import format_size, is_near_spacing, spacing_of
 
 __all__ = ["OUTPUTS", "ResolutionLevels", "Route", "check_divisible", "format_scale", "level_divisor", "level_scale"]
 
@@ -267,10 +267,30 @@ class ResolutionLevels:
     def resampled_size(self, spatial_size: Sequence[int], spacing: Sequence[float], level: int) -> tuple[int, ...]:
         """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance is not resampled."""
         return tuple(
-            n if abs(s / t - 1) <= self.tolerance + 1e-6 else max(1, round(n * s / t))
+            n if is_near_spacing(s, t, self.tolerance) else max(1, round(n * s / t))
             for n, s, t in zip(
                 self._checked_size(spatial_size), self._checked_spacing(spacing), self.level_spacing(level)
             )
+        )
+
+    def distance_warning(self, spacing: Sequence[float] | None) -> str:
+        """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
+
+        The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level
+        every coarse scan is upsampled on purpose, so there is no warning.
+
+        Args:
+            spacing: voxel size of the scan, mm; None, as in the route of a scan that was placed by its size, gives no
+                warning.
+        """
+        if spacing is None or self.num_levels == 1:
+            return ""
+        coarsest = self.level_spacing(self.num_levels - 1)
+        if all(s <= t or is_near_spacing(s, t, self.tolerance) for s, t in zip(spacing, coarsest)):
+            return ""
+        return (
+            f"spacing {format_size(spacing)} mm is coarser than the coarsest level's, {format_size(coarsest)} mm: do "
+            "not trust the prediction"
         )
 
     def route(self, image: torch.Tensor) -> Route:

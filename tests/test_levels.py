@@ -194,3 +194,15 @@ def test_inputs_that_fit_no_level_are_refused(image, routing, match):
 
 def test_symmetric_margins_put_the_odd_voxel_after():
     assert symmetric_margins((35, 4), (40, 4)) == [(2, 3), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    "spacing, far",
+    [((8.8, 8.8, 8.8), False), ((1.0, 8.9, 1.0), True), ((0.1, 1.0, 4.0), False), ((9.6,) * 3, True), (None, False)],
+)
+def test_a_scan_is_too_coarse_beyond_the_tolerance_of_the_coarsest_level(spacing, far):
+    warning = LEVELS.distance_warning(spacing)
+    assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in warning) == far
+    wider = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), tolerance=0.3)
+    one = ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0))
+    assert wider.distance_warning(spacing) == one.distance_warning(spacing) == ""

@@ -3,6 +3,7 @@
 from .calibration import calibrate
 from .command_line import bundle_root, check_command_line, command_options, config_files
 from .device import check_device
+from .doubt_limits import find_doubt_limits
 from .options import prediction_options
 from .words import check_words
 

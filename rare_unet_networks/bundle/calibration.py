@@ -1,4 +1,4 @@
-"""Calibration of trained weights: ``run calibrating``.
+"""Calibration of the heads of trained weights: ``run calibrating``.
 
 Half of the training loss is soft Dice without background. It rewards foreground where the network is uncertain, so
 segmentations are too large, the more so the coarser the scan. Calibration corrects this by one number per head, which
@@ -15,14 +15,13 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
 from monai.transforms import Orientation, ResampleToMatch
 from nibabel.orientations import aff2axcodes
 from torch import nn
 
 from ..data.datalists import FAILURE
 from ..metrics.multi_scale import dice_per_class
+from ..networks.weights import load_weights
 
 __all__ = ["calibrate"]
 
@@ -48,14 +47,15 @@ def calibrate(
         dataset: scans at every level, as ``run evaluating`` loads them, with ``image``, ``label``, ``label_fine``,
             ``level`` and ``case``.
         inferer: inferer that returns the logits of a single path; mean probabilities cannot be shifted by a bias.
-        checkpoint: weights, in a form that ``CheckpointLoader`` accepts.
+        checkpoint: weights, in a form that :py:func:`rare_unet_networks.networks.load_weights` accepts.
         output: file of the calibrated weights.
         offsets: offsets to try; with none the weights are only saved as float16.
 
     Raises:
-        ValueError: if a scan of the dataset cannot be read.
+        ValueError: if the weights cannot be used, a scan of the dataset cannot be read, or all labels of a level
+            are empty.
     """
-    CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
+    load_weights(checkpoint, network, map_location="cpu")
     network.eval()
     state = network.state_dict()
     dice_by_bias = score_offsets(network, dataset, inferer, offsets) if offsets else {}
@@ -89,7 +89,7 @@ def score_offsets(
     """Computes the class mean Dice by bias and offset, averaged over the scales of the bias.
 
     Raises:
-        ValueError: if a scan cannot be read.
+        ValueError: if a scan cannot be read, or all labels of a level are empty.
     """
     device = next(network.parameters()).device
     dice: dict[tuple[str, int], dict[float, list[list[float]]]] = {}  # by grid and level, then offset: scans, classes
@@ -107,7 +107,13 @@ def score_offsets(
         if grid == "fine" and level == 0 and ("scan", 0) in dice:
             continue  # at level 0 both grids have the same logits
         for offset, scans in by_offset.items():
-            means[bias_of(network, grid, level)][offset].append(_class_mean(scans))
+            mean = _class_mean(scans)
+            if math.isnan(mean):
+                raise ValueError(
+                    f"level {level}: expected a class in at least one label, all {len(scans)} are empty on the grid "
+                    f"{grid!r}; val_levels can leave this level out"
+                )
+            means[bias_of(network, grid, level)][offset].append(mean)
     scores: dict[str, dict[float, float]] = {}
     for name, means_by_offset in means.items():
         scores[name] = {offset: fmean(values) for offset, values in means_by_offset.items()}
@@ -127,8 +133,13 @@ def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str,
 
 
 def _class_mean(scans: Sequence[Sequence[float]]) -> float:
-    """Mean as in the tables of results: over scans for each class, without NaN, then over classes."""
+    """Mean as in the tables of results: over scans for each class, without NaN, then over the classes that are there.
+
+    NaN if no class is in any scan.
+    """
     class_means = []
     for values in zip(*scans):
-        class_means.append(fmean(value for value in values if not math.isnan(value)))
-    return fmean(class_means)
+        defined = [value for value in values if not math.isnan(value)]
+        if defined:
+            class_means.append(fmean(defined))
+    return fmean(class_means) if class_means else math.nan

@@ -21,7 +21,7 @@ from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..utils.errors import is_user_error, one_line, root_cause
-from .device import check_device
+from .device import EXPRESSIONS, check_device
 from .logs import drop_repeated_errors
 
 __all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
@@ -33,7 +33,6 @@ EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", 
 PATH_ENDS = ("_dir", "_file")
 # Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
-EXPRESSIONS = ("$", "@", "%")
 OPTION = re.compile(r"--?[A-Za-z]")
 # A config joins the processes that torchrun started if its ``initialize`` contains one of these.
 JOINING = ("init_distributed", "init_process_group")
@@ -66,6 +65,11 @@ def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:
         stored = ConfigParser.load_config_file(options["args_file"])
         options = {**{key: str(value) for key, value in stored.items()}, **options}
     return options
+
+
+def runner_options() -> list[str]:
+    """Names of the bundle runner's options; any other is an override."""
+    return [p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
 
 
 def config_files(options: dict[str, str]) -> list[str]:
@@ -248,7 +252,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     config = ConfigParser.load_config_files(config_files(options))
     _check_processes(config)
     parser = ConfigParser(config)
-    runner = [p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    runner = runner_options()
     config |= {key: None for key in _tracking_keys(options)}
     for key, value in options.items():
         if key not in runner and key not in parser and key not in config:

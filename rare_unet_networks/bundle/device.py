@@ -8,6 +8,8 @@ from ..utils.errors import one_line
 
 __all__ = ["check_device"]
 
+EXPRESSIONS = ("$", "@", "%")  # a value that begins so is evaluated
+
 
 def check_device(value: str) -> None:
     """Checks that this machine has a device.
@@ -18,7 +20,7 @@ def check_device(value: str) -> None:
     Raises:
         SystemExit: if it does not; the message names the device.
     """
-    if value.startswith(("$", "@", "%")):
+    if value.startswith(EXPRESSIONS):
         return
     try:
         device = torch.device(value)

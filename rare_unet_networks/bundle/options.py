@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from typing import Any
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
-from monai.bundle.scripts import run
 
-from .command_line import command_options, config_files
+from .command_line import command_options, config_files, runner_options
+from .device import EXPRESSIONS
 
 __all__ = ["prediction_options"]
 
@@ -20,7 +19,7 @@ __all__ = ["prediction_options"]
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
     *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
-    *("dataloader", "num_workers", "device", "output_dir", "checkpoint", "export_dir"),
+    *("dataloader", "num_workers", "device", "gpu", "output_dir", "checkpoint", "export_dir", "no_package"),
 }
 
 
@@ -40,7 +39,7 @@ def prediction_options() -> dict[str, Any] | None:
     written = command_options()
     if not written:
         return None
-    runner = {p.name for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    runner = runner_options()
     overrides = {
         key.replace("::", "#"): _value(text)
         for key, text in written.items()
@@ -51,7 +50,7 @@ def prediction_options() -> dict[str, Any] | None:
     options = {
         key: value
         for key, value in config.items()
-        if isinstance(value, (str, int, float)) and not str(value).startswith(("$", "@", "%"))
+        if isinstance(value, (str, int, float)) and not str(value).startswith(EXPRESSIONS)
     }
     # An override of a whole entry replaces it, so that an override with the default value does not change the digest.
     whole = {key: value for key, value in overrides.items() if "#" not in key}

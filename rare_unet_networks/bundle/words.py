@@ -12,10 +12,9 @@ from pathlib import Path
 
 from ..utils.errors import one_line
 from .command_line import OPTION, command_options
+from .device import EXPRESSIONS
 
 __all__ = ["check_words"]
-
-EXPRESSIONS = ("$", "@", "%")  # a value that begins so is evaluated
 
 
 def _words(argv: Sequence[str]) -> list[str]:

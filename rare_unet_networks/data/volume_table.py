@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
+from .datalists import POSTFIXES, prediction_path
 from .records import claim_path, read_record, volume_rows
 
 __all__ = ["check_volumes", "collect_volumes"]
@@ -85,7 +85,8 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:
     """Whether a row without a record describes a prediction that still exists and is not being replaced."""
-    predictions = list(folder.glob(f"{glob.escape(case)}_*seg.nii.gz"))
+    paths = [prediction_path(case, grid, folder) for grid in POSTFIXES] + [folder / f"{case}_full_seg.nii.gz"]
+    predictions = [path for path in paths if path.is_file()]
     return bool(predictions) and not any(claim_path(path).name in claimed for path in predictions)
 
 

@@ -11,4 +11,4 @@ from .training import (
     cosine_decay,
     has_tensorboard,
 )
-from .weights import WeightsLoader, load_weights
+from .weights import WeightsLoader

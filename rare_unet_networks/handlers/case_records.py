@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
+from monai.utils import ensure_tuple
 
 from ..data.datalists import case_id
 from ..data.records import CaseRecords
@@ -22,6 +23,21 @@ from ..utils.tables import aligned
 __all__ = ["CaseRecordSaver"]
 
 logger = logging.getLogger(__name__)
+
+
+def _cases(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
+    """Cases of a batch, or of the list that it was decollated to; without ``case``, the names of the images' files."""
+    cases: list[str] = []
+    for item in [batch] if isinstance(batch, Mapping) else batch:
+        names = item.get("case")
+        if not names:
+            image = item["image"]  # of a case that failed to load, its file or its files by modality
+            if isinstance(image, Mapping):
+                image = next(iter(image.values()))
+            files = image.meta["filename_or_obj"] if isinstance(image, MetaTensor) else image
+            names = [case_id(file) for file in ensure_tuple(files)]
+        cases += ensure_tuple(names)
+    return cases
 
 
 def _volume(labels: MetaTensor, index: int) -> float:
@@ -85,7 +101,7 @@ class CaseRecordSaver:
 
     def iteration_started(self, engine: Engine) -> None:
         # If this run is interrupted, an old record would claim that a half-written prediction is complete.
-        for case in engine.state.batch.get("case", ()):
+        for case in _cases(engine.state.batch):
             self.records.begin(case)
         self._start = time.perf_counter()
 
@@ -95,9 +111,8 @@ class CaseRecordSaver:
         self._seconds = time.perf_counter() - self._start
 
     def iteration_completed(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output or []):
+        for case, output in zip(_cases(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
-            case = batch.get("case") or case_id(batch["image"].meta["filename_or_obj"])
             volumes = {}
             for index, name in enumerate(self.class_names, start=1):
                 volumes[name] = {

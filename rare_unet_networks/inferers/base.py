@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import LINEAR
-from ..utils.quality import distance_warning
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
 
 __all__ = ["InfererWrapper", "RoutingInferer", "ScanNotes", "note_route"]
@@ -139,8 +138,7 @@ class RoutingInferer(Inferer):
         return predictions if self.output == "both" else predictions.popitem()[1]
 
     def _warn_of_distance(self, notes: ScanNotes) -> None:
-        spacing = notes.route.spacing
-        warning = "" if spacing is None else distance_warning(self.levels, spacing)
+        warning = self.levels.distance_warning(notes.route.spacing)
         if warning:
             logger.warning(f"{notes.name}{warning}")
 

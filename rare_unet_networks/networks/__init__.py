@@ -3,3 +3,4 @@
 from .blocks import GatewayBlock, StackedConvBlocks, SubpixelHead
 from .outputs import Prediction, PyramidOutput
 from .rare_unet import RAREUNet
+from .weights import load_weights

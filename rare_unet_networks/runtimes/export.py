@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from ..levels import OUTPUTS
-from .load import FILES, RUNTIMES, STAMP, describe, optional, read, sha256
+from ..networks.weights import load_weights
+from ..utils.files import sha256
+from .load import FILES, RUNTIMES, STAMP, describe, optional, read
 
 __all__ = ["LevelPath", "export_runtimes"]
 
@@ -127,12 +127,13 @@ def export_runtimes(
         runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` except ``"eager"``, or ``"all"``.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet` on the CPU.
         export_dir: folder of the exports, created if it does not exist.
-        checkpoint: weights, in a form that ``CheckpointLoader`` accepts.
+        checkpoint: weights, in a form that :py:func:`rare_unet_networks.networks.load_weights` accepts.
         output: output of a program, see :py:class:`LevelPath`. One output takes less time than both. In TorchScript it
             is an argument of the program, so all outputs are always exported.
 
     Raises:
-        ValueError: if the runtime is unknown or needs no export, or the network does not have the output.
+        ValueError: if the runtime is unknown or needs no export, the network does not have the output, or the
+            weights cannot be used.
         ModuleNotFoundError: if a package that the export needs is missing.
         RuntimeError: if the logits of an export differ from those of eager.
     """
@@ -143,7 +144,7 @@ def export_runtimes(
         for package in PACKAGES.get(name, ()):
             optional(package, name)
     paths = [LevelPath(network, level, output) for level in range(network.num_levels)]
-    CheckpointLoader(str(checkpoint), {"model": network}, map_location="cpu")(Engine(lambda engine, batch: None))
+    load_weights(checkpoint, network, map_location="cpu")
     network.eval()
     programs = [] if names == ("torchscript",) else [_program(path) for path in paths]
     for name in names:

@@ -19,6 +19,7 @@ from torch import nn
 from ..data.datalists import read_json
 from ..levels import OUTPUTS, check_divisible, check_level
 from ..networks.outputs import Prediction
+from ..utils.files import sha256
 
 __all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
 
@@ -47,11 +48,6 @@ def optional(package: str, runtime: str) -> ModuleType:
             f"runtime {runtime!r} needs the package {package} ({error}): pip install '.[{runtime}]' in the repository.",
             name=package,
         ) from None
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 digest of a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def describe(network: nn.Module) -> dict[str, str]:

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from nibabel.affines import obliquity
 
-from ..utils.geometry import format_size, spacing_of
+from ..utils.geometry import format_size, is_near_spacing, spacing_of
 from ..utils.quality import add_warning
 
 __all__ = ["CheckLabeld", "CheckScand"]
@@ -204,8 +204,7 @@ class CheckLabeld(MapTransform):
             raise ValueError(f"the label must hold 0 to {self.num_classes - 1} only, got {listed}")
 
     def _check_spacing(self, spacing: Sequence[float]) -> None:
-        # The small number is for affines stored in float32. Written with "not all", so that NaN is rejected, too.
-        if not all(abs(s / t - 1) <= self.tolerance + 1e-6 for s, t in zip(spacing, self.spacing)):
+        if not all(is_near_spacing(s, t, self.tolerance) for s, t in zip(spacing, self.spacing)):
             raise ValueError(
                 f"a labelled scan must have voxels of {format_size(self.spacing)} mm (to {self.tolerance:.0%}), from "
                 f"which coarse scans are made, got {format_size(spacing)}: resample it and its label first"

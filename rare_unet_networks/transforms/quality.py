@@ -11,9 +11,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..levels import ResolutionLevels
+from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
-from ..utils.quality import add_warning, distance_warning, doubt, slices_through, touches_border, warnings_of
+from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["CheckFinited", "ReviewPredictiond"]
@@ -50,18 +50,20 @@ class ReviewPredictiond(MapTransform):
     ``AsDiscreted``.
 
     Args:
-        keys: probabilities on the scan's grid, shape (C, *spatial_size), after :py:class:`ResampleToBothGridsd` and
-            ``Invertd``. If ``<key>_fine`` exists, on the grid of level 0, that one is checked.
+        keys: probabilities on the scan's grid, shape (C, *spatial_size), with the inferer's route in their metadata,
+            after :py:class:`ResampleToBothGridsd` and ``Invertd``. If ``<key>_fine`` exists, on the grid of level 0,
+            that one is checked.
         levels: the resolution levels of the task.
         class_names: names of the classes above background, in order.
         doubt_limit: largest doubt without a warning, one entry per level; None, for a level or for all, means no limit.
-            Limits depend on the weights: :py:func:`rare_unet_networks.engines.find_doubt_limits` computes them. For a
-            scan with thick slices, the largest limit of the levels between its finest and its coarsest axis applies.
+            Limits depend on the weights: :py:func:`rare_unet_networks.bundle.find_doubt_limits` computes them. For a
+            scan with thick slices, the largest limit of the levels between its finest and its coarsest axis applies;
+            for a scan that was placed by its size, the limit of its level.
         min_slices: smallest number of the scan's slices that a structure should extend over.
         image_key: the network's input.
 
     Raises:
-        ValueError: if the number of limits is not that of the levels.
+        ValueError: if the number of limits is not that of the levels, or a prediction has no route.
     """
 
     def __init__(
@@ -89,10 +91,11 @@ class ReviewPredictiond(MapTransform):
             finest = d.get(f"{key}_fine", d[key])
             value = float(doubt(as_plain_tensor(finest)[None]))
             meta = dict(image.meta)
-            for reason in self._reasons(finest, d[key], image, value):
+            route = self._route(d[key], key)
+            for reason in self._reasons(finest, d[key], route, value):
                 logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
                 add_warning(meta, reason)
-            distance = distance_warning(self.levels, spacing_of(image.affine, image.ndim - 1))
+            distance = self.levels.distance_warning(route.spacing)
             if distance:
                 add_warning(meta, distance)  # the inferer has logged it
             for k in (key, f"{key}_fine"):
@@ -101,10 +104,17 @@ class ReviewPredictiond(MapTransform):
                     d[k].meta["review"] = warnings_of(meta)
         return d
 
-    def _reasons(self, finest: MetaTensor, on_scan: MetaTensor, image: MetaTensor, value: float) -> list[str]:
+    @staticmethod
+    def _route(prediction: torch.Tensor, key: Hashable) -> Route:
+        meta = prediction.meta if isinstance(prediction, MetaTensor) else {}
+        if "route" not in meta:
+            raise ValueError(f"{key} must carry the inferer's route in its metadata, got none.")
+        return meta["route"]
+
+    def _reasons(self, finest: MetaTensor, on_scan: MetaTensor, route: Route, value: float) -> list[str]:
         """Reasons for a review, from the prediction on its finest grid and on the grid of the scan."""
         reasons = []
-        limit = self._limit(spacing_of(image.affine, image.ndim - 1))
+        limit = self._limit(route)
         if limit is not None and value > limit:
             reasons.append(
                 f"the network doubts its prediction ({value:.2f}, at most {limit:.2f} on scans like those it was "
@@ -124,11 +134,16 @@ class ReviewPredictiond(MapTransform):
             reasons.append(f"the prediction extends over {min(slices):.1f} slices only, on an axis of the scan")
         return reasons
 
-    def _limit(self, spacing: Sequence[float]) -> float | None:
-        """Largest limit of the levels between the finest and the coarsest axis; None if one of them has no limit."""
+    def _limit(self, route: Route) -> float | None:
+        """Largest limit of the levels between the finest and the coarsest axis; None if one of them has no limit.
+
+        For a scan that was placed by its size this is the limit of the level of its route.
+        """
         if self.doubt_limit is None:
             return None
-        ratios = [s / t for s, t in zip(spacing, self.levels.spacing)]
+        if route.spacing is None:
+            return self.doubt_limit[route.level]
+        ratios = [s / t for s, t in zip(route.spacing, self.levels.spacing)]
         finest = self.levels.level_of_spacing([s * min(ratios) for s in self.levels.spacing])
         coarsest = self.levels.level_of_spacing([s * max(ratios) for s in self.levels.spacing])
         limits = self.doubt_limit[finest : coarsest + 1]

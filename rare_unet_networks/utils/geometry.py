@@ -14,6 +14,7 @@ __all__ = [
     "LINEAR",
     "extent_of",
     "format_size",
+    "is_near_spacing",
     "rescaled_affine",
     "scaled_box",
     "spacing_of",
@@ -34,6 +35,14 @@ def spacing_of(affine: torch.Tensor, spatial_dims: int) -> list[float]:
     """Voxel size in mm of an affine; a degenerate axis is 0 (MONAI's default would call it 1)."""
     affine = torch.as_tensor(affine, dtype=torch.float64)
     return affine_to_spacing(affine, spatial_dims, suppress_zeros=False).tolist()
+
+
+def is_near_spacing(spacing: float, reference: float, tolerance: float) -> bool:
+    """Whether a voxel size differs from another by at most a fraction of it; NaN never does.
+
+    A little slack is for affines stored in float32.
+    """
+    return abs(spacing / reference - 1) <= tolerance + 1e-6
 
 
 def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from .geometry import format_size
-
-if TYPE_CHECKING:
-    from ..levels import ResolutionLevels
-
-__all__ = ["add_warning", "distance_warning", "doubt", "slices_through", "touches_border", "warnings_of"]
+__all__ = ["add_warning", "doubt", "slices_through", "touches_border", "warnings_of"]
 
 WARNINGS = "warnings"  # entry of a scan's metadata with one warning per line
 
@@ -55,27 +50,6 @@ def slices_through(labels: torch.Tensor, spacing: Sequence[float], scan_spacing:
     voxels = (labels > 0).nonzero()
     extent = (voxels.amax(dim=0) - voxels.amin(dim=0) + 1).tolist()
     return [n * s / t for n, s, t in zip(extent, spacing, scan_spacing)]
-
-
-def distance_warning(levels: ResolutionLevels, spacing: Sequence[float]) -> str:
-    """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
-
-    The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level every
-    coarse scan is upsampled on purpose, so there is no warning.
-
-    Args:
-        levels: the resolution levels of the task.
-        spacing: voxel size of the scan, mm.
-    """
-    if levels.num_levels == 1:
-        return ""
-    coarsest = levels.level_spacing(levels.num_levels - 1)
-    if max(s / t for s, t in zip(spacing, coarsest)) <= 1 + levels.tolerance + 1e-6:
-        return ""
-    return (
-        f"spacing {format_size(spacing)} mm is coarser than the coarsest level's, {format_size(coarsest)} mm: do not "
-        "trust the prediction"
-    )
 
 
 def add_warning(meta: dict[str, Any], text: str) -> None:

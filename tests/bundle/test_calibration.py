@@ -1,19 +1,24 @@
-"""Calibration: which number is chosen for a head, what it changes, and ``run calibrating`` for real."""
+"""Calibration: which number a head gets, what it changes, the limits of the doubt, and ``run calibrating`` for real."""
 
 import json
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import MetaTensor
 
 from rare_unet_networks.bundle.calibration import bias_of, calibrate, score_offsets, shift_background
 from rare_unet_networks.networks import RAREUNet
 
-from ..bundles.conftest import BUNDLES, REPOSITORY, command
+from ..bundles.conftest import BUNDLES, EVALUATE, REPOSITORY, command, run
 
 KWARGS = dict(spatial_dims=3, in_channels=1, out_channels=3, channels=(2, 4, 4, 4, 4), fine_convs=1)
 HIPPOCAMPUS = BUNDLES["hippocampus_mri_segmentation"]
-CONFIGS = ("inference.json", "evaluate.json", "calibrate.json")
+CONFIGS = (*EVALUATE, "calibrate.json")
+SCANS = {
+    "dataset_dir": str(HIPPOCAMPUS / "sample/Task04_Hippocampus"),
+    "splits_file": str(REPOSITORY / "tests/bundles/sample_splits.json"),
+}
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -61,6 +66,28 @@ def test_dice_of_an_offset_by_hand(affine):
     assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.1: 2 / 3, 0.2: 1, 0.3: 1, 0.4: 0})}
 
 
+def of_three_classes(image, network):
+    """Classes 2 and 3 have the smallest logit: they are nowhere."""
+    logits = torch.cat([torch.zeros_like(image), image, *[torch.full_like(image, -9.0)] * 2], dim=1)
+    return {"pred": logits, "pred_fine": logits}
+
+
+def test_a_class_that_no_scan_has_does_not_count():
+    net = RAREUNet(3, 1, 4, channels=(2, 4, 4))
+    scores = score_offsets(net, [case(0, AFFINES[0])] * 2, of_three_classes, (0.0, 0.2))
+    assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.2: 1})}
+
+
+def test_a_level_whose_labels_are_all_empty_is_named():
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=1)
+    empty = case(1, AFFINES[0])
+    for key in ("label", "label_fine"):
+        empty[key] = torch.zeros_like(empty[key])
+    message = "level 1: expected a class in at least one label, all 2 are empty on the grid"
+    with pytest.raises(ValueError, match=message):
+        score_offsets(net, [case(0, AFFINES[0]), empty, empty], of_image, (0.0, 0.4))
+
+
 def test_a_head_of_several_scales_gets_the_best_mean_over_them(tmp_path):
     """A plain U-Net's only head: level 0 is best from 0.2 to 0.3 (1, else 2/3 or 0), level 1 at 0 only (1, else 0)."""
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=0)
@@ -85,6 +112,16 @@ def test_a_scan_that_cannot_be_read_is_named(tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_weights_of_other_layouts_are_taken_and_a_file_that_holds_none_is_named(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, tmp_path / "model.pt")
+    calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", ())
+    assert torch.load(tmp_path / "out.pt", weights_only=True).keys() == net.state_dict().keys()
+    (tmp_path / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(ValueError, match=r"pointer\.pt: expected weights as torch\.save writes them, .* git-lfs"):
+        calibrate(net, [], of_image, tmp_path / "pointer.pt", tmp_path / "out.pt", ())
+
+
 def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
     torch.save(net.state_dict(), tmp_path / "model.pt")
@@ -102,13 +139,26 @@ EXPECTED = {
 }  # fmt: skip
 
 
-def test_the_run_adds_what_the_program_before_it_added(tmp_path):
+def doubts(**options):
+    """Doubt by level of the sample case, which an evaluation notes."""
+    values = {}
+
+    def note(engine):
+        for output in engine.state.output:
+            values[output["pred"].meta["route"].level] = output["pred"].meta["doubt"]
+
+    workflow = run(*EVALUATE, run=False, **SCANS, **options)
+    workflow.parser.get_parsed_content("evaluator").add_event_handler(Events.ITERATION_COMPLETED, note)
+    workflow.run()
+    return [values[level] for level in sorted(values)]
+
+
+def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the_doubt(tmp_path):
     configs = [str(HIPPOCAMPUS / "configs" / name) for name in CONFIGS]
     result = command(
         "calibrating",
         json.dumps(configs).replace('"', "'"),
-        dataset_dir=HIPPOCAMPUS / "sample/Task04_Hippocampus",
-        splits_file=REPOSITORY / "tests/bundles/sample_splits.json",
+        **SCANS,
         calibrated_file=tmp_path / "calibrated.pt",
     )
     assert result.returncode == 0, result.stdout
@@ -120,3 +170,9 @@ def test_the_run_adds_what_the_program_before_it_added(tmp_path):
         if name in EXPECTED:
             expected[: len(expected) // 3] += EXPECTED[name]
         assert torch.equal(stored[name], expected.half()), name
+    limits = json.loads((tmp_path / "doubt_limit.json").read_text())["doubt_limit"]
+    assert f'the line for inference.json: "doubt_limit": {json.dumps(limits)},' in result.stdout
+    # Of the calibrated weights, not of those that were given: they differ in a fine head that level 3 alone uses.
+    calibrated = doubts(checkpoint=str(tmp_path / "calibrated.pt"), output_dir=str(tmp_path))
+    assert limits == [round(1.5 * value, 2) for value in calibrated]
+    assert round(1.5 * doubts(output_dir=str(tmp_path), val_levels=[3])[0], 2) != limits[3]

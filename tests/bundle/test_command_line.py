@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -261,3 +262,14 @@ def test_an_argument_of_a_component_takes_pythons_spelling_only(config, value, p
     match = f"--trainer#decollate must be True or False, got '{value}': write --trainer#decollate {python}$"
     with pytest.raises(SystemExit, match=match):
         check_command_line(command(config, "--trainer#decollate", value))
+
+
+@pytest.mark.parametrize("text", ['("$", "@", "%")', "inspect.signature(run)"])
+def test_signs_of_expressions_and_options_of_the_runner_are_written_once(text):
+    files = Path(command_line.__file__).parent.glob("*.py")
+    assert sum(path.read_text().count(text) for path in files) == 1
+
+
+def test_options_of_the_runner_are_not_overrides():
+    assert {"config_file", "meta_file", "args_file", "tracking"} <= set(command_line.runner_options())
+    assert "override" not in command_line.runner_options()

@@ -1,9 +1,11 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from rare_unet_networks.bundle import prediction_options
+from rare_unet_networks.data import CaseRecords
 
 MODULE = "/site-packages/monai/bundle/__main__.py"
 CONFIG = {
@@ -84,6 +86,31 @@ def test_another_config_makes_other_predictions_and_one_that_joins_processes_doe
     assert options(config={"network_def": {"_target_": "Other"}})["config"] != options()["config"]
     joining = {"+imports": ["$import os"], "device": "cuda", "+initialize": ["$join()"]}
     assert options(config={"initialize": [], **joining})["config"] == options()["config"]
+
+
+BUNDLES = sorted(path.parent for path in (Path(__file__).parents[2] / "bundles").glob("*/configs"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_a_case_that_one_process_segmented_is_done_for_several(bundle, monkeypatch, tmp_path):
+    monkeypatch.chdir(bundle / "configs")
+
+    def of(config_file):
+        monkeypatch.setattr(sys, "argv", [MODULE, "run", "inferring", "--config_file", config_file])
+        return prediction_options()
+
+    alone, several = of("inference.json"), of("['inference.json','multi_gpu_inference.json']")
+    assert alone == several and "no_package" not in alone["options"]
+    item = {"case": "a", "image": str(tmp_path / "a.nii.gz")}
+    weights = tmp_path / "model.pt"
+    for path in (tmp_path / "a.nii.gz", weights, tmp_path / "a_seg.nii.gz"):
+        path.touch()
+    records = CaseRecords(str(tmp_path), "scan", str(weights), alone)
+    assert records.pending([item]) == [item]
+    assert records.acquire(item)
+    volumes = {"x": {"voxels": 1, "mm3": 1.0, "mm3_fine": 1.0}}
+    records.write("a", volumes=volumes, spacing=[1.0] * 3, level=0, seconds=1.0)
+    assert CaseRecords(str(tmp_path), "scan", str(weights), several).pending([item]) == []
 
 
 def test_what_another_program_sets_is_not_known(monkeypatch):

@@ -76,6 +76,18 @@ def test_training_evaluating_and_inferring(heads, trained, tmp_path):
         assert prediction.shape == scan.shape[:3] and np.allclose(prediction.affine, scan.affine)
 
 
+def test_calibrating_finds_limits_of_the_inferer_that_inference_uses(heads, trained, tmp_path):
+    """Heads are calibrated one path at a time, the doubt is that of the mean over the levels."""
+    _, output = trained
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path / "out"))
+    files = dict(checkpoint=str(output / "model.pt"), calibrated_file=str(tmp_path / "model.pt"))
+    workflow = run(*EVALUATE, "calibrate.json", offsets=[0.0, 0.5], **files, **paths, **SMALL)
+    assert workflow.parser.get_parsed_content("evaluator").inferer.extra_levels == 3
+    limits = json.loads((tmp_path / "doubt_limit.json").read_text())["doubt_limit"]
+    assert len(limits) == 4 and all(limit > 0 for limit in limits)
+    assert (tmp_path / "model.pt").exists()
+
+
 def test_a_step_sees_scans_as_inference_does(heads, tmp_path):
     """Without chance and cropping, the images of a pyramid are what validation makes of the case at those levels."""
     transforms = config("train.json", BUNDLE)["train"]["random_transforms"]

@@ -1,10 +1,14 @@
 """The bundles' files agree with each other. What MONAI expects of a bundle: tools/verify_bundle and its test."""
 
+import json
+
 import pytest
+from monai.bundle import ConfigParser
 
 import rare_unet_networks
+from rare_unet_networks.utils.errors import is_user_error, root_cause
 
-from .conftest import BUNDLES, config, run
+from .conftest import BUNDLES, REPOSITORY, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
 LINES = {HIPPOCAMPUS: 400, BRAIN: 470}  # of the three configs together
@@ -81,7 +85,7 @@ def test_training_turns_scans_as_inference_does_and_scales_them_alike(bundle):
         assert {**last, "keys": "image"} == inference["scaling"]
 
 
-ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
+ALIKE = ["calibrate", "export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -103,6 +107,45 @@ def test_the_configs_stay_short_and_their_expressions_are_one_line(bundle):
     assert sum(len(path.read_text().splitlines()) for path in files) <= LINES[bundle]
     for path in (bundle / "configs").glob("*.json"):
         assert [text for text in expressions(config(path.name, bundle)) if len(text) > 110] == [], path.name
+
+
+SWITCHES = [
+    (HIPPOCAMPUS, "inference.json", "amp", "evaluator"),
+    (HIPPOCAMPUS, "train.json", "amp", "validate#evaluator"),
+    (HIPPOCAMPUS, "train.json", "amp", "train#trainer"),
+    (BRAIN, "inference.json", "amp", "evaluator"),
+    (BRAIN, "train.json", "amp", "validate#evaluator"),
+    (BRAIN, "train.json", "amp", "train#trainer"),
+    (BRAIN, "inference.json", "allow_missing", "check"),
+    (BRAIN, "train.json", "allow_missing", "check"),
+]
+
+
+def switch_of(content, name):
+    """The expressions of a config that read a switch."""
+    return [expression for expression in expressions(content) if f"@{name})" in expression]
+
+
+@pytest.mark.parametrize("bundle, file, name, entry", SWITCHES)
+def test_a_switch_that_is_neither_on_nor_off_is_an_error_in_one_line(bundle, file, name, entry):
+    (expression,) = set(switch_of(config(file, bundle)[entry.split("#")[0]], name))
+    for value, is_on in ((True, True), ("true", True), ("1", True), ("False", False), (0, False)):
+        content = {"imports": ["$import rare_unet_networks as rn"], name: value, "switch": expression}
+        assert ConfigParser(content).get_parsed_content("switch") is is_on
+    with pytest.raises(RuntimeError) as error:
+        ConfigParser({**content, name: "perhaps"}).get_parsed_content("switch")
+    assert is_user_error(error.value) and root_cause(error.value) == "expected true or false, got 'perhaps'."
+
+
+@pytest.mark.parametrize("value, is_disabled", [("true", False), ("False", True), (False, True)])
+def test_segmentations_of_an_evaluation_are_saved_by_a_switch(value, is_disabled):
+    overlay = json.loads((REPOSITORY / "docs/experiment/overlays/paper_protocol.json").read_text())
+    (saver,) = overlay["+handlers"]
+    content = {"imports": ["$import rare_unet_networks as rn"], "save_answers": value, "off": saver["_disabled_"]}
+    assert ConfigParser(content).get_parsed_content("off") is is_disabled
+    with pytest.raises(RuntimeError) as error:
+        ConfigParser({**content, "save_answers": "perhaps"}).get_parsed_content("off")
+    assert is_user_error(error.value) and root_cause(error.value) == "expected true or false, got 'perhaps'."
 
 
 @pytest.mark.parametrize("grid, name", [("scan", "a_seg.nii.gz"), ("fine", "a_fine_seg.nii.gz")])

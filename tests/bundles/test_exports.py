@@ -10,7 +10,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from rare_unet_networks.metrics.multi_scale import dice_per_class
-from rare_unet_networks.runtimes.load import describe, sha256
+from rare_unet_networks.runtimes.load import describe
+from rare_unet_networks.utils import sha256
 
 from ..runtimes.test_runtimes import runtime_or_skip
 from .conftest import BUNDLES, CONFIGS, EVALUATE, REPOSITORY, SAMPLE, command, config, read, run

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from ignite.engine import Events
 
-from rare_unet_networks.engines import find_doubt_limits
+from rare_unet_networks.bundle import find_doubt_limits
 
 from .conftest import DATA, SAMPLE, needs_data, run
 

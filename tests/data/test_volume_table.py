@@ -81,6 +81,22 @@ def test_a_folder_of_version_0_6_keeps_its_rows_until_its_cases_are_done_again(t
     assert lines(tmp_path) == [HEADER, *rows("a", 8), *rows("b", 9), *rows("c")]
 
 
+@pytest.mark.parametrize(
+    "case, name, is_kept",
+    [
+        *((case, prediction_path(case, grid, ""), True) for case in ("a", "a[1]") for grid in ("scan", "fine")),
+        ("a", "a_full_seg.nii.gz", True),  # level 0 grid in version 0.6
+        *(("a", prediction_path("a_b", grid, ""), False) for grid in ("scan", "fine")),
+        ("a", "a_b_full_seg.nii.gz", False),
+    ],
+)
+def test_rows_without_a_record_are_kept_for_predictions_of_their_case_only(tmp_path, case, name, is_kept):
+    (tmp_path / "volumes.csv").write_text("\n".join([HEADER, *rows(case), ""]))
+    (tmp_path / name).touch()
+    collect_volumes(tmp_path)
+    assert lines(tmp_path) == [HEADER, *(rows(case) if is_kept else [])]
+
+
 def test_columns_that_are_not_known_stay_beside_rows_that_did_not_change(tmp_path):
     for case in ("a", "b"):
         record(tmp_path, case, quality=0.9)

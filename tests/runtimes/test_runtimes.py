@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from rare_unet_networks.networks import RAREUNet
+from rare_unet_networks.runtimes import export, load
 from rare_unet_networks.runtimes.export import PACKAGES, LevelPath, _check, export_runtimes
 from rare_unet_networks.runtimes.load import LevelPrograms, describe, load_runtime
+from rare_unet_networks.utils import sha256
 
 FEW = dict(stage_convs=1, gate_convs=1)  # to export quickly
 KWARGS = dict(
@@ -51,6 +53,10 @@ def exported(tmp_path_factory):
         return made[runtime]
 
     return export
+
+
+def test_digests_of_an_export_are_those_of_the_records():
+    assert export.sha256 is load.sha256 is sha256
 
 
 @pytest.mark.parametrize("blocks", [(1, 3, 1), (3, 2, 2)])
@@ -252,3 +258,15 @@ def test_an_export_of_another_version_of_the_package_is_refused(exported, monkey
 ])  # fmt: skip
 def test_a_network_is_described_by_its_arguments_and_not_by_its_weights(change, same):
     assert (describe(RAREUNet(**KWARGS)) == describe(RAREUNet(**{**KWARGS, **change}))) == same
+
+
+def test_an_export_takes_weights_of_other_layouts_and_refuses_those_that_are_not_finite(tmp_path):
+    state = RAREUNet(**FLAT).state_dict()
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "wrapped.pt")
+    network = RAREUNet(**FLAT)
+    export_runtimes("torchscript", network, tmp_path / "exports", tmp_path / "wrapped.pt")
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    torch.save({**state, "heads.0.conv.bias": torch.full((3,), torch.nan)}, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"nan\.pt: 1 weights are NaN or infinite \(heads\.0\.conv\.bias\)"):
+        export_runtimes("torchscript", RAREUNet(**FLAT), tmp_path / "others", tmp_path / "nan.pt")
+    assert not (tmp_path / "others").exists()

@@ -50,14 +50,14 @@ def test_slices_are_counted_in_those_of_the_scan():
     assert slices_through(labels, (1, 1, 1), (1, 1.5, 4)) == [20, 2, 0.25]
 
 
-def case(labels, spacing=(1.0, 1.0, 1.0), certainty=0.99, fine=True, **meta):
+def case(labels, spacing=(1.0, 1.0, 1.0), certainty=0.99, fine=True, levels=LEVELS, **meta):
     """Probabilities of a label map of 1 mm, on the grid of a scan of another spacing and on its own."""
     p = torch.full((3, *labels.shape), (1 - certainty) / 2).scatter(0, labels[None], certainty)
     size = [max(1, round(n / s)) for n, s in zip(labels.shape, spacing)]
     affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
     image = MetaTensor(torch.rand(1, *size), affine=affine, meta={"filename_or_obj": "a.nii.gz", **meta})
     native = torch.nn.functional.interpolate(p[None], size)[0]
-    d = {"image": image, "pred": MetaTensor(native, affine=affine)}
+    d = {"image": image, "pred": MetaTensor(native, affine=affine, meta={"route": levels.route(image[None])})}
     return {**d, "pred_fine": MetaTensor(p, affine=torch.eye(4, dtype=torch.float64))} if fine else d
 
 
@@ -135,7 +135,29 @@ def test_each_reason_to_review_is_logged_with_the_file_and_noted(caplog, change,
 )
 def test_the_limit_is_the_largest_of_the_levels_between_the_finest_and_the_coarsest_axis(spacing, limit):
     transform = ReviewPredictiond("pred", LEVELS, NAMES, doubt_limit=[0.1, 0.2, 0.3, None])
-    assert transform._limit(spacing) == limit
+    image = MetaTensor(torch.zeros(1, 1, 8, 8, 8), affine=torch.diag(torch.tensor([*spacing, 1.0])))
+    assert transform._limit(LEVELS.route(image)) == limit
+
+
+@pytest.mark.parametrize(
+    "limits, reasons", [([0.0, 9.0, 0.0, 0.0], []), ([9.0, 0.0, 9.0, 9.0], ["the network doubts"])]
+)
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0)])
+def test_a_scan_placed_by_its_size_is_reviewed_at_that_level_and_never_too_coarse(caplog, spacing, limits, reasons):
+    """24×32×4 voxels of 1×1×9 mm would be too coarse by spacing; by size this is level 1 of 48×64×8 voxels."""
+    levels = ResolutionLevels(num_levels=4, spatial_size=(48, 64, 8), spacing=spacing, routing="size")
+    d = case(structure(), spacing=(1.0, 1.0, 9.0), levels=levels)
+    assert d["pred"].meta["route"].level == 1
+    d = ReviewPredictiond("pred", levels, NAMES, doubt_limit=limits, min_slices=0)(d)
+    review = d["pred"].meta["review"]
+    assert len(review) == len(reasons) and all(reason in text for reason, text in zip(reasons, review))
+
+
+def test_a_prediction_without_a_route_is_refused():
+    d = case(structure())
+    del d["pred"].meta["route"]
+    with pytest.raises(ValueError, match="pred must carry the inferer's route in its metadata, got none"):
+        ReviewPredictiond("pred", LEVELS, NAMES)(d)
 
 
 def test_as_many_limits_as_levels_are_needed():

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from rare_unet_networks.data.datalists import read_json
-from rare_unet_networks.runtimes.load import sha256
+from rare_unet_networks.utils import sha256
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "rare_unet_networks"

@@ -8,8 +8,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from rare_unet_networks.handlers import ResumableCheckpoint, WeightsLoader, load_weights
-from rare_unet_networks.handlers.checkpoints import AtomicDiskSaver
+from rare_unet_networks.handlers import AtomicDiskSaver, ResumableCheckpoint, WeightsLoader
+from rare_unet_networks.networks import load_weights, weights
 
 
 def network(channels=2):
@@ -41,6 +41,11 @@ def test_layouts_that_other_programs_write_are_taken(tmp_path, layout, legacy):
     load_weights(tmp_path / "w.pt", target)
     values = [v for v in (content.get("model") or content.get("state_dict") or content).values() if v.dim() > 0]
     assert all(torch.equal(a, b) for a, b in zip(target.state_dict().values(), values, strict=True))
+
+
+def test_the_docstring_lists_every_layout_that_is_taken():
+    assert all(f"``{name}``" in load_weights.__doc__ for name in (*weights.PREFIXES, "n_averaged"))
+    assert all(f'``"{name}"``' in load_weights.__doc__ for name in weights.WRAPPERS)
 
 
 def test_a_network_of_several_devices_takes_them_as_well(tmp_path):

@@ -1,4 +1,4 @@
-"""Computes limits of the doubt, which depend on the weights, from validation scans."""
+"""Limits of the doubt, computed from validation scans: ``run calibrating``, after the calibration of the heads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def find_doubt_limits(
 ) -> list[float | None]:
     """Computes the limit of the doubt at each level: the largest doubt of an evaluation times a margin.
 
+    The limits depend on the weights and on the inferer. The line for ``inference.json`` is logged.
+
     Args:
         evaluator: evaluator of correct scans at every level that gets a limit; its postprocessing includes a
             :py:class:`rare_unet_networks.transforms.ReviewPredictiond` for ``pred``.
         levels: the resolution levels of the task.
-        output_file: file for ``{"doubt_limit": [...]}``, a config to be given after the bundle's own.
+        output_file: file for ``{"doubt_limit": [...]}``, a config that can be given after ``inference.json``.
         margin: factor that allows for scans of other scanners than those of the evaluation.
 
     Returns:
@@ -50,7 +52,7 @@ def find_doubt_limits(
         for level, value in values_of_rank:
             doubts_by_level[level].append(value)
     if not doubts_by_level:
-        raise ValueError("no scan could be evaluated: doubt_limit cannot be found.")
+        raise ValueError("expected at least one scan that can be evaluated, got none: there is no doubt_limit")
     limits: list[float | None] = []
     for level in range(levels.num_levels):
         doubts = doubts_by_level[level]
@@ -60,5 +62,6 @@ def find_doubt_limits(
     if output_file is not None and rank() == 0:
         Path(output_file).parent.mkdir(parents=True, exist_ok=True)
         Path(output_file).write_text(json.dumps({"doubt_limit": limits}) + "\n", encoding="utf-8")
-        logger.info(f"doubt_limit is in {output_file}")
+        logger.info(f"doubt limits: {output_file}")
+    logger.info(f'the line for inference.json: "doubt_limit": {json.dumps(limits)},')
     return limits
