@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ignite.engine import Engine
+from monai.apps import get_logger
 
 __all__ = ["drop_repeated_errors"]
 
@@ -32,5 +33,7 @@ def _classes(base: type) -> Iterator[type]:
 def drop_repeated_errors() -> None:
     """Drops log records of errors that the program prints at its end anyway, in one line."""
     names = [f"{Engine.__module__}.{engine.__name__}" for engine in _classes(Engine)]  # as Engine names its logger
-    for name in [*names, "monai.handlers.StatsHandler"]:
+    for name in names:
         logging.getLogger(name).addFilter(_keep)
+    # MONAI gives this logger its handler only if it makes it itself.
+    get_logger("monai.handlers.StatsHandler").addFilter(_keep)

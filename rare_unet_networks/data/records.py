@@ -53,6 +53,9 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "spacing": spacing,
                 "level": int(record["level"]),
                 "seconds": float(record["seconds"]),
+                "grid": str(record.get("grid") or ""),
+                "side": str(record.get("side") or ""),
+                "review": "; ".join(record.get("review") or ()),
             }
         )
     return rows

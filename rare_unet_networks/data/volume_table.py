@@ -16,7 +16,7 @@ __all__ = ["check_volumes", "collect_volumes"]
 
 logger = logging.getLogger(__name__)
 TABLE = "volumes.csv"
-COLUMNS = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds")
+COLUMNS = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds", "grid", "side", "review")
 RENAMED = {"mm3_full": "mm3_fine"}  # columns of version 0.6
 
 Row = dict[str, Any]
@@ -39,7 +39,8 @@ def collect_volumes(folder: str | Path) -> list[Row]:
     Unknown columns stay beside rows that did not change.
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is a
-    prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network).
+    prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network), grid of the label
+    map, side, and the reasons to review the prediction. Of two records of a case, on two grids, the newer one counts.
 
     Args:
         folder: folder of predictions.

@@ -82,7 +82,7 @@ class CaseRecordSaver:
 
     def started(self) -> None:
         volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (fine)")]
-        self._heading = ("case", "spacing mm", "level", "seconds", *volumes)
+        self._heading = ("case", "spacing mm", "level", "seconds", *volumes, "review")
         self._lines: list[tuple[str, ...]] = []
         check_volumes(self.records.folder)  # a faulty table raises now, not after the inference
 
@@ -95,6 +95,12 @@ class CaseRecordSaver:
             collect_volumes(self.records.folder)
             if len(lines) > 1:
                 logger.info(f"predictions and volumes.csv are in {self.records.folder}\n{aligned(lines)}")
+            to_review = [line[0] for line in lines[1:] if line[-1]]
+            if to_review:
+                logger.warning(
+                    f"{len(to_review)} of {len(lines) - 1} prediction(s) should be reviewed, volumes.csv has the "
+                    f"reasons: {', '.join(to_review)}"
+                )
         # A barrier: the claims are given back only after rank 0 has written the table.
         all_gather(None)
         self.records.release()
@@ -137,5 +143,6 @@ class CaseRecordSaver:
             for volume in volumes.values():
                 for key in ("mm3", "mm3_fine"):
                     texts.append("" if volume[key] is None else f"{volume[key]:.0f}")
+            to_review = "yes" if pred.meta.get("review") else ""
             spacing_text = "x".join(f"{s:.4g}" for s in spacing)
-            self._lines.append((case, spacing_text, str(route.level), f"{self._seconds:.2f}", *texts))
+            self._lines.append((case, spacing_text, str(route.level), f"{self._seconds:.2f}", *texts, to_review))

@@ -117,8 +117,8 @@ class ReviewPredictiond(MapTransform):
         limit = self._limit(route)
         if limit is not None and value > limit:
             reasons.append(
-                f"the network doubts its prediction ({value:.2f}, at most {limit:.2f} on scans like those it was "
-                "trained on): the header may name the wrong axes, or the contrast or the part of the body be another"
+                f"the network doubts its prediction ({value:.2f}, the limit is {limit:.2f}): check the axes in the "
+                "header, the side, the contrast and the part of the body"
             )
         labels = as_plain_tensor(finest).argmax(dim=0)
         empty = [name for index, name in enumerate(self.class_names, start=1) if not bool((labels == index).any())]

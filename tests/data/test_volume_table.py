@@ -8,16 +8,17 @@ from rare_unet_networks.data import CaseRecords, collect_volumes, prediction_pat
 from rare_unet_networks.data.records import claim_path, record_path
 from rare_unet_networks.utils import Claims
 
-HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds"
+HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds,grid,side,review"
 
 
 def record(folder, case, grid="scan", voxels=3, **entries):
-    """A case that is done."""
+    """A case that is done, with a reason to review it."""
     path = prediction_path(case, grid, folder)
     path.parent.mkdir(exist_ok=True)
     path.touch()
     volumes = {name: {"voxels": voxels, "mm3": 2.0 * voxels, "mm3_fine": 2.25} for name in ("anterior", "posterior")}
-    content = {"case": case, "spacing": [1, 1, 2], "level": 0, "seconds": 1.5, "volumes": volumes, **entries}
+    content = {"case": case, "spacing": [1, 1, 2], "level": 0, "seconds": 1.5, "volumes": volumes}
+    content |= {"grid": grid, "side": "left", "review": ["empty", "cut"], **entries}
     record_path(path).write_text(json.dumps(content))
 
 
@@ -25,9 +26,12 @@ def lines(folder):
     return (folder / "volumes.csv").read_text().splitlines()
 
 
-def rows(case, voxels=3, more=""):
+def rows(case, voxels=3, more=",scan,left,empty; cut"):
     mm3 = f"{2 * voxels:.4f}"
     return [f"{case},{name},{voxels},{mm3},2.2500,1x1x2,0,1.5000{more}" for name in ("anterior", "posterior")]
+
+
+OLD, WITHOUT = "", ",,,"  # rows of version 0.6, which had no grid, side and review, and what becomes of them
 
 
 def test_the_table_is_made_from_the_records_sorted_by_case(tmp_path, caplog):
@@ -70,15 +74,17 @@ def test_rows_of_a_case_that_is_being_done_again_or_failed_go(tmp_path):
 
 def test_a_folder_of_version_0_6_keeps_its_rows_until_its_cases_are_done_again(tmp_path):
     old = "case,class,voxels,mm3,mm3_full,spacing,level,seconds"
-    (tmp_path / "volumes.csv").write_text("\n".join([old, *rows("b", 7), *rows("gone"), *rows("a", 8), ""]))
+    (tmp_path / "volumes.csv").write_text(
+        "\n".join([old, *rows("b", 7, OLD), *rows("gone", 3, OLD), *rows("a", 8, OLD), ""])
+    )
     for name in ("a_fine_seg.nii.gz", "b_seg.nii.gz"):
         (tmp_path / name).touch()
     record(tmp_path, "c")
     collect_volumes(tmp_path)
-    assert lines(tmp_path) == [HEADER, *rows("a", 8), *rows("b", 7), *rows("c")]
+    assert lines(tmp_path) == [HEADER, *rows("a", 8, WITHOUT), *rows("b", 7, WITHOUT), *rows("c")]
     record(tmp_path, "b", voxels=9)
     collect_volumes(tmp_path)
-    assert lines(tmp_path) == [HEADER, *rows("a", 8), *rows("b", 9), *rows("c")]
+    assert lines(tmp_path) == [HEADER, *rows("a", 8, WITHOUT), *rows("b", 9), *rows("c")]
 
 
 @pytest.mark.parametrize(
@@ -100,14 +106,14 @@ def test_rows_without_a_record_are_kept_for_predictions_of_their_case_only(tmp_p
 def test_columns_that_are_not_known_stay_beside_rows_that_did_not_change(tmp_path):
     for case in ("a", "b"):
         record(tmp_path, case, quality=0.9)
-    (tmp_path / "volumes.csv").write_text(
-        "\n".join([f"{HEADER},comment", *rows("a", more=",good"), *rows("b", more=",bad"), ""])
-    )
+    good, bad, none = (f",scan,left,empty; cut,{comment}" for comment in ("good", "bad", ""))
+    before = [f"{HEADER},comment", *rows("a", more=good), *rows("b", more=bad)]
+    (tmp_path / "volumes.csv").write_text("\n".join([*before, ""]))
     collect_volumes(tmp_path)
-    assert lines(tmp_path) == [f"{HEADER},comment", *rows("a", more=",good"), *rows("b", more=",bad")]
+    assert lines(tmp_path) == before
     record(tmp_path, "b", voxels=4)
     collect_volumes(tmp_path)
-    assert lines(tmp_path) == [f"{HEADER},comment", *rows("a", more=",good"), *rows("b", 4, more=",")]
+    assert lines(tmp_path) == [*before[:3], *rows("b", 4, more=none)]
 
 
 def test_of_two_records_of_a_case_the_newer_counts(tmp_path):
@@ -153,5 +159,5 @@ def test_what_is_written_by_a_case_is_what_the_table_reads(tmp_path):
     volumes = {"anterior": {"voxels": 1, "mm3": 1 / 3, "mm3_fine": None}}
     records.write("a", volumes=volumes, spacing=[1 / 3] * 3, level=1, seconds=2 / 3)
     assert [list(row.values()) for row in collect_volumes(tmp_path / "out")] == [
-        ["a", "anterior", 1, "0.3333", "", "0.3333x0.3333x0.3333", 1, "0.6667"]
+        ["a", "anterior", 1, "0.3333", "", "0.3333x0.3333x0.3333", 1, "0.6667", "scan", "", ""]
     ]
