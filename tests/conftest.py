@@ -1,6 +1,11 @@
 import logging
+import os
 
 import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each worker has a core
 
 
 @pytest.fixture(autouse=True)
