@@ -175,4 +175,4 @@ def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
     assert names["on_fine"].pixdim.tolist() == pytest.approx([1.0] * 3)
     trained = names["workflow"].network_def.state_dict()
     assert all(value.equal(trained[key]) for key, value in names["net"].state_dict().items())
-    assert (tmp_path / "my_segmentations" / "icbm152_left_2mm_fine_seg.nii.gz").is_file()
+    assert (tmp_path / "python_segmentations" / "icbm152_left_2mm_fine_seg.nii.gz").is_file()

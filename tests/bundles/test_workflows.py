@@ -160,7 +160,7 @@ def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_
     assert len(errors) == 7 and errors[-1].split("ERROR - ")[1].startswith("6 of 7 failed")
     for name, reason in {
         "constant.nii.gz": "no contrast",
-        "flat.nii.gz": "spacing must be finite and above 0",
+        "flat.nii.gz": "expected a spacing of 0.05 to 50 mm on every axis, got 1×1×0 mm",
         "four.nii": "expected 1 channel(s), got 4",
         "junk.nii.gz": "not a gzip file",
         "twice.nii": "another scan would write twice_seg.nii.gz",
@@ -337,6 +337,7 @@ def test_a_slip_on_the_command_line_ends_with_one_clear_line(tmp_path, overrides
 
 
 def test_an_override_may_add_an_argument_to_a_component(tmp_path):
+    """A window of 16×32×16 voxels at level 0 has half as many per axis at level 1."""
     scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
     options = {
         "levels#routing": "size",
@@ -346,7 +347,7 @@ def test_an_override_may_add_an_argument_to_a_component(tmp_path):
     }
     result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
     assert result.returncode == 0, result.stdout
-    assert "sliding window of 16×32×16 voxels" in result.stdout and ": size " in result.stdout
+    assert "sliding window of 8×16×8 voxels" in result.stdout and ": size " in result.stdout
     assert (tmp_path / "icbm152_left_2mm_seg.nii.gz").exists()
 
 
@@ -432,7 +433,7 @@ def test_what_the_affine_means_and_the_units_are_the_scans(tmp_path, sform, qfor
     nib.save(image, tmp_path / "scan.nii.gz")
     run("inference.json", input=str(tmp_path / "scan.nii.gz"), output_dir=str(tmp_path / "out"))
     header = nib.load(tmp_path / "out" / "scan_seg.nii.gz").header
-    assert (int(header["sform_code"]), int(header["qform_code"])) == (sform or qform, qform)
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (sform, qform)
     assert header.get_xyzt_units() == ("mm", "sec")
 
 
