@@ -78,6 +78,7 @@ def test_an_oblique_affine_does_not_change_the_prediction(scan, tmp_path):
     assert min(dice(oblique, prediction)) >= 0.99
 
 
+@pytest.mark.slow
 @needs_brain_data
 def test_files_give_the_prediction_of_the_4d_file_and_thick_t2w_slices_nearly(tmp_path):
     """At 1 mm; the T2w's slices become three times as thick."""
@@ -100,6 +101,7 @@ def test_files_give_the_prediction_of_the_4d_file_and_thick_t2w_slices_nearly(tm
     assert dice(predictions["mixed"], predictions["fine"])[0] >= 0.9
 
 
+@pytest.mark.slow
 @needs_brain_data
 def test_validation_dice_at_the_coarse_levels_is_that_of_the_documentation(tmp_path):
     """Levels 0 and 1 take most of the time, and are left out."""
