@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
+from ..utils.files import read_json
 from ..utils.geometry import format_size
 
 __all__ = ["Acquisition", "read_acquisitions"]
@@ -81,11 +81,9 @@ def read_acquisitions(acquisitions: Any, spatial_dims: int = 3) -> list[Acquisit
     if isinstance(acquisitions, (str, Path)):
         source = str(acquisitions)
         try:
-            acquisitions = json.loads(Path(source).read_text(encoding="utf-8"))
+            acquisitions = read_json(Path(source))
         except OSError as error:
             raise ValueError(f"acquisitions must be a list or a JSON file, {source}: {error.strerror}.") from None
-        except ValueError as error:
-            raise ValueError(f"{source} must be a JSON file: {error}") from None
     if isinstance(acquisitions, (int, float)):
         acquisitions = [acquisitions]
     if not isinstance(acquisitions, Sequence) or not acquisitions:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..utils.errors import one_line
 from .acquisitions import Acquisition
@@ -49,18 +47,6 @@ def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
     if grid not in POSTFIXES:
         raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
     return Path(folder) / f"{case}_{POSTFIXES[grid]}.nii.gz"
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        ValueError: If the file is not JSON; the message names it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError or UnicodeDecodeError
-        raise ValueError(f"{path} must be a JSON file: {error}") from None
 
 
 def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:

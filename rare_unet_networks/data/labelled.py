@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import one_line
-from .datalists import case_id, list_niftis, name_fault, read_json
+from ..utils.files import read_json
+from .datalists import case_id, list_niftis, name_fault
 from .files import SUFFIXES
 from .modalities import modality_of
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import one_line
+from ..utils.files import read_json
 from ..utils.switches import is_on
-from .datalists import FAILURE, case_id, find_niftis, read_json, refuse_names, refuse_shared_paths
+from .datalists import FAILURE, case_id, find_niftis, refuse_names, refuse_shared_paths
 
 __all__ = ["modality_datalist"]
 

@@ -16,10 +16,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from ..data.datalists import read_json
 from ..levels import OUTPUTS, check_divisible, check_level
 from ..networks.outputs import Prediction
-from ..utils.files import sha256
+from ..utils.files import read_json, sha256
 
 __all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
 

@@ -1,16 +1,18 @@
-"""Atomic replacement of files, and digests of their content."""
+"""Atomic replacement of files, digests of their content, and JSON files."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replaced_as_a_whole", "sha256"]
+__all__ = ["read_json", "replaced_as_a_whole", "sha256"]
 
 
 @contextmanager
@@ -45,3 +47,15 @@ def sha256(path: str | Path) -> str:
     """
     stat = os.stat(path)
     return _sha256(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If the file is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError or UnicodeDecodeError
+        raise ValueError(f"{path} must be a JSON file: {error}") from None

@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from rare_unet_networks.data.datalists import read_json
 from rare_unet_networks.utils import sha256
+from rare_unet_networks.utils.files import read_json
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "rare_unet_networks"
