@@ -21,6 +21,7 @@ from torch import nn
 
 from ..data.datalists import FAILURE
 from ..metrics.multi_scale import dice_per_class
+from ..metrics.summary import mean_of_defined
 from ..networks.weights import load_weights
 from ..utils.files import replaced_as_a_whole
 
@@ -139,9 +140,4 @@ def _class_mean(scans: Sequence[Sequence[float]]) -> float:
 
     NaN if no class is in any scan.
     """
-    class_means = []
-    for values in zip(*scans):
-        defined = [value for value in values if not math.isnan(value)]
-        if defined:
-            class_means.append(fmean(defined))
-    return fmean(class_means) if class_means else math.nan
+    return mean_of_defined([mean_of_defined(values) for values in zip(*scans)])

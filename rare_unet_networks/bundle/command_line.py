@@ -21,6 +21,7 @@ from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from ..utils.errors import is_user_error, one_line, root_cause
+from ..utils.switches import is_on
 from .device import EXPRESSIONS, check_device
 from .logs import drop_repeated_errors
 
@@ -202,11 +203,12 @@ def _check_switch(key: str, written: str) -> None:
     Raises:
         SystemExit: if it is neither, or an argument of a component in small letters.
     """
-    lower = written.lower()
-    if lower not in ("true", "false", "1", "0"):
-        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.")
+    try:
+        value = is_on(written)
+    except ValueError:
+        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.") from None
     if ("#" in key or "::" in key) and written not in ("True", "False", "1", "0"):
-        raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {lower.capitalize()}")
+        raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {value}")
 
 
 def _check_processes(config: dict[str, Any]) -> None:

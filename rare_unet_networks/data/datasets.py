@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from .datalists import FAILURE, expand_levels
 from .files import check_item
 
 __all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
-
-logger = logging.getLogger(__name__)
-
 
 FILE_KEYS = ("image", "label")  # entries of an item that are files
 

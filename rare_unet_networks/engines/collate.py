@@ -77,9 +77,9 @@ class CollateAcquisitions:
             level = max(level - 1, 0)
         elif other_level < self.finer_prob + self.coarser_prob:
             level = min(level + 1, self.levels.num_levels - 1)
-        made = []
+        batch = []
         for case in cases:
             case = self.acquire({**{key: case[key] for key in self.keys}, "acquisition": acquisition})
             del case["acquisition"]
-            made.append(self.to_level({**case, "level": level}))
-        return pad_list_data_collate(made, method="end")
+            batch.append(self.to_level({**case, "level": level}))
+        return pad_list_data_collate(batch, method="end")

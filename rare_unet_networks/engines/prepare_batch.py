@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,6 @@ from monai.engines import PrepareBatch
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["PreparePyramidBatch"]
-
-logger = logging.getLogger(__name__)
 
 
 class PreparePyramidBatch(PrepareBatch):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["KEY", "ROW", "SUMMARY_ROW", "mean_or_nan", "summarise"]
+__all__ = ["KEY", "ROW", "SUMMARY_ROW", "mean_of_defined", "mean_or_nan", "summarise"]
 
 KEY = ("case", "scale", "grid", "class")
 ROW = (*KEY, "dice", "volume_error", "hd95")  # volume_error in percent of the label's volume, hd95 in mm
@@ -30,13 +30,18 @@ def _defined(values: Iterable[float]) -> list[float]:
     return [value for value in values if not math.isnan(value)]
 
 
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    return mean_or_nan(_defined(values))
+
+
 def _mean_over(measure: str, means: Sequence[float]) -> float:
     """Mean of means over classes or scales.
 
     A class that is in no map has no Dice and is left out. A class that was missed in every case has no distance: there
     the mean is NaN, because the mean of the other classes would flatter.
     """
-    return mean_or_nan(_defined(means) if measure == "dice" else means)
+    return mean_of_defined(means) if measure == "dice" else mean_or_nan(means)
 
 
 def _line(scale: Any, grid: str, name: str, measure: str, values: Sequence[float], mean: float) -> dict[str, Any]:
