@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
+from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
 
@@ -93,7 +94,7 @@ class ReviewPredictiond(MapTransform):
             meta = dict(image.meta)
             route = self._route(d[key], key)
             for reason in self._reasons(finest, d[key], route, value):
-                logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
+                logger.warning(f"{name_of(image.meta)}: {reason}")
                 add_warning(meta, reason)
             distance = self.levels.distance_warning(route.spacing)
             if distance:

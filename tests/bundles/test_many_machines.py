@@ -85,7 +85,7 @@ def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_an
     result = command("inferring", INFERENCE, **options)
     assert result.returncode == 0, result.stdout
     assert f"{len(done)} of 100 are done, with the same scans, weights and options, and are skipped" in result.stdout
-    assert f"{100 - len(done)} of {100 - len(done)} done" in result.stdout
+    assert f"100 of 100 done, {len(done)} of them before this run" in result.stdout
     for i in range(100):  # the log of a scan, of whichever process
         assert result.stdout.count(f"s{i:03d}.nii.gz: level 2") == (f"s{i:03d}" not in done)
     assert sorted(cases_of(volumes)) == sorted([f"s{i:03d}" for i in range(100)] * 2)
@@ -212,7 +212,9 @@ def test_the_same_command_again_has_nothing_left_and_does_all_again_with_overwri
     first, second, third = outputs
     assert "1 of 1 done" in first and "skipped" not in first
     assert "1 of 1 are done, with the same scans, weights and options, and are skipped" in second
-    assert "nothing was left to do" in second and "`dataloader` is empty" not in second
+    assert "1 of 1 done, 1 of them before this run" in second and "`dataloader` is empty" not in second
+    table = [output[output.index("case ") :].splitlines()[:2] for output in outputs]
+    assert table[0] == table[1] and table[0][1].startswith("scan ")  # also the seconds, those of the record
     assert "1 of 1 done" in third and "skipped" not in third
 
 
