@@ -18,6 +18,8 @@ MODULES = {
     "Route": "levels",
     "RAREUNetLoss": "losses",
     "RAREUNet": "networks",
+    "Segmentation": "bundle",
+    "segment": "bundle",
 }
 __all__ = [*SUBPACKAGES, *MODULES]
 

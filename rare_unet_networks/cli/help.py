@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   rare-unet hippocampus my_scans --bundle Downloads/hippocampus_mri_segmentation_v0.4.0.zip"""
 PAGE = """# Options
 
-The options of each command, with default and example. `rare-unet` and `python -m monai.bundle run` take the same ones:
+The options of each command, with default and example. `rare-unet` and MONAI's bundle runner take the same ones:
 
 ```bash
 rare-unet hippocampus my_scans --grid fine
