@@ -10,4 +10,5 @@ from .level_grids import ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .margin_crop import RandMarginCropd
 from .modalities import LoadModalitiesd, RandDropChannelsd
+from .modality_acquisitions import RandModalityAcquisitionsd
 from .quality import CheckFinited, ReviewPredictiond

@@ -70,7 +70,7 @@ def profile_weights(num_voxels: int, centres: torch.Tensor, width: float, profil
     return weights.scatter_add_(1, above, share * kernel)
 
 
-def _sample_axes(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def sample_axes(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """Multiplies each spatial axis of ``x``, shape (C, *spatial_size), by its matrix; None leaves an axis unchanged."""
     matrices = [(axis, matrix) for axis, matrix in enumerate(weights, start=1) if matrix is not None]
     matrices.sort(key=lambda pair: len(pair[1]) / pair[1].shape[1])  # the strongest reduction first saves the most
@@ -83,7 +83,7 @@ def sample_label(label: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.
     """Returns the most frequent class of each new voxel (the lowest of equal ones); shape (1, *spatial_size)."""
     shares = one_hot(as_plain_tensor(label).float(), int(label.max()) + 1, dim=0)
     # Sums of weights such as 1/3 are not exact: without rounding, a tie would be decided by chance.
-    shares = _sample_axes(shares, weights).mul(2**16).round()
+    shares = sample_axes(shares, weights).mul(2**16).round()
     return shares.argmax(dim=0, keepdim=True).to(label.dtype)
 
 
@@ -135,7 +135,7 @@ def simulate_acquisition(
     if is_label:
         x = sample_label(scan, weights)
     else:
-        x = _sample_axes(as_plain_tensor(scan).float(), weights)
+        x = sample_axes(as_plain_tensor(scan).float(), weights)
         if acquisition.noise:
             x = x + _noise(x, scan, acquisition.noise / math.prod(widths), random_state or np.random.RandomState(0))
     acquired = MetaTensor(x).copy_meta_from(scan)
