@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import compute_divisible_spatial_size
-from monai.utils import ensure_tuple
+from monai.utils import ensure_tuple, ensure_tuple_rep
 
 from .utils.geometry import format_size, is_near_spacing, spacing_of
 
@@ -140,8 +140,8 @@ class ResolutionLevels:
 
             - ``"finest"``: that of its finest axis.
             - ``"volume"``: the geometric mean of its axes, the edge of a cube of the same volume.
-        switch: which of two neighbouring levels a voxel size between theirs enters: the coarser one above this share
-            of the way, in log2, else the finer one. 0.5 is the nearest level; 0.75 sends 1.5 mm to level 0 (of 1 mm).
+        switch: where the coarser of two neighbouring levels takes over, as the share of the way between them in log2:
+            one number, or one for each pair. 0.5 is the nearest level; with 0.75, 1.6 mm enters at level 0 (of 1 mm).
 
     Raises:
         ValueError: if an argument is out of range, if both ``spatial_size`` and ``spacing`` are missing, or if they
@@ -165,7 +165,7 @@ class ResolutionLevels:
         tolerance: float = 0.1,
         routing: str = "auto",
         rule: str = "finest",
-        switch: float = 0.5,
+        switch: float | Sequence[float] = 0.5,
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -183,10 +183,10 @@ class ResolutionLevels:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
-        if not 0 <= switch < 1:
+        self.switch = ensure_tuple_rep(switch, num_levels - 1) if num_levels > 1 else ()
+        if not all(0 <= value < 1 for value in self.switch):
             raise ValueError(f"switch must be 0 or more and below 1, got {switch}.")
         self.tolerance = tolerance
-        self.switch = switch
         self.routing = routing
         self.rule = rule
         self.spatial_dims = len(ensure_tuple(spatial_size if spatial_size is not None else spacing))
@@ -213,9 +213,14 @@ class ResolutionLevels:
         check_level(level, self.num_levels)
         return level
 
-    def _level_of(self, log2_ratio: float, switch: float = 0.5) -> int:
+    @staticmethod
+    def _level_of(log2_ratio: float, switch: Sequence[float]) -> int:
         """Level of a ratio of sizes; exactly at the switch between two levels, the finer one."""
-        return min(max(math.ceil(log2_ratio - switch - _LOG2_SLACK), 0), self.num_levels - 1)
+        level = 0
+        for finer, share in enumerate(switch):
+            if log2_ratio > finer + share + _LOG2_SLACK:
+                level = finer + 1
+        return level
 
     def scale(self, level: int) -> tuple[int, ...]:
         """Ratio of a level's voxel size to that of level 0, one factor per axis."""
@@ -253,7 +258,8 @@ class ResolutionLevels:
             raise ValueError("spatial_size of level 0 is unknown: construct ResolutionLevels with spatial_size.")
         size = self._checked_size(spatial_size)
         # The level with the least sum of squared log2 differences over the axes is the one nearest to their mean.
-        return self._level_of(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
+        mean = sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims
+        return self._level_of(mean, (0.5,) * (self.num_levels - 1))
 
     def divisor(self, level: int) -> int:
         """Number that every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""

@@ -100,6 +100,17 @@ def test_the_switch_says_where_the_coarser_level_begins(spacing, level):
     assert levels.level_of_spacing(spacing) == level
 
 
+def test_each_pair_of_levels_can_have_its_own_switch():
+    levels = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.75, 0.5, 0.85))
+    found = [levels.level_of_spacing((spacing,) * 3) for spacing in (1.6, 1.7, 2.8, 3.0, 7.0, 7.5)]
+    assert found == [0, 1, 1, 2, 2, 3]  # log2: 0.678, 0.766, 1.485, 1.585, 2.807, 2.907
+
+
+def test_as_many_switches_as_pairs_of_levels_are_needed():
+    with pytest.raises(ValueError, match="length"):
+        ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.5, 0.5))
+
+
 def test_the_switch_does_not_move_the_rule_by_size():
     sizes = [(32, 64, 32), (20, 40, 20), (16, 32, 16)]  # log2 32/20 = 0.678
     levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), switch=0.9)
