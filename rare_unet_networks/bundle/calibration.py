@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -46,8 +46,8 @@ def calibrate(
     """Adds the best offset to the background bias of every head, and saves the weights as float16.
 
     By ``"dice"``, the best offset has the highest class mean Dice on the dataset, measured on the grid of the head. By
-    ``"volume"``, the volume of the whole structure differs least from the labels' on average. A head for several scales
-    gets the offset with the best mean over them.
+    ``"volume"``, the mean volume of the whole structure on the level 0 grid differs least from the labels'; heads of
+    coarse grids are still chosen by Dice. A head for several scales gets the offset with the best mean over them.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`; it gets the calibrated weights.
@@ -73,8 +73,7 @@ def calibrate(
     for name, by_offset in sorted(scores.items()):
         best = max(by_offset, key=by_offset.get)
         shift_background(state, name, best)
-        measure = "Dice" if criterion == "dice" else "volume error, negated,"
-        before = f"{measure} {by_offset[0.0]:.4f} -> " if 0.0 in by_offset else f"{measure} "
+        before = f"score {by_offset[0.0]:.4f} -> " if 0.0 in by_offset else "score "
         logger.info(f"{name}: {best:+g}, {before}{by_offset[best]:.4f}")
     # Written to an open file, because PyTorch stores the name of a path in the content.
     with replaced_as_a_whole(Path(output)) as temporary, open(temporary, "wb") as file:
@@ -117,34 +116,46 @@ def score_offsets(
         level = int(item["level"]) if "level" in item else levels.route(item["image"][None]).level
         for grid, logits, label in _pairs(item, inferer(item["image"][None].to(device), network)):
             by_offset = measured.setdefault((grid, level), defaultdict(list))
-            for offset in offsets:
-                shifted = logits.clone()
-                shifted[0] += offset
-                by_offset[offset].append(_measure(shifted.argmax(dim=0, keepdim=True), label, len(shifted), criterion))
+            for offset, value in _measures(logits, label, offsets, _criterion_of(grid, level, criterion)):
+                by_offset[offset].append(value)
     means: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (grid, level), by_offset in measured.items():
-        if grid == "fine" and level == 0 and ("scan", 0) in measured:
-            continue  # at level 0 both grids have the same logits
+        if level == 0 and grid == ("fine" if criterion == "dice" else "scan") and len(measured) > 1:
+            continue  # at level 0 both grids have the same head
+        by = _criterion_of(grid, level, criterion)
         for offset, scans in by_offset.items():
-            mean = _class_mean(scans) if criterion == "dice" else mean_of_defined(scans)
+            mean = _class_mean(scans) if by == "dice" else mean_of_defined(scans)
             if math.isnan(mean):
                 raise ValueError(
                     f"level {level}: expected a class in at least one label, all {len(scans)} are empty on the grid "
                     f"{grid!r}; val_levels can leave this level out"
                 )
-            means[bias_of(network, grid, level)][offset].append(mean)
+            means[bias_of(network, grid, level)][offset].append(mean if by == "dice" else -abs(mean))
     scores: dict[str, dict[float, float]] = {}
     for name, means_by_offset in means.items():
-        scores[name] = {o: fmean(v) if criterion == "dice" else -abs(fmean(v)) for o, v in means_by_offset.items()}
+        scores[name] = {offset: fmean(values) for offset, values in means_by_offset.items()}
     return scores
 
 
-def _measure(prediction: torch.Tensor, label: torch.Tensor, num_classes: int, criterion: str) -> list[float] | float:
-    """Dice of each class, or the error of the whole structure's volume as a fraction of the label's."""
+def _criterion_of(grid: str, level: int, criterion: str) -> str:
+    """The coarse label is the majority of each voxel and so loses volume: coarse heads are always scored by Dice."""
+    return "dice" if grid == "scan" and level > 0 else criterion
+
+
+def _measures(
+    logits: torch.Tensor, label: torch.Tensor, offsets: Sequence[float], criterion: str
+) -> Iterator[tuple[float, list[float] | float]]:
+    """Yields each offset with the Dice of each class, or the volume error as a fraction of the label's volume."""
     if criterion == "dice":
-        return dice_per_class(prediction, label, num_classes)
+        for offset in offsets:
+            shifted = logits.clone()
+            shifted[0] += offset
+            yield offset, dice_per_class(shifted.argmax(dim=0, keepdim=True), label, len(shifted))
+        return
+    margin = logits[1:].amax(dim=0) - logits[0]
     volume = int((label > 0).sum())
-    return int((prediction > 0).sum()) / volume - 1 if volume else math.nan
+    for offset in offsets:
+        yield offset, int((margin > offset).sum()) / volume - 1 if volume else math.nan
 
 
 def _pairs(item: Mapping, prediction: torch.Tensor | Mapping) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
