@@ -37,7 +37,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
+        AttributeError, ArithmeticError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
     rows = []
@@ -66,7 +66,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         volume_rows(record)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
     return record
 
