@@ -278,8 +278,9 @@ class ResolutionLevels:
 
     def resampled_size(self, spatial_size: Sequence[int], spacing: Sequence[float], level: int) -> tuple[int, ...]:
         """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance is not resampled."""
+        # To 3 decimals first: the last digits of an affine, which programs write differently, must not decide.
         return tuple(
-            n if is_near_spacing(s, t, self.tolerance) else max(1, round(n * s / t))
+            n if is_near_spacing(s, t, self.tolerance) else max(1, round(round(n * s / t, 3)))
             for n, s, t in zip(
                 self._checked_size(spatial_size), self._checked_spacing(spacing), self.level_spacing(level)
             )

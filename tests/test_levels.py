@@ -173,6 +173,9 @@ def test_only_axes_off_by_more_than_the_tolerance_are_resampled():
     assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.09, 4.0), 0) == (40, 50, 48)
     assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.11, 4.0), 0) == (40, 56, 48)  # 50 · 1.11 = 55.5
     assert LEVELS.resampled_size((40, 40, 40), (1.5, 1.5, 1.5), 1) == (30, 30, 30)
+    # 18 · 3 / 4 = 13.5: an affine is stored in 32 bits, and its last digit must not decide between 13 and 14.
+    for spacing in (3.0000001, 3.0, 2.9999999):
+        assert LEVELS.resampled_size((18, 18, 18), (spacing, 4.0, 4.0), 2)[0] == 14
 
 
 def test_meta_tensor_is_placed_by_spacing_and_plain_tensor_by_size():
