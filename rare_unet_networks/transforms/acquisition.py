@@ -109,7 +109,7 @@ def simulate_acquisition(
     Args:
         scan: shape (C, *spatial_size), with an affine.
         acquisition: the acquisition to simulate.
-        is_label: ``scan`` contains classes: take the most frequent one of the profile, without noise.
+        is_label: ``scan`` contains classes: take the most frequent one of the new voxel's volume, without noise.
         random_state: source of the noise; seeded with 0 by default.
 
     Returns:
@@ -131,7 +131,9 @@ def simulate_acquisition(
         m = max(1, round(n * step**-1))
         centres.append((n - 1) / 2 + (torch.arange(m, dtype=torch.float64) - (m - 1) / 2 + shift) * step)
         is_unchanged = m == n and width <= 1 + 1e-6 and bool((centres[-1] - torch.arange(n)).abs().max() < 1e-6)
-        weights.append(None if is_unchanged else profile_weights(n, centres[-1], width, acquisition.profile))
+        # A voxel's class is that of most of its volume, however far the scanner's profile reaches.
+        profile, width = ("box", step) if is_label else (acquisition.profile, width)
+        weights.append(None if is_unchanged else profile_weights(n, centres[-1], width, profile))
     if is_label:
         x = sample_label(scan, weights)
     else:
