@@ -102,13 +102,17 @@ def check_value(key: str, written: str, default: Any) -> None:
         default: its value in the config.
 
     Raises:
-        SystemExit: if a path would be read as a number or a list, or a switch is neither true nor false.
+        SystemExit: if a path would be read as a number, a list or another path, or a switch is neither true nor false.
     """
     if written.startswith(EXPRESSIONS):
         return
     value = DefaultParseValue(written)
-    if (key in EXISTING or key.endswith(PATH_ENDS)) and not isinstance(value, str):
-        raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
+    if key in EXISTING or key.endswith(PATH_ENDS):
+        if "#" in written:
+            # Fire reads it as the beginning of a comment, MONAI as a separator of config ids.
+            raise SystemExit(f"error: --{key} {one_line(written)}: a path must have no '#', rename it or use a link.")
+        if not isinstance(value, str):
+            raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
     if isinstance(default, bool) or key in SWITCHES:
         _check_switch(key, written)
 

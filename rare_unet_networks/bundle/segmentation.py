@@ -82,7 +82,7 @@ def segment(
     check_overrides([config], options)
     with TemporaryDirectory(prefix="rare_unet_") as folder, _errors_in_one_line():
         source = _as_input(scan, Path(folder))
-        with _quiet_monai():
+        with _quiet_monai(found.is_own):
             workflow = ConfigWorkflow(
                 config,
                 workflow_type="infer",
@@ -172,14 +172,15 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_monai() -> Iterator[None]:
-    """Leaves out MONAI's warnings that a config can run code, and that the log of the program stays as it is."""
+def _quiet_monai(is_own: bool) -> Iterator[None]:
+    """Leaves out what MONAI says of the log; and that configs can run code, if they came with the package."""
     logger = logging.getLogger("monai.bundle.workflows")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="parsing config_file")
+            if is_own:
+                warnings.filterwarnings("ignore", message="parsing config_file")
             yield
     finally:
         logger.setLevel(level)

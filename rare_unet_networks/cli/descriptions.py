@@ -13,6 +13,7 @@ OPTIONS = {
     ),
     "output_dir": ("folder for what is written", "my_results"),
     "grid": ("grid of the label maps: scan (the scan's own) or fine (that of level 0, in most tasks 1 mm)", "fine"),
+    "field_of_view": ("what scans show: auto (decided by their size), head (a whole one) or crop", "head"),
     "side": ("side of the structure: auto, left or right", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),
     "extra_levels": ("number of coarser levels that predict together with the scan's own", "0"),
@@ -60,6 +61,7 @@ OPTIONS = {
     "calibrated_file": ("file for the calibrated weights", "runs/mine/calibrated.pt"),
     "doubt_limit_file": ("file for the doubt limits", "runs/mine/doubt_limit.json"),
     "offsets": ("offsets of the background's logit that are tried", "[0,0.5,1]"),
+    "criterion": ("what the offsets are chosen by: dice or volume", "volume"),
     "bundle_root": ("folder of the bundle, which is that of the config", "bundles/hippocampus_mri_segmentation"),
 }
 # Words for defaults that are expressions.
@@ -91,6 +93,7 @@ COMPONENTS = {
     "dataset": "dataset of data",
     "dataloader": "loader of dataset",
     "inferer": "runs the network on a scan",
+    "localiser": "finds the structure in a whole head",
     "logits_inferer": "the same, for logits of a single path",
     "check_logits": "check of the network's output",
     "to_labels": "transforms from logits to label maps on the scan's grid",

@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import __version__
 from .help import command_help, overview
 from .options import COMMANDS, Command
-from .places import find_bundle, find_bundles
+from .places import Bundle, find_bundle, find_bundles
 
 __all__ = ["main"]
 
@@ -86,8 +86,8 @@ def _existing(name: str, path: str) -> str:
     return path if os.path.isabs(path) else os.path.join(os.curdir, path)
 
 
-def runner_command(request: Request) -> tuple[list[str], str]:
-    """Words of the ``monai.bundle`` command of a request, and a line that says what it uses.
+def runner_command(request: Request) -> tuple[list[str], Bundle]:
+    """Words of the ``monai.bundle`` command of a request, and the bundle that it uses.
 
     Raises:
         ValueError: if a word is missing, unknown or one too many, or a path does not exist.
@@ -110,8 +110,7 @@ def runner_command(request: Request) -> tuple[list[str], str]:
         result += [f"--{command.source}", _existing(command.source, sources[0]) if is_input else sources[0]]
     if "--verbose" in request.switches and bundle.config(DEBUG_LOG).is_file():
         result += ["--logging_file", str(bundle.config(DEBUG_LOG))]
-    line = f"rare-unet {__version__}: {bundle.task}, weights {bundle.version}, {bundle.root}"
-    return result + request.passed_on, line
+    return result + request.passed_on, bundle
 
 
 def _command(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -159,18 +158,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         request = read_command_line(sys.argv[1:] if argv is None else argv)
         text = _text(request)
-        words, line = ([], text) if text else runner_command(request)
+        words, bundle = ([], None) if text else runner_command(request)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if text:
+    if bundle is None:
         print(text)
         return 0
-    print(line, file=sys.stderr)
+    print(f"rare-unet {__version__}: {bundle.task}, weights {bundle.version}, {bundle.root}", file=sys.stderr)
     if "--verbose" in request.switches:
         print(f"runs: python -m monai.bundle {shlex.join(words)}", file=sys.stderr)
-    if request.bundle is None:
-        # MONAI warns that a config can run code. This one came with the package, or lies in the current folder.
+    if bundle.is_own:
+        # MONAI warns that a config can run code. So can the package, with which this one came.
         warnings.filterwarnings("ignore", message="parsing config_file")
     sys.argv = ["monai.bundle", *words]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)

@@ -31,10 +31,12 @@ class Bundle:
     Attributes:
         task: name of its task on the command line.
         root: its folder.
+        is_own: whether it came with the package. Any other may be a stranger's, and its configs run code.
     """
 
     task: str
     root: Path
+    is_own: bool = False
 
     def config(self, name: str) -> Path:
         """Path of one of its configs."""
@@ -74,20 +76,22 @@ def _source_of_installation() -> Path | None:
     return Path(url2pathname(url.path)) if url.scheme == "file" else None
 
 
-def _places(folder: str | Path | None) -> list[Path]:
-    """Folders that are bundles or hold some, the first place first.
-
-    What belongs to the package comes before the current folder, because the configs of a bundle run code.
-    """
-    if folder is not None:
-        root = _unpacked(Path(folder))
-        return [root, root / "bundles"]
+def _own_places() -> list[Path]:
+    """Folders of bundles that came with the package."""
     package = Path(__file__).resolve().parents[2]  # a clone, a bundle that carries the package, or site-packages
     places = [package if _is_bundle(package) else package / "bundles"]
     source = _source_of_installation()
     if source is not None:
         places.append(source / "bundles")
-    return list(dict.fromkeys([*places, Path.cwd(), Path.cwd() / "bundles"]))
+    return list(dict.fromkeys(places))
+
+
+def _places(folder: str | Path | None) -> list[Path]:
+    """Folders that are bundles or hold some, the first place first."""
+    if folder is not None:
+        root = _unpacked(Path(folder))
+        return [root, root / "bundles"]
+    return list(dict.fromkeys([*_own_places(), Path.cwd(), Path.cwd() / "bundles"]))
 
 
 def _unpacked(path: Path) -> Path:
@@ -128,10 +132,11 @@ def find_bundles(folder: str | Path | None = None) -> dict[str, Bundle]:
         BundleError: if ``folder`` does not exist or is no bundle.
     """
     bundles: dict[str, Bundle] = {}
+    own_places = _own_places() if folder is None else []
     for place in _places(folder):
         candidates = [place] if _is_bundle(place) else sorted(place.iterdir()) if place.is_dir() else []
         for root in filter(_is_bundle, candidates):
-            bundles.setdefault(task_of(root), Bundle(task_of(root), root.resolve()))
+            bundles.setdefault(task_of(root), Bundle(task_of(root), root.resolve(), place in own_places))
     if folder is not None and not bundles:
         raise BundleError(f"--bundle must be a bundle or hold some, {folder} has no {CONFIG.as_posix()}.")
     return bundles

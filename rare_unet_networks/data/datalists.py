@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import unicodedata
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 LABEL_ENDS = ("_seg", "-seg")  # of earlier predictions, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
+# Bytes of a case's name; file systems allow 255 for the name of a file, of which a claim's suffixes need up to 49.
+MAX_CASE = 200
 NAMED = 50  # at most so many ignored files are named in the log
 # Formats of scans or arrays that no reader here supports.
 UNREAD = (".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".dcm", ".ima", ".mnc")
@@ -137,13 +140,18 @@ def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisitio
 
 
 def refuse_names(items: Sequence[dict]) -> None:
-    """Marks items whose file or case names cannot be written to logs and tables as failures."""
+    """Marks items as failures whose names cannot be written to logs and tables, or are too long for their files."""
     for item in items:
         paths = item["image"].values() if isinstance(item["image"], dict) else [item["image"]]
         for text in (*paths, item["case"]):
             fault = name_fault(os.fspath(text))
             if fault:
                 item[FAILURE] = fault
+        size = len(os.fsencode(item["case"]))
+        if FAILURE not in item and size > MAX_CASE:
+            item[FAILURE] = f"the name of a case must have at most {MAX_CASE} bytes, got {size}: rename the file"
+            digest = hashlib.sha256(os.fsencode(item["case"])).hexdigest()
+            item["case"] = f"{item['case'][:40]}-{digest[:12]}"  # short enough for a claim
 
 
 def refuse_shared_paths(items: Sequence[dict], grid: str) -> None:

@@ -21,14 +21,17 @@ def claim_path(prediction: Path) -> Path:
 
 
 def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
+    """Returns a record's rows in ``volumes.csv``: one per class, in a whole head also one per side and for both.
+
+    Unknown entries are ignored.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
+        AttributeError, ArithmeticError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
     rows = []
-    for name, volume in record["volumes"].items():
+    asymmetry = record.get("asymmetry")
+    for name, volume in {**record["volumes"], **record.get("totals", {})}.items():
         fine = volume.get("mm3_fine")
         rows.append(
             {
@@ -42,6 +45,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "seconds": float(record["seconds"]),
                 "grid": str(record.get("grid") or ""),
                 "side": str(record.get("side") or ""),
+                "asymmetry": float(asymmetry) if name == "both" and asymmetry is not None else "",
                 "review": "; ".join(record.get("review") or ()),
             }
         )
@@ -53,6 +57,6 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         volume_rows(record)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
     return record

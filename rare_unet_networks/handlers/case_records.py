@@ -14,8 +14,10 @@ from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
 from ..data.datalists import case_id
+from ..data.head_volumes import asymmetry, side_totals, write_label_names
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
+from ..inferers.whole_head import HeadNotes
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
@@ -58,16 +60,35 @@ def _recorded_route(route: Route) -> dict[str, Any]:
     }
 
 
+def _recorded_head(head: HeadNotes, volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of a record about a whole head, beside those of a crop."""
+    totals = side_totals(volumes, head.sides)
+    return {
+        "totals": totals,
+        "asymmetry": asymmetry(totals),
+        "labels": {str(index): name for index, name in enumerate(head.class_names, start=1)},
+        "head": {
+            "sides": head.sides,
+            "turned": head.turned,
+            "centres": head.centres,
+            "confidence": head.confidence,
+        },
+    }
+
+
 def _spacing(record: Mapping[str, Any], cross: str) -> str:
     return cross.join(f"{s:.4g}" for s in record["spacing"])
 
 
-def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Cells of a case in the table of the log."""
+def _cells(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Cells of a case in the table of the log; in a whole head the volumes of both sides share a cell."""
     volumes = []
-    for volume in record["volumes"].values():
+    for name in class_names:
+        of_class = [
+            v for n, v in record["volumes"].items() if n == name or ("head" in record and n.endswith(f" {name}"))
+        ]
         for key in ("mm3", "mm3_fine"):
-            volumes.append("" if volume.get(key) is None else f"{volume[key]:.0f}")
+            volumes.append("+".join("" if v.get(key) is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
     to_review = "yes" if record.get("review") else ""
     return record["case"], _spacing(record, "x"), str(record["level"]), f"{record['seconds']:.2f}", *volumes, to_review
 
@@ -122,7 +143,7 @@ class CaseRecordSaver:
         lines = [self._heading]
         if rank() == 0:
             records = filter(None, map(self.records.read, self.records.done))
-            lines += [_cells(record) for record in records]
+            lines += [_cells(record, self.class_names) for record in records]
         for lines_of_rank in all_gather(self._lines):
             lines += lines_of_rank
         if rank() == 0:
@@ -154,8 +175,10 @@ class CaseRecordSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for case, output in zip(_cases(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
+            head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
+            classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
             volumes = {}
-            for index, name in enumerate(self.class_names, start=1):
+            for index, name in classes.items():
                 volumes[name] = {
                     "voxels": int((pred == index).sum()),
                     "mm3": _volume(pred, index),
@@ -171,9 +194,12 @@ class CaseRecordSaver:
                 doubt=pred.meta.get("doubt"),
                 review=list(pred.meta.get("review", ())),
                 volumes=volumes,
+                **({} if head is None else _recorded_head(head, volumes)),
                 seconds=self._seconds,
             )
-            self._lines.append(_cells(record))
+            if head is not None:
+                write_label_names(self.records.prediction(case), head.class_names)
+            self._lines.append(_cells(record, self.class_names))
             level = logging.WARNING if record["review"] else logging.INFO
             logger.log(level, f"{self._position(engine)}{_in_words(record)}{self._time_left(engine)}")
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
+
+from . import processes
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLES = {p.name: p for p in sorted((REPOSITORY / "bundles").iterdir()) if p.is_dir()}
@@ -66,8 +67,8 @@ def command(run_id, file, *options, launcher=(), start=False, variables=None, cw
     words = [sys.executable, "-m", *launcher, "monai.bundle", "run", run_id, "--config_file", str(file)]
     words += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
-    kwargs = dict(cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    return subprocess.Popen([*words, *options], **kwargs) if start else subprocess.run([*words, *options], **kwargs)
+    process = processes.start([*words, *map(str, options)], str(cwd), environment)
+    return process if start else processes.finish(process)
 
 
 @pytest.fixture(scope="session")

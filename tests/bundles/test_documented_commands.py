@@ -167,7 +167,9 @@ def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
             assert tuple(names[name].shape) == ast.literal_eval(shape), name
             checked += 1
         for expression, value in re.findall(
-            r"^(levels\..*|on_scan\.meta.*|(?:list\()?result\..*|route\..*)  # (\d+|[(\[].*[)\]])(?::.*)?$", code, re.MULTILINE
+            r"^(levels\..*|on_scan\.meta.*|(?:list\()?result\..*|route\..*)  # (\d+|[(\[].*[)\]])(?::.*)?$",
+            code,
+            re.MULTILINE,
         ):
             assert eval(expression, names) == ast.literal_eval(value), expression
             checked += 1

@@ -42,7 +42,8 @@ def test_a_task_is_named_as_its_bundle(folder, task):
 def test_a_bundle_is_found_in_each_place(tmp_path, monkeypatch, place):
     monkeypatch.setattr(places, "_source_of_installation", lambda: tmp_path / "clone")
     root = bundle(tmp_path / place)
-    assert find_bundle("x").root == root and find_bundle("x").version == "1.2.3"
+    found = find_bundle("x")
+    assert (found.root, found.version, found.is_own) == (root, "1.2.3", not place.startswith("here"))
 
 
 def test_the_folder_of_the_package_comes_before_the_current_one(tmp_path):
@@ -67,7 +68,8 @@ def test_every_spelling_of_a_task_finds_it(tmp_path, spelling):
 def test_an_option_names_a_bundle_or_a_folder_of_them(tmp_path, given):
     root = bundle(tmp_path / "some/bundles/x")
     bundle(tmp_path / "here/bundles/y")
-    assert list(find_bundles(tmp_path / given)) == ["x"] and find_bundle("x", tmp_path / given).root == root
+    found = find_bundle("x", tmp_path / given)
+    assert list(find_bundles(tmp_path / given)) == ["x"] and found.root == root and not found.is_own
 
 
 def zipped(tmp_path):
