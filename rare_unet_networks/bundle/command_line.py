@@ -20,6 +20,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from ..utils.errors import is_user_error, root_cause
 from .device import check_device
 from .logs import drop_repeated_errors
+from .overlays import check_overlays
 from .overrides import check_existence, check_name, check_overrides, check_value
 from .workflow import config_folder, created_with
 
@@ -144,6 +145,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         arguments = created_with()
         if arguments is not None:
             try:
+                check_overlays(arguments[0])
                 check_overrides(*arguments)
             except ValueError as error:
                 # MONAI would put an exception of another kind into one that only names the expression.
@@ -152,6 +154,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     sys.excepthook = _end_with_reason
     drop_repeated_errors()
     config = ConfigParser.load_config_files(config_files(options))
+    check_overlays(config_files(options))
     _check_processes(config)
     parser = ConfigParser(config)
     runner = runner_options()

@@ -17,7 +17,7 @@ from ..utils.errors import one_line
 from ..utils.switches import is_on
 from .device import EXPRESSIONS
 
-__all__ = ["check_existence", "check_name", "check_overrides", "check_value"]
+__all__ = ["check_existence", "check_name", "check_overrides", "check_value", "component_arguments"]
 
 # Overrides whose path must exist.
 EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", "predictions")
@@ -27,7 +27,7 @@ PATH_ENDS = ("_dir", "_file")
 SWITCHES = ("amp", "network_def#use_checkpoint")
 
 
-def _new_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
+def component_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
     """Arguments that an override may add to an entry of the config.
 
     Args:
@@ -81,7 +81,7 @@ def check_name(parser: ConfigParser, key: str, options: dict[str, str], known: S
     parent, _, last = key.rpartition("#")
     candidates = list(known)
     if parent and parent in parser:
-        names = _new_arguments(parser, parent, options.get(f"{parent}#_target_"))
+        names = component_arguments(parser, parent, options.get(f"{parent}#_target_"))
         if names is None or last in names:
             return
         node = parser[parent]

@@ -136,10 +136,10 @@ def small(tmp_path_factory):
     for i in range(100):
         noise = random.random(random.integers(6, 10, 3)).astype(np.float32)
         nib.save(nib.Nifti1Image(noise, np.diag([8, 8, 8, 1])), folder / "scans" / f"s{i:03d}.nii.gz")
-    network = ConfigParser(config("inference.json")["network_def"])
-    network.update({key.removeprefix("network_def#"): value for key, value in SMALL.items()})
+    parser = ConfigParser(config("inference.json"))
+    parser.update(SMALL)
     torch.manual_seed(0)
-    torch.save(network.get_parsed_content().state_dict(), folder / "model.pt")
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
     return dict(input=str(folder / "scans"), checkpoint=str(folder / "model.pt"), device="cpu", **SMALL)
 
 
@@ -346,9 +346,9 @@ def test_what_monai_label_starts_on_several_gpus_trains_and_hands_over_whole_wei
     (root / "models").mkdir(parents=True)
     temporary.mkdir()
     files = ["train", "finetune", "monai_label", "multi_gpu_train"]
-    parser = ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in files])
-    network = ConfigParser({**parser["network_def"], **{key.split("#")[1]: value for key, value in SMALL.items()}})
-    torch.save(network.get_parsed_content().state_dict(), root / "models" / "model.pt")
+    parser = ConfigParser(ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in files]))
+    parser.update(SMALL)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models" / "model.pt")
     before = (root / "models" / "model.pt").read_bytes()
     folders = {"image": "imagesTr", "label": "labelsTr"}
     items = [{key: str(tiny / folder / f"{case}.nii.gz") for key, folder in folders.items()} for case in "ab"]
@@ -367,5 +367,7 @@ def test_what_monai_label_starts_on_several_gpus_trains_and_hands_over_whole_wei
     assert result.returncode == 0, result.stdout
     assert [p.name for p in (root / "models").iterdir()] == ["model.pt"]
     assert (root / "models" / "model.pt").read_bytes() != before
-    network.get_parsed_content().load_state_dict(torch.load(root / "models" / "model.pt", weights_only=True))
+    parser.get_parsed_content("network_def").load_state_dict(
+        torch.load(root / "models" / "model.pt", weights_only=True)
+    )
     assert [p for p in temporary.iterdir() if p.name.startswith("monai_label")] == []
