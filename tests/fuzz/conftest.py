@@ -1,3 +1,3 @@
-"""The small untrained networks of the security tests."""
+"""The small untrained network of the bundles' tests."""
 
-from ..security.conftest import weights  # noqa: F401
+from ..bundles.conftest import small_weights  # noqa: F401

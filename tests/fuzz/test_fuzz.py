@@ -32,13 +32,13 @@ def write(folder, case):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, weights):
+def alone(tmp_path_factory, small_weights):
     """Bytes of the predictions of the good scans in a run of their own."""
     root = tmp_path_factory.mktemp("alone")
     (root / "scans").mkdir()
     for number in range(GOOD):
         write(root / "scans", good(number))
-    outcomes = segment(root / "scans", root / "out", weights["hippocampus"])
+    outcomes = segment(root / "scans", root / "out", small_weights)
     assert len(outcomes) == GOOD
     return {name: outcome.prediction.read_bytes() for name, outcome in outcomes.items()}
 
@@ -131,14 +131,14 @@ def check(root, weights, alone, seed, start, size):
 
 
 @pytest.mark.parametrize("seed, start", FEW)
-def test_no_odd_scan_ends_a_run_or_is_segmented_wrongly_without_a_word(tmp_path, weights, alone, seed, start):
-    check(tmp_path, weights["hippocampus"], alone, seed, start, SIZE)
+def test_no_odd_scan_ends_a_run_or_is_segmented_wrongly_without_a_word(tmp_path, small_weights, alone, seed, start):
+    check(tmp_path, small_weights, alone, seed, start, SIZE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed, start", MANY)
-def test_none_of_many_more_either(tmp_path, weights, alone, seed, start):
-    check(tmp_path, weights["hippocampus"], alone, seed, start, SIZE)
+def test_none_of_many_more_either(tmp_path, small_weights, alone, seed, start):
+    check(tmp_path, small_weights, alone, seed, start, SIZE)
 
 
 def test_a_case_is_the_same_whenever_it_is_made():
