@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import compute_divisible_spatial_size
-from monai.utils import ensure_tuple
+from monai.utils import ensure_tuple, ensure_tuple_rep
 
 from .utils.geometry import format_size, is_near_spacing, spacing_of
 
@@ -140,6 +140,8 @@ class ResolutionLevels:
 
             - ``"finest"``: that of its finest axis.
             - ``"volume"``: the geometric mean of its axes, the edge of a cube of the same volume.
+        switch: where the coarser of two neighbouring levels takes over, as the share of the way between them in log2:
+            one number, or one for each pair. 0.5 is the nearest level; with 0.75, 1.6 mm enters at level 0 (of 1 mm).
 
     Raises:
         ValueError: if an argument is out of range, if both ``spatial_size`` and ``spacing`` are missing, or if they
@@ -163,6 +165,7 @@ class ResolutionLevels:
         tolerance: float = 0.1,
         routing: str = "auto",
         rule: str = "finest",
+        switch: float | Sequence[float] = 0.5,
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -180,6 +183,9 @@ class ResolutionLevels:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
+        self.switch = ensure_tuple_rep(switch, num_levels - 1) if num_levels > 1 else ()
+        if not all(0 <= value < 1 for value in self.switch):
+            raise ValueError(f"switch must be 0 or more and below 1, got {switch}.")
         self.tolerance = tolerance
         self.routing = routing
         self.rule = rule
@@ -207,9 +213,14 @@ class ResolutionLevels:
         check_level(level, self.num_levels)
         return level
 
-    def _nearest(self, log2_ratio: float) -> int:
-        """Level nearest to a ratio of voxel sizes; half way between two levels, the finer one."""
-        return min(max(math.ceil(log2_ratio - 0.5 - _LOG2_SLACK), 0), self.num_levels - 1)
+    @staticmethod
+    def _level_of(log2_ratio: float, switch: Sequence[float]) -> int:
+        """Level of a ratio of sizes; exactly at the switch between two levels, the finer one."""
+        level = 0
+        for finer, share in enumerate(switch):
+            if log2_ratio > finer + share + _LOG2_SLACK:
+                level = finer + 1
+        return level
 
     def scale(self, level: int) -> tuple[int, ...]:
         """Ratio of a level's voxel size to that of level 0, one factor per axis."""
@@ -222,7 +233,7 @@ class ResolutionLevels:
         return tuple(s * factor for s, factor in zip(self.spacing, self.scale(level)))
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
-        """Level whose voxel size is nearest in log2; for an anisotropic scan ``rule`` says which axis decides.
+        """Level of a voxel size; for an anisotropic scan ``rule`` says which axis decides.
 
         Args:
             spacing: voxel size in mm, one entry per axis.
@@ -232,7 +243,7 @@ class ResolutionLevels:
         """
         reference = self.level_spacing(0)
         ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
-        return self._nearest(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios))
+        return self._level_of(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios), self.switch)
 
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).
@@ -247,7 +258,8 @@ class ResolutionLevels:
             raise ValueError("spatial_size of level 0 is unknown: construct ResolutionLevels with spatial_size.")
         size = self._checked_size(spatial_size)
         # The level with the least sum of squared log2 differences over the axes is the one nearest to their mean.
-        return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
+        mean = sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims
+        return self._level_of(mean, (0.5,) * (self.num_levels - 1))
 
     def divisor(self, level: int) -> int:
         """Number that every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""
@@ -329,6 +341,6 @@ class ResolutionLevels:
         if len(sizes) > 1:
             raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")
         resampled = sizes.pop()
-        reason = f"spacing {format_size(spacing)} mm is nearest to {format_size(self.level_spacing(level))} mm"
+        reason = f"spacing {format_size(spacing)} mm enters at {format_size(self.level_spacing(level))} mm"
         padded = self.padded_size(resampled, level)
         return Route(level, self.scale(level), spacing, size, resampled, padded, reason)

@@ -33,6 +33,15 @@ VOLUME_CASES = [
     ((2.0, 2.0, 5.0), 1),  # 2.71 mm
     ((30.0, 30.0, 30.0), 3),
 ]
+SWITCH_CASES = [
+    ((1.6, 1.6, 1.6), 0),  # log2 1.6 = 0.678
+    ((1.7, 1.7, 1.7), 1),  # log2 1.7 = 0.766
+    ((3.0, 3.0, 3.0), 1),  # 1.585 is 0.585 of the way from level 1 to 2
+    ((6.0, 6.0, 6.0), 2),
+    ((7.0, 7.0, 7.0), 3),  # 2.807
+    ((2.0**1.75,) * 3, 1),  # at the switch, the finer one
+    ((0.3, 0.3, 0.3), 0),
+]
 SIZE_CASES = [
     ((32, 64, 32), 0),
     ((16, 32, 16), 1),
@@ -83,6 +92,35 @@ def scan(size=(32, 64, 32), spacing=(1.0, 1.0, 1.0)):
 @pytest.mark.parametrize("spacing, level", SPACING_CASES)
 def test_level_of_spacing_is_the_nearest_in_log2(spacing, level):
     assert LEVELS.level_of_spacing(spacing) == level
+
+
+@pytest.mark.parametrize("spacing, level", SWITCH_CASES)
+def test_the_switch_says_where_the_coarser_level_begins(spacing, level):
+    levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), switch=0.75)
+    assert levels.level_of_spacing(spacing) == level
+
+
+def test_each_pair_of_levels_can_have_its_own_switch():
+    levels = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.75, 0.5, 0.85))
+    found = [levels.level_of_spacing((spacing,) * 3) for spacing in (1.6, 1.7, 2.8, 3.0, 7.0, 7.5)]
+    assert found == [0, 1, 1, 2, 2, 3]  # log2: 0.678, 0.766, 1.485, 1.585, 2.807, 2.907
+
+
+def test_as_many_switches_as_pairs_of_levels_are_needed():
+    with pytest.raises(ValueError, match="length"):
+        ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.5, 0.5))
+
+
+def test_the_switch_does_not_move_the_rule_by_size():
+    sizes = [(32, 64, 32), (20, 40, 20), (16, 32, 16)]  # log2 32/20 = 0.678
+    levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), switch=0.9)
+    assert [levels.level_of_size(size) for size in sizes] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("switch", [-0.1, 1.0, float("nan")])
+def test_a_switch_outside_its_range_is_refused(switch):
+    with pytest.raises(ValueError, match="switch must be 0 or more and below 1"):
+        ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=switch)
 
 
 @pytest.mark.parametrize("spacing, level", VOLUME_CASES)
@@ -154,7 +192,7 @@ def test_size_routing_needs_no_spacing_and_spacing_routing_no_size():
 
 def test_route_tells_what_happens_in_words():
     text = str(LEVELS.route(scan((40, 50, 12), (1.0, 1.0, 4.0))))
-    assert "level 0 (scale 1)" in text and "spacing 1×1×4 mm is nearest to 1×1×1 mm" in text
+    assert "level 0 (scale 1)" in text and "spacing 1×1×4 mm enters at 1×1×1 mm" in text
     assert "resampled from 40×50×12 to 40×50×48" in text and "padded from 40×50×48 to 48×64×48" in text
 
 

@@ -34,14 +34,17 @@ def claim_path(prediction: Path) -> Path:
 
 
 def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
+    """Returns a record's rows in ``volumes.csv``: one per class, in a whole head also one per side and for both.
+
+    Unknown entries are ignored.
 
     Raises:
         AttributeError, ArithmeticError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
     rows = []
-    for name, volume in record["volumes"].items():
+    asymmetry = record.get("asymmetry")
+    for name, volume in {**record["volumes"], **record.get("totals", {})}.items():
         fine = volume.get("mm3_fine")
         rows.append(
             {
@@ -55,6 +58,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "seconds": float(record["seconds"]),
                 "grid": str(record.get("grid") or ""),
                 "side": str(record.get("side") or ""),
+                "asymmetry": float(asymmetry) if name == "both" and asymmetry is not None else "",
                 "review": "; ".join(record.get("review") or ()),
             }
         )

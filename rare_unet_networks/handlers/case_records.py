@@ -14,8 +14,10 @@ from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
 from ..data.datalists import case_id
+from ..data.head_volumes import asymmetry, side_totals, write_label_names
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
+from ..inferers.whole_head import HeadNotes
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.tables import aligned
@@ -54,6 +56,22 @@ def _recorded_route(route: Route) -> dict[str, Any]:
         "spatial_size": list(route.spatial_size),
         "resampled_size": list(route.resampled_size),
         "is_resampled": route.resampled_size != route.spatial_size,
+    }
+
+
+def _recorded_head(head: HeadNotes, volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of a record about a whole head, beside those of a crop."""
+    totals = side_totals(volumes, head.sides)
+    return {
+        "totals": totals,
+        "asymmetry": asymmetry(totals),
+        "labels": {str(index): name for index, name in enumerate(head.class_names, start=1)},
+        "head": {
+            "sides": head.sides,
+            "turned": head.turned,
+            "centres": head.centres,
+            "confidence": head.confidence,
+        },
     }
 
 
@@ -119,8 +137,10 @@ class CaseRecordSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for case, output in zip(_cases(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
+            head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
+            classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
             volumes = {}
-            for index, name in enumerate(self.class_names, start=1):
+            for index, name in classes.items():
                 volumes[name] = {
                     "voxels": int((pred == index).sum()),
                     "mm3": _volume(pred, index),
@@ -137,12 +157,17 @@ class CaseRecordSaver:
                 doubt=pred.meta.get("doubt"),
                 review=list(pred.meta.get("review", ())),
                 volumes=volumes,
+                **({} if head is None else _recorded_head(head, volumes)),
                 seconds=self._seconds,
             )
+            if head is not None:
+                write_label_names(self.records.prediction(case), head.class_names)
             texts = []
-            for volume in volumes.values():
+            for name in self.class_names:
+                # In a whole head the volumes of both sides share a column.
+                of_class = [v for n, v in volumes.items() if n == name or (head is not None and n.endswith(f" {name}"))]
                 for key in ("mm3", "mm3_fine"):
-                    texts.append("" if volume[key] is None else f"{volume[key]:.0f}")
+                    texts.append("+".join("" if v[key] is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
             to_review = "yes" if pred.meta.get("review") else ""
             spacing_text = "x".join(f"{s:.4g}" for s in spacing)
             self._lines.append((case, spacing_text, str(route.level), f"{self._seconds:.2f}", *texts, to_review))

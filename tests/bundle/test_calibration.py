@@ -8,6 +8,7 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 
 from rare_unet_networks.bundle.calibration import bias_of, calibrate, score_offsets, shift_background
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.networks import RAREUNet
 
 from ..bundles.conftest import BUNDLES, EVALUATE, REPOSITORY, command, run
@@ -64,6 +65,31 @@ def test_dice_of_an_offset_by_hand(affine):
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
     scores = score_offsets(net, [case(0, affine)], of_image, (0.0, 0.1, 0.2, 0.3, 0.4))
     assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.1: 2 / 3, 0.2: 1, 0.3: 1, 0.4: 0})}
+
+
+def test_error_of_the_volume_by_hand():
+    """Four voxels against two up to 0.1: twice the volume. Two from 0.2. None with 0.4: all of it is missing."""
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    scores = score_offsets(net, [case(0, AFFINES[0])], of_image, (0.0, 0.1, 0.2, 0.4), "volume")
+    assert scores == {"heads.0.conv.bias": pytest.approx({0.0: -1, 0.1: -1, 0.2: 0, 0.4: -1})}
+
+
+def test_an_acquisition_without_a_level_is_placed_by_its_voxel_size():
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=1)
+    acquired = case(1, AFFINES[0])
+    del acquired["level"]
+    for key in ("image", "label", "label_fine"):
+        acquired[key].affine = torch.diag(torch.tensor([2.0, 2, 2, 1]))
+    levels = ResolutionLevels(2, spacing=(1.0, 1.0, 1.0))
+    scores = score_offsets(net, [acquired], of_image, (0.0,), levels=levels)
+    assert sorted(scores) == ["full_heads.0.conv_block.1.conv.bias", "heads.1.conv.bias"]  # of level 1
+    assert scores["heads.1.conv.bias"] == pytest.approx({0.0: 2 / 3})
+
+
+def test_an_unknown_criterion_is_refused(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    with pytest.raises(ValueError, match=r"criterion must be one of \('dice', 'volume'\), got 'f1'"):
+        calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", (), "f1")
 
 
 def of_three_classes(image, network):
