@@ -135,7 +135,7 @@ class WholeHeadInferer(MirrorInferer):
         name = scan_name(inputs)
         texts = [f"{side} at {format_size([round(mm) for mm in centres[side].tolist()])} mm" for side in sides]
         how = "cut on the scan's grid" if is_upright else "resampled to an upright grid"
-        logger.info(f"{name}found {' and '.join(texts)}, the head is turned by {turned:.0f} degrees: {how}")
+        logger.debug(f"{name}found {' and '.join(texts)}, the head is turned by {turned:.0f} degrees: {how}")
         regions = [self._region(inputs, side, centres[side], None if is_upright else rotation) for side in sides]
         predictions = [self._predict_region(region, network, *args, **kwargs) for region in regions]
         joined, start = self._joined(inputs, regions, predictions, on_scan=is_upright)
@@ -165,7 +165,7 @@ class WholeHeadInferer(MirrorInferer):
         is_head = is_whole_head(self.field_of_view, extent, self.max_extent)
         what = "whole head" if is_head else "crop"
         why = f"auto: longer than {self.max_extent:g} mm or not" if self.field_of_view == "auto" else "as told"
-        logger.info(f"{scan_name(inputs)}field of view {format_size(extent)} mm, taken as a {what} ({why})")
+        logger.debug(f"{scan_name(inputs)}field of view {format_size(extent)} mm, taken as a {what} ({why})")
         return is_head
 
     def _region(self, inputs: MetaTensor, side: str, centre: torch.Tensor, rotation: torch.Tensor | None) -> Region:

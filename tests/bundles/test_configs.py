@@ -42,7 +42,7 @@ def test_training_and_inference_name_the_same_network_checks_and_inferer(bundle)
 def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
     """Whatever else evaluate.json replaced would be evaluated otherwise than it is used."""
     assert set(config("evaluate.json", bundle)) - {"regions"} == {
-        *("+imports", "+initialize", "dataset_dir", "output_dir", "split", "splits_file", "downsample", "val_levels"),
+        *("dataset_dir", "output_dir", "split", "splits_file", "downsample", "val_levels"),
         *("load", "coarsen", "preprocessing#transforms", "cases", "data", "dataloader#sampler"),
         *("to_scores", "postprocessing#transforms", "key_metric", "evaluator#key_val_metric", "handlers"),
         *("evaluating", "run"),
