@@ -289,8 +289,10 @@ class ResolutionLevels:
     def distance_warning(self, spacing: Sequence[float] | None) -> str:
         """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
 
-        The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level
-        every coarse scan is upsampled on purpose, so there is no warning.
+        The coarsest axis decides, and the ratio of the coarsest to the finest axis: slices so thick that one axis lies
+        at the first level and another at the last, such as 1×1×8 mm, are warned of, too. A scan that is finer than
+        level 0 is averaged and needs no warning. With one level every coarse scan is upsampled on purpose, so there is
+        no warning.
 
         Args:
             spacing: voxel size of the scan, mm; None, as in the route of a scan that was placed by its size, gives no
@@ -298,9 +300,17 @@ class ResolutionLevels:
         """
         if spacing is None or self.num_levels == 1:
             return ""
-        coarsest = self.level_spacing(self.num_levels - 1)
+        last = self.num_levels - 1
+        coarsest = self.level_spacing(last)
         if all(s <= t or is_near_spacing(s, t, self.tolerance) for s, t in zip(spacing, coarsest)):
-            return ""
+            ratios = [max(1.0, s / t) for s, t in zip(spacing, self.spacing)]
+            thickness = max(ratios) / min(ratios)
+            if thickness < level_scale(last) * (1 - self.tolerance):
+                return ""
+            return (
+                f"spacing {format_size(spacing)} mm: its slices are {thickness:.3g} times as thick as its voxels are "
+                "wide: do not trust the prediction"
+            )
         return (
             f"spacing {format_size(spacing)} mm is coarser than the coarsest level's, {format_size(coarsest)} mm: do "
             "not trust the prediction"

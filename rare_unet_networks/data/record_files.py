@@ -59,4 +59,4 @@ def read_record(path: Path) -> dict[str, Any] | None:
         volume_rows(record)
     except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
-    return record
+    return record if isinstance(record["case"], str) else None
