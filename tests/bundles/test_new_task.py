@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rare_unet_networks.utils.errors import root_cause
 from tools.new_bundle import main, new_metadata
 
 from .conftest import BUNDLES, REPOSITORY, read, run
@@ -66,20 +67,37 @@ def test_a_task_is_trained_evaluated_segments_and_becomes_a_bundle_by_the_comman
 
 
 @pytest.mark.parametrize(
-    "changes, channels, stages, levels",
+    "task, changes, channels, stages, levels",
     [
-        ({}, (4, 4), 6, 4),
-        ({"class_names": ["x"], "modalities": {"a": "a$"}}, (1, 2), 6, 4),
-        ({"network_def#num_gateways": 1, "network_def#channels": [4, 8, 16]}, (4, 4), 3, 2),
+        ("brain_tumor", {}, (4, 4), 6, 4),
+        ("brain_tumor", {"class_names": ["x"], "modalities": {"a": "a$"}}, (1, 2), 6, 4),
+        ("brain_tumor", {"network_def#num_gateways": 1, "network_def#channels": [4, 8, 16]}, (4, 4), 3, 2),
+        ("hippocampus", {"class_names": list("xyz")}, (1, 4), 5, 4),
+        ("hippocampus", {"network_def#num_gateways": 2, "network_def#channels": [4] * 4}, (1, 3), 4, 3),
     ],
 )
-def test_the_network_follows_from_classes_modalities_and_channels(changes, channels, stages, levels):
-    workflow = run("inference.json", run=False, bundle=SOURCE, **changes)
+def test_the_network_follows_from_classes_modalities_and_channels(task, changes, channels, stages, levels):
+    bundle = BUNDLES[f"{task}_mri_segmentation"]
+    workflow = run("inference.json", run=False, bundle=bundle, **changes)
     network, task_levels = (workflow.parser.get_parsed_content(key) for key in ("network_def", "levels"))
     state = network.state_dict()
     assert (state["encoder.0.0.conv.weight"].shape[1], state["heads.0.conv.bias"].shape[0]) == channels
     assert (network.num_stages, network.num_levels) == (stages, levels)
     assert (task_levels.num_stages, task_levels.num_levels) == (stages, levels)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"network_def#num_gateways": 5}, r"num_gateways must be 0 to 4 for 6 channels, got 5\."),
+        ({"network_def#fine_channels": [8]}, r"fine_channels must be 3 numbers, one per level above 0, got \[8\]\."),
+        ({"doubt_limit": [0.3]}, r"doubt_limit must have 4 entries, one by level, got \[0\.3\]\."),
+    ],
+)
+def test_what_does_not_fit_together_is_named(changes, message):
+    with pytest.raises(RuntimeError) as error:
+        run("inference.json", run=False, bundle=SOURCE, **changes).parser.get_parsed_content("evaluator")
+    assert re.fullmatch(message, root_cause(error.value))
 
 
 @pytest.mark.parametrize(
