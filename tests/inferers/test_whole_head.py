@@ -173,7 +173,7 @@ def test_a_crop_is_predicted_as_by_the_mirror_inferer():
     [("auto", (36, 50, 36), False), ("auto", (36, 81, 36), True), ("head", (36, 50, 36), True), ("crop", SIZE, False)],
 )
 def test_the_field_of_view_decides_and_the_log_says_so(field_of_view, size, is_head, caplog):
-    caplog.set_level(logging.INFO, "rare_unet_networks.inferers")
+    caplog.set_level(logging.DEBUG, "rare_unet_networks.inferers")
     image = MetaTensor(torch.zeros(1, 1, *size), affine=torch.eye(4))
     calls = []
 
