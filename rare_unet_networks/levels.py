@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import compute_divisible_spatial_size
-from monai.utils import ensure_tuple, ensure_tuple_rep
+from monai.utils import ensure_tuple
 
 from .utils.geometry import format_size, is_near_spacing, spacing_of
 
@@ -183,7 +183,9 @@ class ResolutionLevels:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
-        self.switch = ensure_tuple_rep(switch, num_levels - 1) if num_levels > 1 else ()
+        self.switch = ensure_tuple(switch) if isinstance(switch, Sequence) else (switch,) * (num_levels - 1)
+        if len(self.switch) != num_levels - 1:
+            raise ValueError(f"switch must be one number, or one for each of {num_levels - 1} pairs, got {switch}.")
         if not all(0 <= value < 1 for value in self.switch):
             raise ValueError(f"switch must be 0 or more and below 1, got {switch}.")
         self.tolerance = tolerance

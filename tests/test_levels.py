@@ -107,7 +107,7 @@ def test_each_pair_of_levels_can_have_its_own_switch():
 
 
 def test_as_many_switches_as_pairs_of_levels_are_needed():
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match=r"one for each of 3 pairs, got \(0\.5, 0\.5\)"):
         ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.5, 0.5))
 
 

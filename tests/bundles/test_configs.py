@@ -209,9 +209,9 @@ def test_the_levels_follow_the_network(bundle, channels, gateways):
 
 def test_the_splits_of_the_tumour_cases_share_no_case():
     splits = config("splits.json", BRAIN)
-    assert [len(splits[name]) for name in ("train", "validation", "test")] == [12, 4, 0]
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [18, 4, 0]
     cases = splits["train"] + splits["validation"]
-    assert len(set(cases)) == 16
+    assert len(set(cases)) == 22
     whole = config("splits_task01.json", BRAIN)
     assert len(set(whole["train"] + whole["validation"])) == len(whole["train"]) + len(whole["validation"]) == 484
 
