@@ -83,6 +83,7 @@ COMPONENTS = {
     "scaling": "scaling of intensities",
     "load": "transforms that load a scan, and its label",
     "check": "checks of a scan, and warnings",
+    "calibration": "arguments of the calibration",
     "prepare": "transforms of a loaded scan",
     "preprocessing": "all transforms before the network",
     "coarsen": "transforms that make coarse scans of labelled ones",
