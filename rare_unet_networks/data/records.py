@@ -17,7 +17,7 @@ from ..utils.files import replaced_as_a_whole, sha256
 from ..utils.switches import is_on
 from .datalists import FAILURE, case_id, prediction_path
 
-__all__ = ["CaseRecords", "claim_path", "read_record", "record_path", "volume_rows"]
+__all__ = ["CaseRecords", "claim_path", "read_record", "read_records", "record_path", "volume_rows"]
 
 logger = logging.getLogger(__name__)
 NAMED = 20  # at most so many skipped scans are named in the log
@@ -69,6 +69,16 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
     return record
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Reads the valid records of a folder, older first. Of two records of a case, on two grids, only the newer one."""
+    written = []
+    for path in folder.glob("*_seg.json"):
+        record = None if path.name.startswith(".") else read_record(path)
+        if record is not None:
+            written.append((path.stat().st_mtime_ns, path.name, record))
+    return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())
 
 
 def _files(item: Mapping) -> dict[str, str]:
