@@ -17,6 +17,7 @@ OPTIONS = {
     "side": ("side of the structure: auto, left or right", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),
     "extra_levels": ("number of coarser levels that predict together with the scan's own", "0"),
+    "report": ("whether report.html, with pictures of all cases, is written (needs matplotlib)", "false"),
     "overwrite": ("segment scans again that are done", "true"),
     "checkpoint": ("file of the weights", "runs/mine/model.pt"),
     "device": ("cpu, cuda, cuda:1 …", "cpu"),

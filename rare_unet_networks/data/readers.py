@@ -136,6 +136,7 @@ class HeaderPreservingNibabelReader(NibabelReader):
         min_spacing: smallest voxel size that is accepted, mm.
         max_spacing: largest, mm.
         max_extent: longest field of view that is accepted, mm; must be larger for scans of a whole body.
+        warn: whether to log warnings; they are in the metadata in any case.
         kwargs: as in MONAI.
 
     Raises:
@@ -153,12 +154,14 @@ class HeaderPreservingNibabelReader(NibabelReader):
         min_spacing: float = 0.05,
         max_spacing: float = 50.0,
         max_extent: float = 600.0,
+        warn: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.min_spacing = min_spacing
         self.max_spacing = max_spacing
         self.max_extent = max_extent
+        self.warn = warn
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Only stores the names, because ``LoadImage`` would hide an error raised here in the text of a traceback.
@@ -231,7 +234,7 @@ class HeaderPreservingNibabelReader(NibabelReader):
         ):
             raise ValueError(f"{name}: expected an affine whose axes span a volume, got {affine[:3].tolist()}")
         warning = _contradiction(image, affine, pixdim) if axes == 3 else ""
-        if warning:
+        if warning and self.warn:
             logger.warning(f"{name}: {warning}")
         return warning
 
