@@ -34,6 +34,7 @@ EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", 
 PATH_ENDS = ("_dir", "_file")
 # Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
+FURTHER = {"trust": ("full",)}  # values of a switch beside true and false
 OPTION = re.compile(r"--?[A-Za-z]")
 # A config joins the processes that torchrun started if its ``initialize`` contains one of these.
 JOINING = ("init_distributed", "init_process_group")
@@ -194,7 +195,7 @@ def _check_value(key: str, written: str, default: Any) -> None:
             raise SystemExit(f"error: --{key} {one_line(written)}: a path must have no '#', rename it or use a link.")
         if not isinstance(value, str):
             raise SystemExit(f"error: --{key} {written} would be read as {value!r}: write ./{written}")
-    if isinstance(default, bool) or key in SWITCHES:
+    if (isinstance(default, bool) or key in SWITCHES) and written not in FURTHER.get(key, ()):
         _check_switch(key, written)
 
 
