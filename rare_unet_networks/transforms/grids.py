@@ -40,10 +40,10 @@ class ResampleToBothGridsd(MapTransform):
     (if these are not whole, by smoothing and interpolation); the fine one by linear interpolation or repetition.
 
     The sizes come from the ``route`` that the inferer wrote into the metadata. Both predictions and the image keep it,
-    and ``side`` and ``trust`` if there are any. ``pred`` has the orientation of the network's input, which ``Invertd`` inverts;
-    ``pred_fine`` has the axis order of the scan's file. A prediction of a part of a whole head (``head`` in its
-    metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) is put into the scan's grid, with background around
-    it; ``pred_fine`` covers that part only.
+    and ``side`` and ``trust`` if there are any. ``pred`` has the orientation of the network's input, which ``Invertd``
+    inverts; ``pred_fine`` has the axis order of the scan's file. A prediction of a part of a whole head (``head`` in
+    its metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) is put into the scan's grid, with background
+    around it; ``pred_fine`` covers that part only.
 
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or a dictionary of both; ``<key>_fine`` is added.

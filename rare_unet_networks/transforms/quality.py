@@ -51,8 +51,9 @@ class ReviewPredictiond(MapTransform):
     scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, or there was
     a warning when the scan was loaded. With the notes of a :py:class:`rare_unet_networks.inferers.TrustInferer`,
     ``meta["trust_entries"]`` holds what a record says of them (:py:func:`rare_unet_networks.utils.trust_entries`), and
-    further reasons are a low expected Dice and a volume outside the range of the training. New reasons are logged as warnings. In a whole head the inferer's reasons (and
-    its names of classes) replace that of the border. Apply it to probabilities, before ``AsDiscreted``.
+    further reasons are a low expected Dice and a volume outside the range of the training. New reasons are logged as
+    warnings. In a whole head the inferer's reasons (and its names of classes) replace that of the border. Apply it to
+    probabilities, before ``AsDiscreted``.
 
     Args:
         keys: probabilities on the scan's grid, shape (C, *spatial_size), with the inferer's route in their metadata,

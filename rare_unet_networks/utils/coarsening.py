@@ -37,7 +37,8 @@ def coarsen(
     - *Simulated scans* (``SimulateLowResolutiond``, ``MultiResolutionPyramidd``) have raw intensities. They are padded
       with their minimum, the background, and to one ``divisor``, so that all levels cover the same extent.
     - The *side* (``MirrorInferer``) is chosen on a scan with scaled intensities, padded with the minimum of each member
-      of the batch (:py:func:`coarsen_and_scale`), and so is the second prediction of ``TrustInferer`` made. The scan lies in the centre, so that its mirror image gets the same padding.
+      of the batch. The scan lies in the centre, so that its mirror image gets the same padding. The second prediction
+      of ``TrustInferer`` is that of such a scan too (:py:func:`coarsen_and_scale`).
     - *Several levels* (``MultiLevelInferer``): the background is 0, and so is the padding.
     - *Statistics of the foreground* (``ForegroundStatisticsd``) ignore voxels of 0: the padding is 0, at the end, as in
       the training of the shipped tumour network.

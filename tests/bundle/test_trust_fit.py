@@ -144,5 +144,5 @@ def test_each_corruption_changes_the_scan_or_its_header(kind):
 
 
 def test_an_unknown_corruption_is_an_error():
-    with pytest.raises(ValueError, match="kind must be 'clean' or one of .*, got 'fog'"):
+    with pytest.raises(ValueError, match=r"kind must be 'clean' or one of .*, got 'fog'"):
         corrupted("fog", torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4), np.random.RandomState(0))

@@ -90,6 +90,6 @@ def test_the_side_is_chosen_first_and_the_chosen_one_is_judged(level, calls):
 
 def test_trust_needs_the_scaling():
     plain = ResolutionRoutingInferer(LEVELS)
-    with pytest.raises(ValueError, match="trust needs scaling, the transform that scaled .*, got None"):
+    with pytest.raises(ValueError, match=r"trust needs scaling, the transform that scaled .*, got None"):
         TrustInferer(plain, "full")
     assert TrustInferer(plain, False).mode == "false"
