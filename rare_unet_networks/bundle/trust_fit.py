@@ -14,6 +14,7 @@ __all__ = ["expected_mean", "fit_trust", "true_mean"]
 
 Row = Mapping[str, Any]
 COVERAGE = 0.9
+NUM_FOLDS = 5
 EDGES = (0.0, 0.7, 0.8, 0.87)  # of expected Dice, between which the error is averaged
 LEAST_SCANS = 20  # for an interval of its own
 EMPTY = 10.0  # limit of the score of a class that is not there at all
@@ -33,7 +34,7 @@ def expected_mean(model: TrustModel, row: Row) -> float:
 
 
 def fit_trust(
-    rows: Sequence[Row], class_names: Sequence[str], last: int, num_folds: int = 5, ridge: float = 1e-3
+    rows: Sequence[Row], class_names: Sequence[str], last: int, num_folds: int = NUM_FOLDS, ridge: float = 1e-3
 ) -> TrustModel:
     """Fits the model. Its errors and intervals are those of scans of subjects that the weights were not fitted to.
 

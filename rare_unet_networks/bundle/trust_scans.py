@@ -19,7 +19,7 @@ from ..metrics.multi_scale import dice_per_class
 from ..transforms.acquisition import simulate_acquisition
 from ..transforms.corruption import CORRUPTIONS, corrupted
 from ..utils.files import replaced_as_a_whole, sha256
-from .trust_fit import fit_trust
+from .trust_fit import NUM_FOLDS, fit_trust
 
 __all__ = ["SPACINGS", "find_trust", "predicted_scan", "trust_tasks"]
 
@@ -143,9 +143,12 @@ def find_trust(
         acquisitions: spacings, see :py:func:`rare_unet_networks.data.read_acquisitions`.
         corruptions: number of corruptions of each case at each spacing.
 
-    Raises:
-        ValueError: if there are too few subjects.
+    With fewer subjects than folds nothing is fitted or written, and a warning says so.
     """
+    subjects = {subject_of(item["case"]) for item in cases}
+    if len(subjects) < NUM_FOLDS:
+        logger.warning(f"no trust model: it needs {NUM_FOLDS} subjects, the split has {len(subjects)}")
+        return
     network.eval()
 
     def predict(volume: Mapping, task: tuple) -> dict[str, Any]:

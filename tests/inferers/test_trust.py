@@ -29,7 +29,7 @@ class Network(torch.nn.Module):
         p = torch.full((len(x), 1, *x.shape[2:]), PROBABILITIES[level])
         # A scan whose first half is brighter is predicted with certainty.
         half = x.shape[2] // 2
-        is_left = x[:, :, :half].mean(dim=(1, 2, 3, 4)) > x[:, :, half:].mean(dim=(1, 2, 3, 4))
+        is_left = x[:, :, :half].amax(dim=(1, 2, 3, 4)) > x[:, :, half:].amax(dim=(1, 2, 3, 4))
         p[is_left] = 0.999
         native = torch.cat([1 - p, p], dim=1).log()
         fine = F.interpolate(native, scale_factor=2**level)
