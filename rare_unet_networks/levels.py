@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import compute_divisible_spatial_size
-from monai.utils import ensure_tuple, ensure_tuple_rep
+from monai.utils import ensure_tuple
 
 from .utils.geometry import format_size, is_near_spacing, spacing_of
 
@@ -183,7 +183,9 @@ class ResolutionLevels:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
-        self.switch = ensure_tuple_rep(switch, num_levels - 1) if num_levels > 1 else ()
+        self.switch = ensure_tuple(switch) if isinstance(switch, Sequence) else (switch,) * (num_levels - 1)
+        if len(self.switch) != num_levels - 1:
+            raise ValueError(f"switch must be one number, or one for each of {num_levels - 1} pairs, got {switch}.")
         if not all(0 <= value < 1 for value in self.switch):
             raise ValueError(f"switch must be 0 or more and below 1, got {switch}.")
         self.tolerance = tolerance
@@ -289,8 +291,10 @@ class ResolutionLevels:
     def distance_warning(self, spacing: Sequence[float] | None) -> str:
         """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
 
-        The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level
-        every coarse scan is upsampled on purpose, so there is no warning.
+        The coarsest axis decides, and the ratio of the coarsest to the finest axis: slices so thick that one axis lies
+        at the first level and another at the last, such as 1×1×8 mm, are warned of, too. A scan that is finer than
+        level 0 is averaged and needs no warning. With one level every coarse scan is upsampled on purpose, so there is
+        no warning.
 
         Args:
             spacing: voxel size of the scan, mm; None, as in the route of a scan that was placed by its size, gives no
@@ -298,9 +302,17 @@ class ResolutionLevels:
         """
         if spacing is None or self.num_levels == 1:
             return ""
-        coarsest = self.level_spacing(self.num_levels - 1)
+        last = self.num_levels - 1
+        coarsest = self.level_spacing(last)
         if all(s <= t or is_near_spacing(s, t, self.tolerance) for s, t in zip(spacing, coarsest)):
-            return ""
+            ratios = [max(1.0, s / t) for s, t in zip(spacing, self.spacing)]
+            thickness = max(ratios) / min(ratios)
+            if thickness < level_scale(last) * (1 - self.tolerance):
+                return ""
+            return (
+                f"spacing {format_size(spacing)} mm: its slices are {thickness:.3g} times as thick as its voxels are "
+                "wide: do not trust the prediction"
+            )
         return (
             f"spacing {format_size(spacing)} mm is coarser than the coarsest level's, {format_size(coarsest)} mm: do "
             "not trust the prediction"

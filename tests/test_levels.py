@@ -107,7 +107,7 @@ def test_each_pair_of_levels_can_have_its_own_switch():
 
 
 def test_as_many_switches_as_pairs_of_levels_are_needed():
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match=r"one for each of 3 pairs, got \(0\.5, 0\.5\)"):
         ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.5, 0.5))
 
 
@@ -246,4 +246,16 @@ def test_a_scan_is_too_coarse_beyond_the_tolerance_of_the_coarsest_level(spacing
     assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in warning) == far
     wider = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), tolerance=0.3)
     one = ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0))
-    assert wider.distance_warning(spacing) == one.distance_warning(spacing) == ""
+    assert "coarser than the coarsest" not in wider.distance_warning(spacing) and one.distance_warning(spacing) == ""
+
+
+THICK = {(1.0, 1.0, 8.0): "8", (1.0, 7.3, 1.0): "7.3", (0.5, 0.5, 8.0): "8", (1.1, 1.1, 8.0): "7.27"}
+THIN = [(1.0, 1.0, 7.0), (2.0, 2.0, 8.0), (0.1, 1.0, 4.0), (8.0, 8.0, 8.0)]
+
+
+@pytest.mark.parametrize("spacing, thickness", [*THICK.items(), *((spacing, None) for spacing in THIN)])
+def test_slices_so_thick_that_the_axes_lie_at_the_first_and_the_last_level_are_warned_of(spacing, thickness):
+    warning = LEVELS.distance_warning(spacing)
+    expected = f"mm: its slices are {thickness} times as thick as its voxels are wide: do not trust the prediction"
+    assert warning.endswith(expected) if thickness else warning == ""
+    assert ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0)).distance_warning(spacing) == ""

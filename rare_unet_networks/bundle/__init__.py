@@ -5,6 +5,8 @@ from .command_line import bundle_root, check_command_line, command_options, conf
 from .device import check_device
 from .doubt_limits import find_doubt_limits
 from .options import prediction_options
+from .overrides import check_overrides
+from .segmentation import Segmentation, segment
 from .trust import trust_model
 from .trust_scans import find_trust
 from .words import check_words

@@ -15,6 +15,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientati
 
 from ..data.acquisitions import Acquisition, read_acquisitions
 from ..inferers.base import RoutingInferer
+from ..inferers.trust import TrustInferer
 from ..metrics.multi_scale import dice_per_class
 from ..transforms.acquisition import simulate_acquisition
 from ..transforms.corruption import CORRUPTIONS, corrupted
@@ -122,8 +123,7 @@ def _rows(
 def find_trust(
     network: torch.nn.Module,
     cases: Sequence[Mapping],
-    inferer: RoutingInferer,
-    scaling: Callable,
+    inferer: TrustInferer,
     class_names: Sequence[str],
     checkpoint: str | Path,
     output_file: str | Path,
@@ -136,7 +136,6 @@ def find_trust(
         network: the network with these weights.
         cases: labelled crops, as ``run evaluating`` lists them.
         inferer: a :py:class:`rare_unet_networks.inferers.TrustInferer` with mode ``"full"``.
-        scaling: dictionary transform that scales the intensities of ``"image"``.
         class_names: classes above background.
         checkpoint: the weights; the model is used with them only.
         output_file: file of the model.
@@ -152,7 +151,7 @@ def find_trust(
     network.eval()
 
     def predict(volume: Mapping, task: tuple) -> dict[str, Any]:
-        return predicted_scan(volume, task, inferer, network, scaling, len(class_names) + 1)
+        return predicted_scan(volume, task, inferer, network, inferer.scaling, len(class_names) + 1)
 
     tasks = trust_tasks([item["case"] for item in cases], read_acquisitions(list(acquisitions)), corruptions)
     rows = list(_rows(cases, tasks, predict))

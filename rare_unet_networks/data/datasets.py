@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.data.utils import pad_list_data_collate
 
 from ..utils.errors import root_cause
@@ -100,9 +100,13 @@ class FaultTolerantDataset(Dataset):
             return self._failure(item, item[FAILURE])
         try:
             _check_files(item)
-            return super().__getitem__(index)
+            loaded = super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
             return self._failure(item, root_cause(error))
+        image = loaded.get(self.name_key) if isinstance(loaded, Mapping) else None
+        if isinstance(image, MetaTensor) and "case" in item:
+            image.meta["case"] = str(item["case"])  # names the prediction, see PredictionLayout
+        return loaded
 
     def _failure(self, item: dict, reason: str) -> dict:
         return {FAILURE: reason, self.name_key: self._name(item, reason), "case": str(item.get("case", ""))}

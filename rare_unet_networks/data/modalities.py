@@ -14,7 +14,7 @@ from ..utils.files import read_json
 from ..utils.switches import is_on
 from .datalists import FAILURE, case_id, find_niftis, refuse_names, refuse_shared_paths
 
-__all__ = ["modality_datalist"]
+__all__ = ["case_item", "modality_datalist"]
 
 logger = logging.getLogger(__name__)
 # Suffixes of skull-stripping tools, and BIDS entities in which files of one case may differ.
@@ -57,7 +57,7 @@ def _parse_name(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, s
     return case or Path(path).absolute().parent.name, modality
 
 
-def _item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
+def case_item(files: Sequence[tuple[str, str]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
     """Makes the item of one case from (modality, path) pairs; a failure unless there is one file per modality."""
     item: dict[str, Any] = {"image": dict(files), "case": case}
     counts = Counter(modality for modality, _ in files)
@@ -101,7 +101,7 @@ def _item_of_entry(entry: Any, base: Path, modalities: Mapping[str, str], allow_
         if unknown:
             reason = f"modalities must be of {', '.join(modalities)}, got {', '.join(unknown)}"
             return {"image": files[0][1], "case": case, FAILURE: reason}
-        return _item(files, case, modalities, allow_missing)
+        return case_item(files, case, modalities, allow_missing)
     files, cases, unknown = [], [], []
     for path in image:
         parsed = _parse_name(path, modalities)
@@ -117,7 +117,7 @@ def _item_of_entry(entry: Any, base: Path, modalities: Mapping[str, str], allow_
             f"use {{modality: path}} entries ({', '.join(modalities)})"
         )
         return {"image": str(base / image[0]), "case": case, FAILURE: reason}
-    return _item(files, case, modalities, allow_missing)
+    return case_item(files, case, modalities, allow_missing)
 
 
 def modality_datalist(
@@ -162,7 +162,7 @@ def modality_datalist(
                 files_by_case.setdefault((path.parent, case), []).append((modality, str(path)))
         items = []
         for (_, case), paths in files_by_case.items():
-            items.append(_item(paths, case, modalities, allow_missing))
+            items.append(case_item(paths, case, modalities, allow_missing))
         items += whole_scans
     refuse_names(items)
     refuse_shared_paths(items, grid)

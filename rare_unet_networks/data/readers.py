@@ -78,10 +78,14 @@ def _damage(header: nib.Nifti1Header) -> str:
     for name, code in codes.items():
         if code > LAST_CODE:
             return f"{name}_code must be 0 to {LAST_CODE}, got {code}"
+    if codes["sform"] > 0 and not np.isfinite(header["pixdim"][1:4]).all():  # without sform it is the spacing
+        return f"pixdim must be finite, got {format_size([float(s) for s in header['pixdim'][1:4]])}"
     if codes["qform"] > 0:
         numbers = [float(header[f"quatern_{axis}"]) for axis in "bcd"]
         if not sum(q * q for q in numbers) <= 1 + 3 * float(np.finfo(np.float32).eps):  # as nibabel; NaN fails, too
             return f"the qform's quaternion is longer than 1: {', '.join(f'{q:g}' for q in numbers)}"
+        if not all(math.isfinite(header[f"qoffset_{axis}"]) for axis in "xyz"):
+            return "the qform's offset has values that are NaN or infinite"
         qfac = float(header["pixdim"][0])
         if codes["sform"] <= 0 and qfac not in (-1, 0, 1):
             return f"the handedness of the qform, pixdim[0], must be 1 or -1, got {qfac:g}"

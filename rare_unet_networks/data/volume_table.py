@@ -10,7 +10,7 @@ from typing import Any
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
 from .datalists import POSTFIXES, prediction_path
-from .records import claim_path, read_record, volume_rows
+from .record_files import claim_path, read_record, volume_rows
 
 __all__ = ["check_volumes", "collect_volumes"]
 

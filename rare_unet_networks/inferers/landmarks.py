@@ -48,10 +48,11 @@ class PairTemplate:
         return offset * MIRROR if side == "right" else offset, torch.tensor(self.size, dtype=torch.float64)
 
 
+SLACK = 1.0  # mm2, small against the landmarks' spread: where they leave an angle open, the smallest is chosen
 MIRROR = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
 # Means over the 208 labelled crops of MSD Task04 that are left hippocampi: the crops are 35×50×36 mm on average.
 HIPPOCAMPI = PairTemplate(
-    axis=(1.2, 18.6, -8.0), distance=50.0, offset=(2.4, 0.5, 1.6), size=(36.0, 50.0, 36.0), reach=1.0, radius=6.0
+    axis=(1.2, 18.6, -8.0), distance=50.0, offset=(2.4, 0.5, 1.6), size=(44.0, 62.0, 44.0), reach=1.0, radius=6.0
 )
 
 
@@ -67,7 +68,7 @@ def upright_rotation(points: torch.Tensor, template: PairTemplate) -> torch.Tens
     known = points.isfinite().all(dim=1)
     reference, seen = template.points()[known], points[known]
     covariance = (seen - seen.mean(dim=0)).T @ (reference - reference.mean(dim=0))
-    u, _, vh = torch.linalg.svd(covariance + 10.0 * torch.eye(3, dtype=torch.float64))
+    u, _, vh = torch.linalg.svd(covariance + SLACK * torch.eye(3, dtype=torch.float64))
     flip = torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ vh).sign())], dtype=torch.float64))
     return u @ flip @ vh
 
@@ -113,23 +114,33 @@ class Landmarks:
         known = points.isfinite().all(dim=1)
         return (points + to_centre)[known].mean(dim=0)
 
-    def cut_sides(self, low: torch.Tensor, high: torch.Tensor, template: PairTemplate) -> list[str]:
-        """Sides that do not lie wholly between two corners of a scan, in mm: half of one or the end of one is not."""
-        cut = []
-        for side in SIDES:
-            points = self.of_side(side)
-            if not bool(points.isfinite().all()):
-                cut.append(side)
-                continue
-            half = (points[0] - points[1]) * template.reach
-            ends = torch.stack([points.mean(dim=0) + half, points.mean(dim=0) - half])
-            if bool(((ends < low + template.radius) | (ends > high - template.radius)).any()):
-                cut.append(side)
-        return cut
+    def reasons(self, low: torch.Tensor, high: torch.Tensor, template: PairTemplate) -> list[str]:
+        """Reasons to review what is segmented at these places: something is missing, cut, or as no head shows it.
 
-    def reasons(self, template: PairTemplate) -> list[str]:
-        """The doubts, and what no head shows: lengths or distances far from the template's, or crossing axes."""
-        reasons = list(self.doubts)
+        Args:
+            low: lower corner of the scan in mm, shape (3,).
+            high: its upper corner.
+            template: the usual places.
+        """
+        found = self.sides()
+        reasons = [f"the {side} one was not found: it is not in the scan" for side in SIDES if side not in found]
+        reasons += [
+            f"the {side} one is not wholly in the scan" for side in found if self._is_cut(side, low, high, template)
+        ]
+        return reasons + [f"the places are in doubt: {doubt}" for doubt in [*self.doubts, *self._implausible(template)]]
+
+    def _is_cut(self, side: str, low: torch.Tensor, high: torch.Tensor, template: PairTemplate) -> bool:
+        """Whether half of a side, or its front or back end, is outside of the scan."""
+        points = self.of_side(side)
+        if not bool(points.isfinite().all()):
+            return True
+        half = (points[0] - points[1]) * template.reach
+        ends = torch.stack([points.mean(dim=0) + half, points.mean(dim=0) - half])
+        return bool(((ends < low + template.radius) | (ends > high - template.radius)).any())
+
+    def _implausible(self, template: PairTemplate) -> list[str]:
+        """What no head shows: lengths or distances far from the template's, or axes that cross."""
+        reasons = []
         axes = {}
         length = float(torch.tensor(template.axis, dtype=torch.float64).norm())
         for side in SIDES:

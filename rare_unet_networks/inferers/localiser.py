@@ -77,8 +77,9 @@ class Localiser:
         by_level = [self._at_level(x, extent, level) for level in range(finest, self.levels.num_levels)]
         points, confidence = by_level[0]
         doubts = []
-        for other, _ in by_level[1:]:
-            distance = float((other - points).norm(dim=1).max())
+        for others, other_confidence in by_level[1:]:
+            in_both = torch.minimum(confidence, other_confidence) >= self.threshold
+            distance = float(torch.where(in_both, (others - points).norm(dim=1), 0).max())
             if distance > self.max_difference:
                 doubts.append(f"two resolutions place them {distance:.0f} mm apart")
         points = points - torch.tensor(spacing, dtype=torch.float64) / 2  # from the first voxel's centre

@@ -136,11 +136,12 @@ class WholeHeadInferer(MirrorInferer):
         name = scan_name(inputs)
         texts = [f"{side} at {format_size([round(mm) for mm in centres[side].tolist()])} mm" for side in sides]
         how = "cut on the scan's grid" if is_upright else "resampled to an upright grid"
-        logger.info(f"{name}found {' and '.join(texts)}, the head is turned by {turned:.0f} degrees: {how}")
+        logger.debug(f"{name}found {' and '.join(texts)}, the head is turned by {turned:.0f} degrees: {how}")
         regions = [self._region(inputs, side, centres[side], None if is_upright else rotation) for side in sides]
         predictions = [self._predict_region(region, network, *args, **kwargs) for region in regions]
         joined, start = self._joined(inputs, regions, predictions, on_scan=is_upright)
         spacing = torch.tensor(spacing_of(affine_of(inputs), 3), dtype=torch.float64)
+        high = spacing * (torch.tensor(inputs.shape[2:]) - 0.5)
         voxels = {side: (centre / spacing).tolist() for side, centre in centres.items()}
         notes = HeadNotes(
             class_names=[f"{side} {name}" for side in SIDES for name in self.class_names],
@@ -150,7 +151,7 @@ class WholeHeadInferer(MirrorInferer):
             turned=turned,
             centres={side: (affine_of(inputs) @ translation(v))[:3, 3].tolist() for side, v in voxels.items()},
             confidence=dict(zip(SIDES, landmarks.confidence.reshape(2, 2).amin(dim=1).tolist())),
-            reasons=self._reasons(landmarks, inputs, spacing) + _touching(regions, predictions),
+            reasons=landmarks.reasons(-spacing / 2, high, self.template) + _touching(regions, predictions),
         )
         for reason in notes.reasons:
             logger.warning(f"{name}{reason}")
@@ -170,7 +171,7 @@ class WholeHeadInferer(MirrorInferer):
         is_head = is_whole_head(self.field_of_view, extent, self.max_extent)
         what = "whole head" if is_head else "crop"
         why = f"auto: longer than {self.max_extent:g} mm or not" if self.field_of_view == "auto" else "as told"
-        logger.info(f"{scan_name(inputs)}field of view {format_size(extent)} mm, taken as a {what} ({why})")
+        logger.debug(f"{scan_name(inputs)}field of view {format_size(extent)} mm, taken as a {what} ({why})")
         return is_head
 
     def _region(self, inputs: MetaTensor, side: str, centre: torch.Tensor, rotation: torch.Tensor | None) -> Region:
@@ -224,15 +225,6 @@ class WholeHeadInferer(MirrorInferer):
             )
             joined[key] = note_route(copy_meta_like(logits, box), route)
         return joined, tuple(start)
-
-    def _reasons(self, landmarks: Landmarks, inputs: MetaTensor, spacing: torch.Tensor) -> list[str]:
-        """Reasons to review a prediction that the landmarks give."""
-        found = landmarks.sides()
-        reasons = [f"the {side} one was not found: it is not in the scan" for side in SIDES if side not in found]
-        high = spacing * (torch.tensor(inputs.shape[2:]) - 0.5)
-        cut = [side for side in landmarks.cut_sides(-spacing / 2, high, self.template) if side in found]
-        reasons += [f"the {side} one is not wholly in the scan" for side in cut]
-        return reasons + [f"the places are in doubt: {doubt}" for doubt in landmarks.reasons(self.template)]
 
 
 def _touching(regions: Sequence[Region], predictions: Sequence[dict[str, torch.Tensor]]) -> list[str]:

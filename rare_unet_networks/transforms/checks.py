@@ -16,6 +16,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from nibabel.affines import obliquity
 
 from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_near_spacing, is_whole_head, spacing_of
+from ..utils.logs import name_of
 from ..utils.quality import add_warning
 
 __all__ = ["CheckLabeld", "CheckScand"]
@@ -23,13 +24,9 @@ __all__ = ["CheckLabeld", "CheckScand"]
 logger = logging.getLogger(__name__)
 
 
-def _name(tensor: MetaTensor) -> str:
-    return str(tensor.meta.get("filename_or_obj", "scan"))
-
-
 def _warn(tensor: MetaTensor, text: str) -> None:
     """Logs a warning and adds it to the metadata, from which it reaches the record of the prediction."""
-    logger.warning(f"{_name(tensor)}: {text}")
+    logger.warning(f"{name_of(tensor.meta)}: {text}")
     add_warning(tensor.meta, text)
 
 
@@ -39,7 +36,7 @@ def _file_in_errors(tensor: MetaTensor) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{_name(tensor)}: {error}") from None
+        raise ValueError(f"{name_of(tensor.meta)}: {error}") from None
 
 
 class CheckScand(MapTransform):

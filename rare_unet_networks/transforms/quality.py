@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 from ..inferers.whole_head import HeadNotes
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
+from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
 from ..utils.trust import TrustNotes
@@ -104,7 +105,7 @@ class ReviewPredictiond(MapTransform):
             head = d[key].meta.get("head")
             trust = d[key].meta.get("trust")
             for reason in self._reasons(finest, d[key], route, value, head) + self._trust_reasons(trust):
-                logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
+                logger.warning(f"{name_of(image.meta)}: {reason}")
                 add_warning(meta, reason)
             for reason in head.reasons if head is not None else ():
                 add_warning(meta, reason)  # the inferer has logged it

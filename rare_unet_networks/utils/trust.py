@@ -23,7 +23,7 @@ def trust_mode(value: bool | str) -> str:
     Raises:
         ValueError: if it is none of them.
     """
-    text = str(value).lower()
+    text = {"1": "true", "0": "false"}.get(str(value), str(value).lower())
     if text not in MODES:
         raise ValueError(f"trust must be one of {MODES}, got {value!r}.")
     return text

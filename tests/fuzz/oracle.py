@@ -49,5 +49,7 @@ def write_plain(image: sitk.Image, path: Path) -> None:
     sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat64), str(path))
 
 
-def labels(path: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+def agreement(prediction: Path, other: Path) -> float:
+    """Share of voxels with the same label; 0 for other sizes."""
+    labels = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))).squeeze() for path in (prediction, other)]
+    return float((labels[0] == labels[1]).mean()) if labels[0].shape == labels[1].shape else 0.0

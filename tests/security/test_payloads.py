@@ -70,7 +70,7 @@ def nifti_with_extension(path):
     assert b"mkdir" in path.read_bytes()
 
 
-def test_scans_and_their_names(folder, weights):
+def test_scans_and_their_names(folder, small_weights):
     scans, output = folder / "scans", folder / "out"
     scans.mkdir()
     np.save(scans / "array.npy", np.array([Pickled()], dtype=object), allow_pickle=True)
@@ -80,7 +80,7 @@ def test_scans_and_their_names(folder, weights):
     nifti_with_extension(scans / "extension.nii")
     for name in (EXPRESSION, f"@{EXPRESSION}", "%(x)s {0.__class__} =cmd()", "`mkdir executed`; $(mkdir executed)"):
         nib.save(nib.Nifti1Image(VOXELS, np.eye(4)), scans / f"{name}.nii")
-    evaluator = segment(scans, output, weights["hippocampus"])
+    evaluator = segment(scans, output, small_weights)
     reasons = {path.removeprefix(f"{scans}/"): reason for path, reason in evaluator.failures}
     assert reasons.keys() == {"array_a.nii", "array_b.nii.gz", "pickle.nii"}
     assert all("not NIfTI but" in reason or "not a gzip file but" in reason for reason in reasons.values())
@@ -97,7 +97,7 @@ def test_a_path_of_the_command_line(folder):
         check_words([*words[:3], f"--input={EXPRESSION}"])
 
 
-def test_the_list_of_cases_of_a_task_with_modalities(folder, weights):
+def test_the_list_of_cases_of_a_task_with_modalities(folder, brain_weights):
     shutil.copy(next((BRAIN / "sample").glob("*/imagesTr/*.nii.gz")), folder / "scan.nii.gz")
     entries = [
         {"image": "scan.nii.gz", "case": EXPRESSION},
@@ -107,7 +107,7 @@ def test_the_list_of_cases_of_a_task_with_modalities(folder, weights):
         EXPRESSION,
     ]
     (folder / "list.json").write_text(json.dumps(entries))
-    options = dict(input=str(folder / "list.json"), output_dir=str(folder / "out"), checkpoint=weights["brain"])
+    options = dict(input=str(folder / "list.json"), output_dir=str(folder / "out"), checkpoint=brain_weights)
     workflow = run("inference.json", bundle=BRAIN, **options, **SMALL_BRAIN)
     evaluator = workflow.parser.get_parsed_content("evaluator")
     assert len(evaluator.failures) == 4
