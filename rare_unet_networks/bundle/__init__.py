@@ -7,6 +7,8 @@ from .doubt_limits import find_doubt_limits
 from .options import prediction_options
 from .overrides import check_overrides
 from .segmentation import Segmentation, segment
+from .trust import trust_model
+from .trust_scans import find_trust
 from .words import check_words
 
 check_words()  # here, because further words on a command line replace a config's own checks

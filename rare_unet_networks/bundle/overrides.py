@@ -25,6 +25,7 @@ EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", 
 PATH_ENDS = ("_dir", "_file")
 # Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
+FURTHER = {"trust": ("full",)}  # values of a switch beside true and false
 
 
 def component_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
@@ -126,6 +127,8 @@ def _check_switch(key: str, written: str) -> None:
     Raises:
         SystemExit: if it is neither, or an argument of a component in small letters.
     """
+    if written in FURTHER.get(key, ()):
+        return
     try:
         value = is_on(written)
     except ValueError:

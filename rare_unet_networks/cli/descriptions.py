@@ -35,6 +35,14 @@ OPTIONS = {
         "modality to a pattern of its files' names (a regular expression), in the network's order",
         "\"{'T1w':'_t1$'}\"",
     ),
+    "trust": (
+        "estimate how good each prediction is, from a second one: true, false, or full (from two more, slower)",
+        "full",
+    ),
+    "trust_file": (
+        "model of the trust, fitted to the weights by run calibrating; null for none",
+        "runs/mine/trust.json",
+    ),
     "doubt_limit": ("doubt above which a prediction should be reviewed, by level; null for no limit", "None"),
     "split": ("cases of the splits file that are evaluated, or trained on", "test"),
     "val_split": ("cases of the splits file that a training validates", "test"),
@@ -72,6 +80,7 @@ DEFAULTS = {
     "$list(range(@levels.num_levels))": "all",
     "$rn.bundle.bundle_root()": "the folder above that of the config",
     "$Path(@calibrated_file).with_name('doubt_limit.json')": "doubt_limit.json beside calibrated_file",
+    "$Path(@calibrated_file).with_name('trust.json')": "trust.json beside calibrated_file",
     "$[i / 10 for i in range(16)]": "0, 0.1, … 1.5",
     "@dataset_dir": "dataset_dir",
 }
@@ -96,6 +105,7 @@ COMPONENTS = {
     "dataloader": "loader of dataset",
     "inferer": "runs the network on a scan",
     "localiser": "finds the structure in a whole head",
+    "trust_inferer": "the inferer of logits, with a second and a third prediction",
     "logits_inferer": "the same, for logits of a single path",
     "check_logits": "check of the network's output",
     "to_labels": "transforms from logits to label maps on the scan's grid",

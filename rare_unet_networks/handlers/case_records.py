@@ -192,6 +192,7 @@ class CaseRecordSaver:
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
                 doubt=pred.meta.get("doubt"),
+                **pred.meta.get("trust_entries", {}),
                 review=list(pred.meta.get("review", ())),
                 volumes=volumes,
                 **({} if head is None else _recorded_head(head, volumes)),

@@ -6,4 +6,5 @@ from .localiser import Localiser
 from .mirror import MirrorInferer
 from .multi_level import MultiLevelInferer
 from .routing import ResolutionRoutingInferer
+from .trust import TrustInferer
 from .whole_head import HeadNotes, WholeHeadInferer

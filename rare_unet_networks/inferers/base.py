@@ -17,6 +17,7 @@ from ..levels import ResolutionLevels, Route
 from ..utils.geometry import LINEAR
 from ..utils.logs import SCAN_NAME
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
+from ..utils.trust import TrustNotes
 
 __all__ = ["InfererWrapper", "RoutingInferer", "ScanNotes", "note_route"]
 
@@ -40,11 +41,13 @@ class ScanNotes:
         route: its way through the network.
         mirrored: whether each member of the batch has to be mirrored, shape (B,); None if sides do not matter or are
             not chosen yet.
+        trust: measures of the prediction of each member, see :py:class:`rare_unet_networks.inferers.TrustInferer`.
     """
 
     name: str
     route: Route
     mirrored: torch.Tensor | None = None
+    trust: list[TrustNotes] | None = None
 
     @property
     def sides(self) -> list[str] | None:
@@ -136,7 +139,9 @@ class RoutingInferer(Inferer):
             logits = predictions["pred"].float()
             predictions["pred"] = F.interpolate(logits, route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
         for key, logits in predictions.items():
-            predictions[key] = note_route(copy_meta_like(logits, inputs), route, notes.sides)
+            prediction = predictions[key] = note_route(copy_meta_like(logits, inputs), route, notes.sides)
+            if notes.trust is not None and isinstance(prediction, MetaTensor):
+                prediction.meta["trust"] = notes.trust[0] if len(notes.trust) == 1 else list(notes.trust)
         return predictions if self.output == "both" else predictions.popitem()[1]
 
     def _warn_of_distance(self, notes: ScanNotes) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from ..utils.coarsening import coarsen
+from ..utils.coarsening import coarsen_and_scale
 from ..utils.quality import doubt
-from ..utils.resampling import as_plain_tensor
 from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 
 __all__ = ["MirrorInferer"]
@@ -75,6 +74,8 @@ class MirrorInferer(InfererWrapper):
             # One of the two predictions that are compared is the result, so nothing has to be predicted again.
             both_sides = self._predict_both_sides(x, level, output, network, notes)
             notes.mirrored = self._choose(both_sides, notes)
+            if notes.trust is not None:
+                notes.trust = [notes.trust[i + len(x) * m] for i, m in enumerate(notes.mirrored.long().tolist())]
             return {key: self._chosen(logits, notes.mirrored) for key, logits in both_sides.items()}
         if notes.mirrored is None:
             # The fine grid separates the sides more clearly than the few voxels of the coarsest level.
@@ -110,8 +111,7 @@ class MirrorInferer(InfererWrapper):
         """Brings scans of a level to the coarsest level: means of blocks, whose intensities are scaled again."""
         pairs = zip(self.levels.scale(self.levels.num_levels - 1), self.levels.scale(level))
         factors = [coarsest // current for coarsest, current in pairs]
-        coarse = [coarsen(member, factors, pad_value=float(member.min())) for member in x.float()]
-        return torch.stack([as_plain_tensor(self.scaling({"image": member})["image"]) for member in coarse])
+        return coarsen_and_scale(x, factors, self.scaling)
 
     def _mirror(self, x: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         """Mirrors the members of a batch that ``mirrored`` marks."""

@@ -13,6 +13,7 @@ from monai.transforms.utils import scale_affine
 from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_whole_head, spacing_of
 from ..utils.quality import touches_border
 from ..utils.resampling import as_plain_tensor, copy_meta_like
+from ..utils.trust import TrustNotes
 from .base import RoutingInferer, logger, note_route, scan_name
 from .head_regions import Region, affine_of, cut_on_grid, cut_upright, joint_box, joint_probabilities, translation
 from .landmarks import HIPPOCAMPI, SIDES, Landmarks, PairTemplate, upright_rotation
@@ -154,8 +155,12 @@ class WholeHeadInferer(MirrorInferer):
         )
         for reason in notes.reasons:
             logger.warning(f"{name}{reason}")
+        by_side = {region.side: next(iter(p.values())).meta for region, p in zip(regions, predictions)}
+        trust = {side: meta["trust"].features[""] for side, meta in by_side.items() if "trust" in meta}
         for prediction in joined.values():
             prediction.meta["head"] = notes
+            if trust:
+                prediction.meta["trust"] = TrustNotes(trust)
         return joined if self.output == "both" else joined.popitem()[1]
 
     def _is_head(self, inputs: torch.Tensor) -> bool:

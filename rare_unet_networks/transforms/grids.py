@@ -17,6 +17,8 @@ from ..utils.resampling import area_resize, as_plain_tensor
 
 __all__ = ["ResampleToBothGridsd", "prediction_key"]
 
+NOTES = ("route", "side", "head", "trust")  # entries that inferers write into the metadata of a prediction
+
 
 def prediction_key(grid: str) -> str:
     """Key of the prediction on a grid, ``"scan"`` or ``"fine"``, as in :py:class:`ResampleToBothGridsd`.
@@ -38,10 +40,10 @@ class ResampleToBothGridsd(MapTransform):
     (if these are not whole, by smoothing and interpolation); the fine one by linear interpolation or repetition.
 
     The sizes come from the ``route`` that the inferer wrote into the metadata. Both predictions and the image keep it,
-    and the ``side`` if there is one. ``pred`` has the orientation of the network's input, which ``Invertd`` inverts;
-    ``pred_fine`` has the axis order of the scan's file. A prediction of a part of a whole head (``head`` in its
-    metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) is put into the scan's grid, with background around
-    it; ``pred_fine`` covers that part only.
+    and ``side`` and ``trust`` if there are any. ``pred`` has the orientation of the network's input, which ``Invertd``
+    inverts; ``pred_fine`` has the axis order of the scan's file. A prediction of a part of a whole head (``head`` in
+    its metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) is put into the scan's grid, with background
+    around it; ``pred_fine`` covers that part only.
 
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or a dictionary of both; ``<key>_fine`` is added.
@@ -109,11 +111,11 @@ class ResampleToBothGridsd(MapTransform):
 
     @staticmethod
     def _notes(prediction: torch.Tensor, key: Hashable) -> dict[str, Any]:
-        """The inferer's entries in the metadata of a prediction: ``route``, ``side`` and ``head`` if it has them."""
+        """The inferer's entries in the metadata of a prediction: ``route``, and the others of ``NOTES`` that it has."""
         meta = prediction.meta if isinstance(prediction, MetaTensor) else {}
         if "route" not in meta:
             raise ValueError(f"{key} must carry the inferer's route in its metadata, got none.")
-        return {name: meta[name] for name in ("route", "side", "head") if name in meta}
+        return {name: meta[name] for name in NOTES if name in meta}
 
     def _probabilities(self, prediction: torch.Tensor) -> torch.Tensor:
         prediction = as_plain_tensor(prediction).float()

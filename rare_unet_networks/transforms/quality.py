@@ -17,6 +17,8 @@ from ..utils.geometry import spacing_of
 from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
+from ..utils.trust import TrustNotes
+from ..utils.trust_model import TrustModel, trust_entries
 
 __all__ = ["CheckFinited", "ReviewPredictiond"]
 
@@ -48,8 +50,11 @@ class ReviewPredictiond(MapTransform):
     ``meta["doubt"]`` is a number, see :py:func:`rare_unet_networks.utils.quality.doubt`. ``meta["review"]`` is a list
     of reasons in words, which may be empty: the doubt is above its limit, the prediction touches the border of the
     scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, or there was
-    a warning when the scan was loaded. New reasons are logged as warnings. In a whole head the inferer's reasons (and
-    its names of classes) replace that of the border. Apply it to probabilities, before ``AsDiscreted``.
+    a warning when the scan was loaded. With the notes of a :py:class:`rare_unet_networks.inferers.TrustInferer`,
+    ``meta["trust_entries"]`` holds what a record says of them (:py:func:`rare_unet_networks.utils.trust_entries`), and
+    further reasons are a low expected Dice and a volume outside the range of the training. New reasons are logged as
+    warnings. In a whole head the inferer's reasons (and its names of classes) replace that of the border. Apply it to
+    probabilities, before ``AsDiscreted``.
 
     Args:
         keys: probabilities on the scan's grid, shape (C, *spatial_size), with the inferer's route in their metadata,
@@ -63,6 +68,7 @@ class ReviewPredictiond(MapTransform):
             for a scan that was placed by its size, the limit of its level.
         min_slices: smallest number of the scan's slices that a structure should extend over.
         image_key: the network's input.
+        trust_model: estimates the Dice of a prediction; without it only the agreement is noted.
 
     Raises:
         ValueError: if the number of limits is not that of the levels, or a prediction has no route.
@@ -76,6 +82,7 @@ class ReviewPredictiond(MapTransform):
         doubt_limit: Sequence[float | None] | None = None,
         min_slices: float = 2.0,
         image_key: str = "image",
+        trust_model: TrustModel | None = None,
     ) -> None:
         super().__init__(keys)
         if doubt_limit is not None and len(doubt_limit) != levels.num_levels:
@@ -85,6 +92,7 @@ class ReviewPredictiond(MapTransform):
         self.doubt_limit = None if doubt_limit is None else list(doubt_limit)
         self.min_slices = min_slices
         self.image_key = image_key
+        self.trust_model = trust_model
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -95,7 +103,8 @@ class ReviewPredictiond(MapTransform):
             meta = dict(image.meta)
             route = self._route(d[key], key)
             head = d[key].meta.get("head")
-            for reason in self._reasons(finest, d[key], route, value, head):
+            trust = d[key].meta.get("trust")
+            for reason in self._reasons(finest, d[key], route, value, head) + self._trust_reasons(trust):
                 logger.warning(f"{name_of(image.meta)}: {reason}")
                 add_warning(meta, reason)
             for reason in head.reasons if head is not None else ():
@@ -107,7 +116,16 @@ class ReviewPredictiond(MapTransform):
                 if k in d:
                     d[k].meta["doubt"] = value
                     d[k].meta["review"] = warnings_of(meta)
+                    if trust is not None:
+                        d[k].meta["trust_entries"] = trust_entries(trust, self.class_names, self.trust_model)
         return d
+
+    def _trust_reasons(self, trust: TrustNotes | None) -> list[str]:
+        reasons = []
+        if trust is not None and self.trust_model is not None:
+            for side, features in trust.features.items():
+                reasons += self.trust_model.reasons(features, side)
+        return reasons
 
     @staticmethod
     def _route(prediction: torch.Tensor, key: Hashable) -> Route:

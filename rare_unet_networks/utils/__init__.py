@@ -26,3 +26,5 @@ from .geometry import (
 from .resampling import area_resize, as_plain_tensor, copy_meta_like, resample
 from .switches import is_on
 from .tables import aligned, append_rows, read_rows, write_rows
+from .trust import TrustNotes
+from .trust_model import TrustModel, trust_entries

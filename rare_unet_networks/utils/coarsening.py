@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.data import MetaTensor
@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 from .geometry import format_size
 from .resampling import as_plain_tensor
 
-__all__ = ["IMAGE_MODES", "LABEL_MODES", "coarsen", "coarsen_label"]
+__all__ = ["IMAGE_MODES", "LABEL_MODES", "coarsen", "coarsen_and_scale", "coarsen_label"]
 
 IMAGE_MODES = ("mean", "trilinear")
 LABEL_MODES = ("majority", "nearest")
@@ -37,7 +37,8 @@ def coarsen(
     - *Simulated scans* (``SimulateLowResolutiond``, ``MultiResolutionPyramidd``) have raw intensities. They are padded
       with their minimum, the background, and to one ``divisor``, so that all levels cover the same extent.
     - The *side* (``MirrorInferer``) is chosen on a scan with scaled intensities, padded with the minimum of each member
-      of the batch. The scan lies in the centre, so that its mirror image gets the same padding.
+      of the batch. The scan lies in the centre, so that its mirror image gets the same padding. The second prediction
+      of ``TrustInferer`` is that of such a scan too (:py:func:`coarsen_and_scale`).
     - *Several levels* (``MultiLevelInferer``): the background is 0, and so is the padding.
     - *Statistics of the foreground* (``ForegroundStatisticsd``) ignore voxels of 0: the padding is 0, at the end, as in
       the training of the shipped tumour network.
@@ -75,6 +76,20 @@ def coarsen(
     if any(f > 1 for f in factors):
         padded = Resize([n // f for n, f in zip(padded.shape[1:], factors)], mode=_RESIZE_MODES[mode])(padded)
     return padded if isinstance(x, MetaTensor) else as_plain_tensor(padded)
+
+
+def coarsen_and_scale(
+    x: torch.Tensor, factors: Sequence[int], scaling: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> torch.Tensor:
+    """Means of blocks of a batch of scaled scans, with their intensities scaled again.
+
+    Args:
+        x: shape (B, C, *spatial_size).
+        factors: voxels per block along each axis.
+        scaling: dictionary transform of ``"image"``, shape (C, *spatial_size).
+    """
+    coarse = [coarsen(member, factors, pad_value=float(member.min())) for member in x.float()]
+    return torch.stack([as_plain_tensor(scaling({"image": member})["image"]) for member in coarse])
 
 
 def coarsen_label(
