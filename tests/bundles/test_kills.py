@@ -41,7 +41,7 @@ def kill_at_random(start, progress, total, moments):
     process, target = start(), moments.randrange(total)
     while process.poll() is None and progress() < target:
         time.sleep(0.002)
-    time.sleep(moments.random() * 0.1)
+    time.sleep(moments.random() * 0.03)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     return process.returncode == -signal.SIGKILL
@@ -79,7 +79,7 @@ def test_a_killed_inference_leaves_whole_predictions_and_is_finished_by_the_same
     moments, killed, tries = random.Random(0), 0, 0
     while killed < kills:
         tries += 1
-        assert tries < 5 * kills
+        assert tries < 10 * kills  # some commands end before they are killed
         output = tmp_path / f"out{tries}"
         start = lambda: command("inferring", CONFIGS / "inference.json", start=True, output_dir=output, **options)  # noqa: B023, E731
         if not kill_at_random(start, lambda: len(visible(output)), 2 * SCANS + 1, moments):  # noqa: B023
@@ -117,7 +117,7 @@ def test_a_killed_evaluation_leaves_whole_rows_and_is_repeated_by_the_same_comma
     moments, killed, tries = random.Random(1), 0, 0
     while killed < kills:
         tries += 1
-        assert tries < 5 * kills
+        assert tries < 10 * kills  # some commands end before they are killed
         output = tmp_path / f"out{tries}"
         table = output / "metrics" / "per_case.csv"
 
@@ -157,7 +157,7 @@ def test_a_killed_training_keeps_whole_checkpoints_and_is_finished_by_the_same_c
     moments, killed, tries = random.Random(2), 0, 0
     while killed < kills:
         tries += 1
-        assert tries < 5 * kills
+        assert tries < 10 * kills  # some commands end before they are killed
         shutil.rmtree(output, ignore_errors=True)
 
         def progress():
