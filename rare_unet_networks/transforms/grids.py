@@ -17,6 +17,8 @@ from ..utils.resampling import area_resize, as_plain_tensor
 
 __all__ = ["ResampleToBothGridsd", "prediction_key"]
 
+NOTES = ("route", "side", "side_margin", "head")
+
 
 def prediction_key(grid: str) -> str:
     """Key of the prediction on a grid, ``"scan"`` or ``"fine"``, as in :py:class:`ResampleToBothGridsd`.
@@ -109,11 +111,11 @@ class ResampleToBothGridsd(MapTransform):
 
     @staticmethod
     def _notes(prediction: torch.Tensor, key: Hashable) -> dict[str, Any]:
-        """The inferer's entries in the metadata of a prediction: ``route``, ``side`` and ``head`` if it has them."""
+        """The inferer's entries in the metadata of a prediction: ``route``, and others of ``NOTES``."""
         meta = prediction.meta if isinstance(prediction, MetaTensor) else {}
         if "route" not in meta:
             raise ValueError(f"{key} must carry the inferer's route in its metadata, got none.")
-        return {name: meta[name] for name in ("route", "side", "head") if name in meta}
+        return {name: meta[name] for name in NOTES if name in meta}
 
     def _probabilities(self, prediction: torch.Tensor) -> torch.Tensor:
         prediction = as_plain_tensor(prediction).float()
