@@ -13,6 +13,7 @@ OPTIONS = {
     ),
     "output_dir": ("folder for what is written", "my_results"),
     "grid": ("grid of the label maps: scan (the scan's own) or fine (that of level 0, in most tasks 1 mm)", "fine"),
+    "keep_largest": ("keep only the largest connected piece of a structure, of each side in a head", "false"),
     "field_of_view": ("what scans show: auto (decided by their size), head (a whole one) or crop", "head"),
     "side": ("side of the structure: auto, left or right", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),

@@ -13,7 +13,7 @@ from rare_unet_networks.utils.errors import is_user_error, root_cause
 from .conftest import BUNDLES, REPOSITORY, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
-LINES = {HIPPOCAMPUS: 410, BRAIN: 470}  # of the three configs together
+LINES = {HIPPOCAMPUS: 425, BRAIN: 470}  # of the three configs together
 # What stands in both, because MONAI Label loads inference.json alone.
 SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def", "check", "prepare", "inferer"]
 SHARED_IF_THERE = ["modalities", "allow_missing", "coarser", "no_package"]
@@ -100,7 +100,7 @@ def test_training_turns_scans_as_inference_does_and_scales_them_alike(bundle):
         assert {**last, "keys": "image"} == inference["scaling"]
 
 
-ALIKE = ["calibrate", "export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
+ALIKE = ["export", "finetune", "monai_label", "multi_gpu_train", "multi_gpu_inference", "tracking_wandb"]
 
 
 @pytest.mark.parametrize("name", ALIKE)
