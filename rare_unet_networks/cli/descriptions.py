@@ -41,7 +41,7 @@ OPTIONS = {
         "full",
     ),
     "trust_file": (
-        "model of the trust, fitted to the weights by run calibrating; null for none",
+        "model of the trust, fitted to the weights by calibrating; null for none",
         "runs/mine/trust.json",
     ),
     "doubt_limit": ("doubt above which a prediction should be reviewed, by level; null for no limit", "None"),
