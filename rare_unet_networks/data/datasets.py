@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.data.utils import pad_list_data_collate
 
 from ..utils.errors import root_cause
-from .datalists import FAILURE, expand_levels
+from .datalists import FAILURE, expand_levels, files_of, place_of
 from .files import check_item
 
 __all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
@@ -100,9 +100,13 @@ class FaultTolerantDataset(Dataset):
             return self._failure(item, item[FAILURE])
         try:
             _check_files(item)
-            return super().__getitem__(index)
+            loaded = super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
             return self._failure(item, root_cause(error))
+        image = loaded.get(self.name_key) if isinstance(loaded, Mapping) else None
+        if isinstance(image, MetaTensor) and "case" in item:
+            image.meta["case"] = str(item["case"])  # names the prediction, see PredictionLayout
+        return loaded
 
     def _failure(self, item: dict, reason: str) -> dict:
         return {FAILURE: reason, self.name_key: self._name(item, reason), "case": str(item.get("case", ""))}
@@ -110,13 +114,13 @@ class FaultTolerantDataset(Dataset):
     def _name(self, item: dict, reason: str) -> str:
         """Returns the file that the reason names, else the image (of a file per modality, folder and case)."""
         for entry in _files(item):
-            for path in entry.values() if isinstance(entry, Mapping) else [entry]:
+            for path in files_of(entry):
                 if reason.startswith(f"{path}: "):
-                    return str(path)
-        path = item[self.name_key]
-        if isinstance(path, Mapping):
-            return str(Path(next(iter(path.values()))).parent / str(item.get("case", "")))
-        return str(path)
+                    return path
+        entry = item[self.name_key]
+        if isinstance(entry, Mapping):
+            return str(Path(files_of(entry)[0]).parent / str(item.get("case", "")))
+        return place_of(entry)
 
 
 def collate_patches(items: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -15,84 +16,38 @@ from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
 from ..utils.files import replaced_as_a_whole, sha256
 from ..utils.switches import is_on
-from .datalists import FAILURE, case_id, prediction_path
+from .bids import bids_sidecar
+from .datalists import FAILURE, case_id, files_of, prediction_path
+from .record_files import claim_path, read_record, record_path
 
-__all__ = ["CaseRecords", "claim_path", "read_record", "read_records", "record_path", "volume_rows"]
+__all__ = ["CaseRecords"]
 
 logger = logging.getLogger(__name__)
 NAMED = 20  # at most so many skipped scans are named in the log
 
 
-def record_path(prediction: Path) -> Path:
-    """Returns the path of a prediction's record."""
-    return prediction.with_name(prediction.name.removesuffix(".nii.gz") + ".json")
-
-
-def claim_path(prediction: Path) -> Path:
-    """Returns the path of the claim file of a prediction."""
-    return prediction.with_name("." + prediction.name.removesuffix(".nii.gz") + ".claim")
-
-
-def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
-
-    Raises:
-        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
-    """
-    spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
-    rows = []
-    for name, volume in record["volumes"].items():
-        fine = volume.get("mm3_fine")
-        rows.append(
-            {
-                "case": str(record["case"]),
-                "class": name,
-                "voxels": int(volume["voxels"]),
-                "mm3": float(volume["mm3"]),
-                "mm3_fine": "" if fine is None else float(fine),
-                "spacing": spacing,
-                "level": int(record["level"]),
-                "seconds": float(record["seconds"]),
-                "grid": str(record.get("grid") or ""),
-                "side": str(record.get("side") or ""),
-                "review": "; ".join(record.get("review") or ()),
-            }
-        )
-    return rows
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Reads a record; None if it is missing or damaged."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        volume_rows(record)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return record
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Reads the valid records of a folder, older first. Of two records of a case, on two grids, only the newer one."""
-    written = []
-    for path in folder.glob("*_seg.json"):
-        record = None if path.name.startswith(".") else read_record(path)
-        if record is not None:
-            written.append((path.stat().st_mtime_ns, path.name, record))
-    return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())
-
-
-def _files(item: Mapping) -> dict[str, str]:
-    """Returns the files of a scan by modality; a single file is under ``image``."""
+def _scans(item: Mapping) -> dict[str, list[str]]:
+    """Returns the files of a scan by modality, of a DICOM series many; without modalities under ``image``."""
     image = item["image"]
-    return {str(k): str(p) for k, p in image.items()} if isinstance(image, Mapping) else {"image": str(image)}
+    return {str(k): files_of(e) for k, e in (image if isinstance(image, Mapping) else {"image": image}).items()}
 
 
 def _case(item: Mapping) -> str:
-    return str(item.get("case") or case_id(next(iter(_files(item).values()))))
+    return str(item.get("case") or case_id(next(iter(_scans(item).values()))[0]))
 
 
-def _with_digest(path: str) -> dict[str, str]:
-    return {"file": str(Path(path).absolute()), "sha256": sha256(path)}
+def _sha256(files: Sequence[str]) -> str:
+    """Digest of one file, or of the digests of several, which does not depend on their order and names."""
+    digests = sorted(map(sha256, files))
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _with_digest(files: Sequence[str]) -> dict[str, Any]:
+    """Returns file and digest; of a series its folder, the names in it, and one digest."""
+    paths = [Path(file).absolute() for file in files]
+    if len(paths) == 1:
+        return {"file": str(paths[0]), "sha256": _sha256(files)}
+    return {"file": str(paths[0].parent), "files": [path.name for path in paths], "sha256": _sha256(files)}
 
 
 def _digest(entry: Any) -> Any:
@@ -151,7 +106,7 @@ class CaseRecords:
     @cached_property
     def _weights(self) -> dict[str, str]:
         try:
-            return _with_digest(self.checkpoint)
+            return _with_digest([self.checkpoint])
         except OSError:  # the network may get its weights elsewhere; then no case counts as done
             return {}
 
@@ -197,7 +152,7 @@ class CaseRecords:
         if identity != (case, self.grid, self.options["config"]) or not isinstance(record.get("scans"), Mapping):
             return False
         try:
-            scans = {name: sha256(path) for name, path in _files(item).items()}
+            scans = {name: _sha256(files) for name, files in _scans(item).items()}
         except OSError:
             return False
         recorded = {name: _digest(entry) for name, entry in record["scans"].items()}
@@ -220,7 +175,7 @@ class CaseRecords:
             self._claims.release(claim)
             return False
         try:
-            self._scans[case] = {name: _with_digest(path) for name, path in _files(item).items()}
+            self._scans[case] = {name: _with_digest(files) for name, files in _scans(item).items()}
         except OSError:  # an unreadable file becomes a failure when it is loaded
             self._scans[case] = {}
         return True
@@ -254,6 +209,7 @@ class CaseRecords:
             "weights": self._weights,
             **self.options,
             **measured,
+            **bids_sidecar(case, self.grid, [scan["file"] for scan in self._scans.get(case, {}).values()]),
         }
         with replaced_as_a_whole(self._path(case)) as temporary:
             temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

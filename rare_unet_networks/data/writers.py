@@ -18,7 +18,7 @@ from ..utils.files import replaced_as_a_whole
 from .datalists import case_id, prediction_path
 from .readers import largest_shift, unit_of
 
-__all__ = ["HeaderPreservingNibabelWriter", "PredictionLayout"]
+__all__ = ["HeaderPreservingNibabelWriter", "PredictionLayout", "saved_case"]
 
 
 class PredictionLayout(FolderLayoutBase):
@@ -33,10 +33,22 @@ class PredictionLayout(FolderLayoutBase):
         self.folder = Path(folder)
         self.grid = grid
 
-    def filename(self, subject: PathLike = "", **kwargs: Any) -> Path:
-        """Returns the prediction's file for a scan's file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return prediction_path(case_id(subject), self.grid, self.folder)
+    def filename(self, subject: PathLike = "", case: str | None = None, **kwargs: Any) -> Path:
+        """Returns the prediction's file for a case, or for a scan's file."""
+        path = prediction_path(case_id(subject) if case is None else case, self.grid, self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def saved_case(meta: Mapping, saver: Any = None) -> dict[str, Any]:
+    """Returns the arguments of :py:class:`PredictionLayout` for a prediction, for ``SaveImaged``.
+
+    Args:
+        meta: its metadata, with the ``case`` that :py:class:`rare_unet_networks.data.FaultTolerantDataset` noted. Other
+            datasets note none: then the scan's file names the case.
+        saver: MONAI's transform, not used.
+    """
+    return {"subject": str(meta.get("filename_or_obj", "scan")), "case": meta.get("case")}
 
 
 # Fields of a NIfTI header that say where its voxels lie.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ignite.engine import Engine, Events
 
-from ..data.records import CaseRecords, read_record, record_path
+from ..data.record_files import read_record, record_path
+from ..data.records import CaseRecords
 from ..reports.figures import figure_of
 from ..reports.page import can_report, write_report
 from ..utils.distributed import all_gather, rank

@@ -11,7 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..data.records import read_records
+from ..data.record_files import read_records
+from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
 from ..utils.files import replaced_as_a_whole
 from ..utils.switches import is_on
@@ -19,7 +20,7 @@ from .figures import figure_of
 from .panels import COLOURS
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
 
-__all__ = ["PAGE", "can_report", "write_report"]
+__all__ = ["PAGE", "can_report", "collect", "write_report"]
 
 logger = logging.getLogger(__name__)
 PAGE = "report.html"
@@ -76,6 +77,20 @@ def write_report(
         claims.release_all()
     logger.info(f"{path} shows {len(records)} case(s)")
     return path
+
+
+def collect(folder: str | Path, report: bool | str = True) -> None:
+    """Makes ``volumes.csv`` and ``report.html`` of a folder from its records.
+
+    Args:
+        folder: folder of predictions.
+        report: whether to write the report.
+
+    Raises:
+        ValueError: see :py:func:`rare_unet_networks.data.collect_volumes` and :py:func:`write_report`.
+    """
+    collect_volumes(folder)
+    write_report(folder, report)
 
 
 def _page(

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from rare_unet_networks.data import CaseRecords, UnclaimedSampler, prediction_path
-from rare_unet_networks.data.records import claim_path, read_record, volume_rows
+from rare_unet_networks.data.record_files import claim_path, read_record, volume_rows
 from rare_unet_networks.utils import sha256
 
 OPTIONS = {"options": {"side": "auto"}, "config": "1f"}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rare_unet_networks.data import CaseRecords, collect_volumes, prediction_path
-from rare_unet_networks.data.records import claim_path, record_path
+from rare_unet_networks.data.record_files import claim_path, record_path
 from rare_unet_networks.utils import Claims
 
 HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds,grid,side,review"

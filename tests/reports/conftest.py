@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rare_unet_networks.data import prediction_path
-from rare_unet_networks.data.records import record_path
+from rare_unet_networks.data.record_files import record_path
 
 SIDED = ("left_anterior", "left_posterior", "right_anterior", "right_posterior")
 

@@ -1,0 +1,84 @@
+"""The files of records: their paths, and what is read from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .datalists import POSTFIXES, prediction_path
+
+__all__ = ["claim_path", "read_record", "read_records", "record_path", "recorded_files", "volume_rows"]
+
+
+def record_path(prediction: Path) -> Path:
+    """Returns the path of a prediction's record."""
+    return prediction.with_name(prediction.name.removesuffix(".nii.gz") + ".json")
+
+
+def claim_path(prediction: Path) -> Path:
+    """Returns the path of the claim file of a prediction."""
+    return prediction.with_name("." + prediction.name.removesuffix(".nii.gz") + ".claim")
+
+
+def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
+    """
+    spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
+    rows = []
+    for name, volume in record["volumes"].items():
+        fine = volume.get("mm3_fine")
+        rows.append(
+            {
+                "case": str(record["case"]),
+                "class": name,
+                "voxels": int(volume["voxels"]),
+                "mm3": float(volume["mm3"]),
+                "mm3_fine": "" if fine is None else float(fine),
+                "spacing": spacing,
+                "level": int(record["level"]),
+                "seconds": float(record["seconds"]),
+                "grid": str(record.get("grid") or ""),
+                "side": str(record.get("side") or ""),
+                "review": "; ".join(record.get("review") or ()),
+            }
+        )
+    return rows
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Reads a record; None if it is missing or damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        volume_rows(record)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return record
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Reads the valid records of a folder, older first. Of two records of a case, on two grids, only the newer one.
+
+    A record counts if it lies beside the prediction that it names: those of another run in a subfolder do not.
+    """
+    written = []
+    for path in folder.rglob("*seg.json"):
+        record = None if path.name.startswith(".") else read_record(path)
+        if record is not None and _is_at(record, path, folder):
+            written.append((path.stat().st_mtime_ns, path.name, record))
+    return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())
+
+
+def recorded_files(scan: Mapping[str, Any]) -> list[str]:
+    """Returns the files of an entry of a record's ``scans``: one file, or those of a DICOM series."""
+    names = scan.get("files")
+    return [scan["file"]] if names is None else [str(Path(scan["file"]) / name) for name in names]
+
+
+def _is_at(record: Mapping[str, Any], path: Path, folder: Path) -> bool:
+    grids = [record["grid"]] if record.get("grid") in POSTFIXES else POSTFIXES
+    return any(record_path(prediction_path(str(record["case"]), grid, folder)) == path for grid in grids)
