@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -72,10 +73,12 @@ def format_scale(level: int) -> str:
 
 
 @dataclass(frozen=True)
-class Route:
+class Route(int):
     """Level of one input (or one batch), and the sizes on the way to its grid.
 
-    An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``.
+    An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``. It is a number, the
+    level, because MONAI's ``decollate_batch`` gives numbers in metadata to every member of a batch as they are. It
+    refuses unknown types.
 
     Attributes:
         level: level at which the input enters, 0 = full resolution.
@@ -95,13 +98,8 @@ class Route:
     padded_size: tuple[int, ...]
     reason: str
 
-    # MONAI's decollate_batch refuses unknown types in metadata. It treats an object with ``ndim`` 0 as a scalar and
-    # calls ``item()``; so every member of the batch gets the route.
-    ndim = 0
-
-    def item(self) -> Route:
-        """Returns the route itself, see the comment above."""
-        return self
+    def __new__(cls, level: int, *_: Any, **__: Any) -> Route:
+        return super().__new__(cls, level)
 
     @property
     def fine_size(self) -> tuple[int, ...]:
@@ -140,6 +138,8 @@ class ResolutionLevels:
 
             - ``"finest"``: that of its finest axis.
             - ``"volume"``: the geometric mean of its axes, the edge of a cube of the same volume.
+        switch: where the coarser of two neighbouring levels takes over, as the share of the way between them in log2:
+            one number, or one for each pair. 0.5 is the nearest level; with 0.75, 1.6 mm enters at level 0 (of 1 mm).
 
     Raises:
         ValueError: if an argument is out of range, if both ``spatial_size`` and ``spacing`` are missing, or if they
@@ -163,6 +163,7 @@ class ResolutionLevels:
         tolerance: float = 0.1,
         routing: str = "auto",
         rule: str = "finest",
+        switch: float | Sequence[float] = 0.5,
     ) -> None:
         if num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {num_levels}.")
@@ -180,6 +181,11 @@ class ResolutionLevels:
             raise ValueError(f"routing must be one of {ROUTINGS}, got {routing!r}.")
         if rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
+        self.switch = ensure_tuple(switch) if isinstance(switch, Sequence) else (switch,) * (num_levels - 1)
+        if len(self.switch) != num_levels - 1:
+            raise ValueError(f"switch must be one number, or one for each of {num_levels - 1} pairs, got {switch}.")
+        if not all(0 <= value < 1 for value in self.switch):
+            raise ValueError(f"switch must be 0 or more and below 1, got {switch}.")
         self.tolerance = tolerance
         self.routing = routing
         self.rule = rule
@@ -207,9 +213,14 @@ class ResolutionLevels:
         check_level(level, self.num_levels)
         return level
 
-    def _nearest(self, log2_ratio: float) -> int:
-        """Level nearest to a ratio of voxel sizes; half way between two levels, the finer one."""
-        return min(max(math.ceil(log2_ratio - 0.5 - _LOG2_SLACK), 0), self.num_levels - 1)
+    @staticmethod
+    def _level_of(log2_ratio: float, switch: Sequence[float]) -> int:
+        """Level of a ratio of sizes; exactly at the switch between two levels, the finer one."""
+        level = 0
+        for finer, share in enumerate(switch):
+            if log2_ratio > finer + share + _LOG2_SLACK:
+                level = finer + 1
+        return level
 
     def scale(self, level: int) -> tuple[int, ...]:
         """Ratio of a level's voxel size to that of level 0, one factor per axis."""
@@ -222,7 +233,7 @@ class ResolutionLevels:
         return tuple(s * factor for s, factor in zip(self.spacing, self.scale(level)))
 
     def level_of_spacing(self, spacing: Sequence[float]) -> int:
-        """Level whose voxel size is nearest in log2; for an anisotropic scan ``rule`` says which axis decides.
+        """Level of a voxel size; for an anisotropic scan ``rule`` says which axis decides.
 
         Args:
             spacing: voxel size in mm, one entry per axis.
@@ -232,7 +243,7 @@ class ResolutionLevels:
         """
         reference = self.level_spacing(0)
         ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
-        return self._nearest(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios))
+        return self._level_of(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios), self.switch)
 
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).
@@ -247,7 +258,8 @@ class ResolutionLevels:
             raise ValueError("spatial_size of level 0 is unknown: construct ResolutionLevels with spatial_size.")
         size = self._checked_size(spatial_size)
         # The level with the least sum of squared log2 differences over the axes is the one nearest to their mean.
-        return self._nearest(sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims)
+        mean = sum(math.log2(r / n) for n, r in zip(size, self.spatial_size)) / self.spatial_dims
+        return self._level_of(mean, (0.5,) * (self.num_levels - 1))
 
     def divisor(self, level: int) -> int:
         """Number that every axis of a level's grid must be divisible by, see :py:func:`level_divisor`."""
@@ -266,8 +278,9 @@ class ResolutionLevels:
 
     def resampled_size(self, spatial_size: Sequence[int], spacing: Sequence[float], level: int) -> tuple[int, ...]:
         """Voxels over the same extent (mm) at the level's spacing; an axis within the tolerance is not resampled."""
+        # To 3 decimals first: the last digits of an affine, which programs write differently, must not decide.
         return tuple(
-            n if is_near_spacing(s, t, self.tolerance) else max(1, round(n * s / t))
+            n if is_near_spacing(s, t, self.tolerance) else max(1, round(round(n * s / t, 3)))
             for n, s, t in zip(
                 self._checked_size(spatial_size), self._checked_spacing(spacing), self.level_spacing(level)
             )
@@ -276,8 +289,10 @@ class ResolutionLevels:
     def distance_warning(self, spacing: Sequence[float] | None) -> str:
         """Warning if a scan is too coarse for a network with these levels; otherwise an empty string.
 
-        The coarsest axis decides. A scan that is finer than level 0 is averaged and needs no warning. With one level
-        every coarse scan is upsampled on purpose, so there is no warning.
+        The coarsest axis decides, and the ratio of the coarsest to the finest axis: slices so thick that one axis lies
+        at the first level and another at the last, such as 1×1×8 mm, are warned of, too. A scan that is finer than
+        level 0 is averaged and needs no warning. With one level every coarse scan is upsampled on purpose, so there is
+        no warning.
 
         Args:
             spacing: voxel size of the scan, mm; None, as in the route of a scan that was placed by its size, gives no
@@ -285,9 +300,17 @@ class ResolutionLevels:
         """
         if spacing is None or self.num_levels == 1:
             return ""
-        coarsest = self.level_spacing(self.num_levels - 1)
+        last = self.num_levels - 1
+        coarsest = self.level_spacing(last)
         if all(s <= t or is_near_spacing(s, t, self.tolerance) for s, t in zip(spacing, coarsest)):
-            return ""
+            ratios = [max(1.0, s / t) for s, t in zip(spacing, self.spacing)]
+            thickness = max(ratios) / min(ratios)
+            if thickness < level_scale(last) * (1 - self.tolerance):
+                return ""
+            return (
+                f"spacing {format_size(spacing)} mm: its slices are {thickness:.3g} times as thick as its voxels are "
+                "wide: do not trust the prediction"
+            )
         return (
             f"spacing {format_size(spacing)} mm is coarser than the coarsest level's, {format_size(coarsest)} mm: do "
             "not trust the prediction"
@@ -328,6 +351,6 @@ class ResolutionLevels:
         if len(sizes) > 1:
             raise ValueError(f"the members of a batch must need the same resampling, got spacings {spacings} mm.")
         resampled = sizes.pop()
-        reason = f"spacing {format_size(spacing)} mm is nearest to {format_size(self.level_spacing(level))} mm"
+        reason = f"spacing {format_size(spacing)} mm enters at {format_size(self.level_spacing(level))} mm"
         padded = self.padded_size(resampled, level)
         return Route(level, self.scale(level), spacing, size, resampled, padded, reason)

@@ -1,8 +1,11 @@
+import copy
+import dataclasses
 import math
+import pickle
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
 
 from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.utils.geometry import symmetric_margins
@@ -32,6 +35,15 @@ VOLUME_CASES = [
     ((1.0, 1.0, 2**1.5), 0),  # √2 mm, a tie, goes to the finer level
     ((2.0, 2.0, 5.0), 1),  # 2.71 mm
     ((30.0, 30.0, 30.0), 3),
+]
+SWITCH_CASES = [
+    ((1.6, 1.6, 1.6), 0),  # log2 1.6 = 0.678
+    ((1.7, 1.7, 1.7), 1),  # log2 1.7 = 0.766
+    ((3.0, 3.0, 3.0), 1),  # 1.585 is 0.585 of the way from level 1 to 2
+    ((6.0, 6.0, 6.0), 2),
+    ((7.0, 7.0, 7.0), 3),  # 2.807
+    ((2.0**1.75,) * 3, 1),  # at the switch, the finer one
+    ((0.3, 0.3, 0.3), 0),
 ]
 SIZE_CASES = [
     ((32, 64, 32), 0),
@@ -85,6 +97,35 @@ def test_level_of_spacing_is_the_nearest_in_log2(spacing, level):
     assert LEVELS.level_of_spacing(spacing) == level
 
 
+@pytest.mark.parametrize("spacing, level", SWITCH_CASES)
+def test_the_switch_says_where_the_coarser_level_begins(spacing, level):
+    levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0), switch=0.75)
+    assert levels.level_of_spacing(spacing) == level
+
+
+def test_each_pair_of_levels_can_have_its_own_switch():
+    levels = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.75, 0.5, 0.85))
+    found = [levels.level_of_spacing((spacing,) * 3) for spacing in (1.6, 1.7, 2.8, 3.0, 7.0, 7.5)]
+    assert found == [0, 1, 1, 2, 2, 3]  # log2: 0.678, 0.766, 1.485, 1.585, 2.807, 2.907
+
+
+def test_as_many_switches_as_pairs_of_levels_are_needed():
+    with pytest.raises(ValueError, match=r"one for each of 3 pairs, got \(0\.5, 0\.5\)"):
+        ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=(0.5, 0.5))
+
+
+def test_the_switch_does_not_move_the_rule_by_size():
+    sizes = [(32, 64, 32), (20, 40, 20), (16, 32, 16)]  # log2 32/20 = 0.678
+    levels = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), switch=0.9)
+    assert [levels.level_of_size(size) for size in sizes] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("switch", [-0.1, 1.0, float("nan")])
+def test_a_switch_outside_its_range_is_refused(switch):
+    with pytest.raises(ValueError, match="switch must be 0 or more and below 1"):
+        ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), switch=switch)
+
+
 @pytest.mark.parametrize("spacing, level", VOLUME_CASES)
 def test_by_volume_the_mean_of_the_axes_in_log2_decides(spacing, level):
     levels = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), rule="volume")
@@ -135,6 +176,9 @@ def test_only_axes_off_by_more_than_the_tolerance_are_resampled():
     assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.09, 4.0), 0) == (40, 50, 48)
     assert LEVELS.resampled_size((40, 50, 12), (1.0, 1.11, 4.0), 0) == (40, 56, 48)  # 50 · 1.11 = 55.5
     assert LEVELS.resampled_size((40, 40, 40), (1.5, 1.5, 1.5), 1) == (30, 30, 30)
+    # 18 · 3 / 4 = 13.5: an affine is stored in 32 bits, and its last digit must not decide between 13 and 14.
+    for spacing in (3.0000001, 3.0, 2.9999999):
+        assert LEVELS.resampled_size((18, 18, 18), (spacing, 4.0, 4.0), 2)[0] == 14
 
 
 def test_meta_tensor_is_placed_by_spacing_and_plain_tensor_by_size():
@@ -151,7 +195,7 @@ def test_size_routing_needs_no_spacing_and_spacing_routing_no_size():
 
 def test_route_tells_what_happens_in_words():
     text = str(LEVELS.route(scan((40, 50, 12), (1.0, 1.0, 4.0))))
-    assert "level 0 (scale 1)" in text and "spacing 1×1×4 mm is nearest to 1×1×1 mm" in text
+    assert "level 0 (scale 1)" in text and "spacing 1×1×4 mm enters at 1×1×1 mm" in text
     assert "resampled from 40×50×12 to 40×50×48" in text and "padded from 40×50×48 to 48×64×48" in text
 
 
@@ -205,4 +249,26 @@ def test_a_scan_is_too_coarse_beyond_the_tolerance_of_the_coarsest_level(spacing
     assert ("is coarser than the coarsest level's, 8×8×8 mm: do not trust the prediction" in warning) == far
     wider = ResolutionLevels(num_levels=4, spacing=(1.0, 1.0, 1.0), tolerance=0.3)
     one = ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0))
-    assert wider.distance_warning(spacing) == one.distance_warning(spacing) == ""
+    assert "coarser than the coarsest" not in wider.distance_warning(spacing) and one.distance_warning(spacing) == ""
+
+
+THICK = {(1.0, 1.0, 8.0): "8", (1.0, 7.3, 1.0): "7.3", (0.5, 0.5, 8.0): "8", (1.1, 1.1, 8.0): "7.27"}
+THIN = [(1.0, 1.0, 7.0), (2.0, 2.0, 8.0), (0.1, 1.0, 4.0), (8.0, 8.0, 8.0)]
+
+
+@pytest.mark.parametrize("spacing, thickness", [*THICK.items(), *((spacing, None) for spacing in THIN)])
+def test_slices_so_thick_that_the_axes_lie_at_the_first_and_the_last_level_are_warned_of(spacing, thickness):
+    warning = LEVELS.distance_warning(spacing)
+    expected = f"mm: its slices are {thickness} times as thick as its voxels are wide: do not trust the prediction"
+    assert warning.endswith(expected) if thickness else warning == ""
+    assert ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0)).distance_warning(spacing) == ""
+
+
+def test_a_route_is_the_number_of_its_level_and_survives_copies_and_decollation():
+    route = LEVELS.route(batch(2.0, 2.05))
+    assert int(route) == route.level == 1
+    for same in (copy.deepcopy(route), pickle.loads(pickle.dumps(route)), dataclasses.replace(route)):
+        assert same == route and same.reason == route.reason and type(same) is type(route)
+    first, second = decollate_batch({"x": torch.zeros(2, 1), "route": route})
+    assert first["route"] == route
+    assert type(second["route"]) is type(route) and second["route"].padded_size == route.padded_size

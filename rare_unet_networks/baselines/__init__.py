@@ -7,6 +7,7 @@ from .center_crop_or_pad import CenterCropOrPadd
 from .coarse_training import RandResolutionLeveld, RestoreResolutiond, coarsened_labels
 from .comparison import paired_differences, read_rows
 from .decoder_head import DecoderHead, DecoderHeadRAREUNet
+from .fixed_level import FixedLevel
 from .mean_shape import MeanShapeInferer
 from .nearest_downsampled import NearestDownsampled
 from .pad import PadInferer

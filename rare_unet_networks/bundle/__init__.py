@@ -5,6 +5,8 @@ from .command_line import bundle_root, check_command_line, command_options, conf
 from .device import check_device
 from .doubt_limits import find_doubt_limits
 from .options import prediction_options
+from .overrides import check_overrides
+from .segmentation import Segmentation, segment
 from .words import check_words
 
 check_words()  # here, because further words on a command line replace a config's own checks

@@ -16,6 +16,12 @@ from .device import EXPRESSIONS
 
 __all__ = ["check_words"]
 
+# MONAI's runner would take --help as an override.
+HELP = """The options of a config are listed in docs/options.md, or by one of
+    rare-unet hippocampus --help
+    rare-unet evaluate hippocampus --help
+Without the command rare-unet: python -m rare_unet_networks hippocampus --help"""
+
 
 def _words(argv: Sequence[str]) -> list[str]:
     """Words of a command that are neither options nor their values."""
@@ -34,17 +40,23 @@ def _words(argv: Sequence[str]) -> list[str]:
 def check_words(argv: Sequence[str] | None = None) -> None:
     """Checks a ``monai.bundle run`` command for extra words, and for file names that would be evaluated.
 
+    For ``--help`` it says where the options are listed.
+
     Args:
         argv: the command, ``sys.argv`` by default; commands of other programs are not checked.
 
     Raises:
-        SystemExit: on extra words, or an option whose value is a file name that begins with ``$``, ``@`` or ``%``.
+        SystemExit: after ``--help``, on extra words, or if the value of an option is a file name that begins with
+            ``$``, ``@`` or ``%``.
     """
     argv = sys.argv if argv is None else argv
     options = command_options(argv)
     words = _words(argv) if options else []
     if words[:1] != ["run"]:
         return
+    if "help" in options:
+        print(HELP)
+        raise SystemExit(0)
     # The first word is the runner's function, the second what a config runs.
     further = words[2:] if "run_id" not in options else words[1:]
     if further:

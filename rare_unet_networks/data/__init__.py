@@ -2,6 +2,7 @@
 
 from .acquisitions import Acquisition, read_acquisitions
 from .datalists import case_id, expand_acquisitions, expand_levels, input_datalist, prediction_path
+from .dataset_scans import scan_datalist
 from .datasets import CachedDataset, FaultTolerantDataset, LevelsDataset, collate_patches
 from .files import check_file
 from .labelled import labelled_datalist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import unicodedata
@@ -22,6 +23,8 @@ __all__ = ["case_id", "expand_acquisitions", "expand_levels", "input_datalist", 
 logger = logging.getLogger(__name__)
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
+# Bytes of a case's name; file systems allow 255 for the name of a file, of which a claim's suffixes need up to 49.
+MAX_CASE = 200
 # Unicode categories of characters that break a log line, change its colours or hide text, and of invalid UTF-8.
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
@@ -102,12 +105,17 @@ def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisitio
 
 
 def refuse_names(items: Sequence[dict]) -> None:
-    """Marks items whose file or case names cannot be written to logs and tables as failures."""
+    """Marks items as failures whose names cannot be written to logs and tables, or are too long for their files."""
     for item in items:
         for text in (*files_of(item["image"]), item["case"]):
             fault = name_fault(os.fspath(text))
             if fault:
                 item[FAILURE] = fault
+        size = max(len(os.fsencode(part)) for part in item["case"].split("/"))
+        if FAILURE not in item and size > MAX_CASE:
+            item[FAILURE] = f"the name of a case must have at most {MAX_CASE} bytes, got {size}: rename the file"
+            digest = hashlib.sha256(os.fsencode(item["case"])).hexdigest()
+            item["case"] = f"{item['case'][:40]}-{digest[:12]}"  # short enough for a claim
 
 
 def refuse_shared_paths(items: Sequence[dict], grid: str) -> None:

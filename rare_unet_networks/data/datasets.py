@@ -123,17 +123,21 @@ class FaultTolerantDataset(Dataset):
         return place_of(entry)
 
 
+def flatten_patches(items: Sequence[Any]) -> list[Any]:
+    """Lists the patches of all items, each a dictionary or a list of them, as ``RandCropByPosNegLabeld`` returns."""
+    patches: list[Any] = []
+    for item in items:
+        patches.extend(item if isinstance(item, list) else [item])
+    return patches
+
+
 def collate_patches(items: Sequence[Any]) -> Any:
     """Batches patches with ``monai.data.utils.pad_list_data_collate``, also for transforms that return lists.
 
     Args:
-        items: each a dictionary or a list of dictionaries, as ``RandCropByPosNegLabeld`` returns. Its patches are
-            smaller than requested if the scan is.
+        items: as in :py:func:`flatten_patches`. Patches are smaller than requested if the scan is.
 
     Returns:
         the batch of all patches; smaller ones are padded with zeros at their ends.
     """
-    patches: list[Any] = []
-    for item in items:
-        patches.extend(item if isinstance(item, list) else [item])
-    return pad_list_data_collate(patches, method="end")
+    return pad_list_data_collate(flatten_patches(items), method="end")

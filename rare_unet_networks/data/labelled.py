@@ -61,12 +61,12 @@ def labelled_datalist(
     if split not in splits:
         raise ValueError(f"split must be one of {list(splits)}, got {split!r}.")
     listed = set().union(*splits.values())
-    description = _description(root / "dataset.json")
+    description = nnunet_description(root / "dataset.json")
     if description is None:
         images = {case_id(p): str(p) for p in _niftis(root / "imagesTr")}
     else:
         _check_classes(description, root / "dataset.json", class_names)
-        images = _nnunet_images(root / "imagesTr", _channels(description, root / "dataset.json", modalities))
+        images = _nnunet_images(root / "imagesTr", channel_modalities(description, root / "dataset.json", modalities))
     labels = {case_id(p): p for p in _niftis(root / "labelsTr")}
     wanted = set(splits[split])
     if split == "test":
@@ -129,7 +129,7 @@ def _splits(path: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _description(path: Path) -> dict[str, Any] | None:
+def nnunet_description(path: Path) -> dict[str, Any] | None:
     """Reads nnU-Net's ``dataset.json``; None if there is none or it is the Decathlon's."""
     description = read_json(path) if path.exists() else {}
     if not isinstance(description, Mapping):
@@ -157,7 +157,7 @@ def _channel_names(value: Any, path: Path) -> dict[str, str]:
     raise ValueError(f'{path}: channel_names must map numbers from "0" to names, as in {EXAMPLE}, got {_short(value)}.')
 
 
-def _channels(description: Mapping, path: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None]:
+def channel_modalities(description: Mapping, path: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None]:
     """Returns the modality by channel number, ``"0000"`` …; None for the one channel of a task without modalities."""
     names = _channel_names(description["channel_names"], path)
     if modalities is None:

@@ -17,7 +17,7 @@ from .dicom import files_of_scan
 from .folders import find_scans
 from .studies import files_by_folder, modalities_by_words, series_by_study
 
-__all__ = ["modality_datalist"]
+__all__ = ["case_item", "modality_datalist"]
 
 logger = logging.getLogger(__name__)
 # Suffixes of skull-stripping tools, and BIDS entities in which files of one case may differ.
@@ -60,7 +60,7 @@ def _parse_name(path: str | Path, modalities: Mapping[str, str]) -> tuple[str, s
     return case or Path(path).absolute().parent.name, modality
 
 
-def _item(files: Sequence[tuple[str, Any]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
+def case_item(files: Sequence[tuple[str, Any]], case: str, modalities: Mapping[str, str], allow_missing: bool) -> dict:
     """Makes the item of one case from (modality, path) pairs; a failure unless there is one file per modality."""
     item: dict[str, Any] = {"image": dict(files), "case": case}
     counts = Counter(modality for modality, _ in files)
@@ -118,7 +118,7 @@ def _item_of_entry(entry: Any, base: Path, modalities: Mapping[str, str], allow_
             f"use {{modality: path}} entries ({', '.join(modalities)})"
         )
         return {"image": str(base / image[0]), "case": case, FAILURE: reason}
-    return _item(files, case, modalities, allow_missing)
+    return case_item(files, case, modalities, allow_missing)
 
 
 def _item_of_paths(paths: Mapping[str, Path], case: Any, modalities: Mapping[str, str], allow_missing: bool) -> dict:
@@ -133,7 +133,7 @@ def _item_of_paths(paths: Mapping[str, Path], case: Any, modalities: Mapping[str
         files = [(modality, files_of_scan(path)) for modality, path in paths.items()]
     except (ImportError, ValueError) as error:
         return {"image": str(first), "case": case, FAILURE: str(error)}
-    return _item([(m, of[0] if len(of) == 1 else of) for m, of in files], case, modalities, allow_missing)
+    return case_item([(m, of[0] if len(of) == 1 else of) for m, of in files], case, modalities, allow_missing)
 
 
 def modality_datalist(
@@ -205,7 +205,7 @@ def _items_of_folder(source: Path, modalities: Mapping[str, str], allow_missing:
         for case, files in files_by_case.items():
             place = folder.relative_to(source).as_posix()
             name = f"{place}/{case}" if found.is_bids else case
-            items.append(_item(files, name, modalities, allow_missing))
+            items.append(case_item(files, name, modalities, allow_missing))
         whole_scans += whole
     items += whole_scans
-    return items + [_item(list(files.items()), case, modalities, allow_missing) for case, files in studies]
+    return items + [case_item(list(files.items()), case, modalities, allow_missing) for case, files in studies]

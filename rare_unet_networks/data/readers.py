@@ -14,7 +14,7 @@ from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from ..utils.geometry import format_size
 from .files import check_file
@@ -22,6 +22,7 @@ from .files import check_file
 __all__ = ["HeaderPreservingNibabelReader"]
 
 logger = logging.getLogger(__name__)
+LAST_CODE = 5  # of qform_code and sform_code (nifti1.h, nibabel)
 # Unit of length by the lowest three bits of xyzt_units (NIfTI-1 standard, nifti1.h): its name, and its length in mm.
 UNITS = {0: ("unknown, taken as mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
 
@@ -59,14 +60,36 @@ def _format_affine(affine: np.ndarray) -> str:
     return f"{axcodes}, {format_size(voxel_sizes(affine).tolist())} mm, origin ({origin}) mm"
 
 
-def _stored_pixdim(image: SpatialImage) -> list[float]:
-    """Reads the voxel sizes as stored in the file; for formats other than NIfTI, those of the header."""
+def _stored_header(image: SpatialImage) -> nib.Nifti1Header | None:
+    """Reads the header of a NIfTI file without nibabel's corrections; None for other formats."""
     if not isinstance(image.header, nib.Nifti1Header):
-        return [float(s) for s in image.header.get_zooms()[:3]]
+        return None
     holder = image.file_map.get("header", image.file_map["image"])
     with holder.get_prepare_fileobj("rb") as file:
-        header = type(image.header).from_fileobj(file, check=False)
-    return [float(s) for s in header["pixdim"][1:4]]
+        return type(image.header).from_fileobj(file, check=False)
+
+
+def _damage(header: nib.Nifti1Header) -> str:
+    """Returns what is wrong with the forms of a stored header, or an empty string.
+
+    Readers do not agree on such a header: nibabel replaces a wrong code by 0 and a wrong handedness by 1.
+    """
+    codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
+    for name, code in codes.items():
+        if code > LAST_CODE:
+            return f"{name}_code must be 0 to {LAST_CODE}, got {code}"
+    if codes["sform"] > 0 and not np.isfinite(header["pixdim"][1:4]).all():  # without sform it is the spacing
+        return f"pixdim must be finite, got {format_size([float(s) for s in header['pixdim'][1:4]])}"
+    if codes["qform"] > 0:
+        numbers = [float(header[f"quatern_{axis}"]) for axis in "bcd"]
+        if not sum(q * q for q in numbers) <= 1 + 3 * float(np.finfo(np.float32).eps):  # as nibabel; NaN fails, too
+            return f"the qform's quaternion is longer than 1: {', '.join(f'{q:g}' for q in numbers)}"
+        if not all(math.isfinite(header[f"qoffset_{axis}"]) for axis in "xyz"):
+            return "the qform's offset has values that are NaN or infinite"
+        qfac = float(header["pixdim"][0])
+        if codes["sform"] <= 0 and qfac not in (-1, 0, 1):
+            return f"the handedness of the qform, pixdim[0], must be 1 or -1, got {qfac:g}"
+    return ""
 
 
 def _contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[float]) -> str:
@@ -80,12 +103,13 @@ def _contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[flo
     if not isinstance(image.header, nib.Nifti1Header) or int(image.header["sform_code"]) <= 0:
         return ""
     in_mm, qform_code = unit_of(image.header)[1], int(image.header["qform_code"])
+    flips = np.diag([*(-1.0 if p < 0 else 1.0 for p in pixdim), 1.0])  # some readers flip axes of a negative size
     if qform_code > 0:
-        other = np.diag([in_mm] * 3 + [1.0]) @ image.header.get_qform()
+        other = np.diag([in_mm] * 3 + [1.0]) @ image.header.get_qform() @ flips
         says = f"the qform (code {qform_code}) says {_format_affine(other)}"
     else:
         # Readers such as SimpleITK use the voxel size in pixdim even if there is an sform.
-        sizes = [abs(p) * in_mm for p in pixdim]
+        sizes = [p * in_mm for p in pixdim]
         other = affine @ np.diag([*(size / s for size, s in zip(sizes, voxel_sizes(affine))), 1.0])
         says = f"pixdim says {format_size(sizes)} mm"
     voxels, distance = largest_shift(affine, other, image.shape[:3])
@@ -166,7 +190,10 @@ class HeaderPreservingNibabelReader(NibabelReader):
     def open(self, name: PathLike, **options: Any) -> SpatialImage:
         """Checks that a file is complete and opens it with nibabel, which reads the header but no voxels."""
         check_file(name)
-        return nib.load(name, **options)
+        try:
+            return nib.load(name, **options)
+        except (ValueError, HeaderDataError) as error:  # such as a quaternion that is longer than 1
+            raise ValueError(f"{name}: the header is damaged, nibabel can make no affine of it: {error}") from None
 
     def check(self, image: SpatialImage, name: str) -> str:
         """Raises if the grid cannot be a scan's, and warns if the header contradicts itself.
@@ -179,7 +206,11 @@ class HeaderPreservingNibabelReader(NibabelReader):
             the warning, empty if there is none.
         """
         unit, in_mm = unit_of(image.header)
-        affine, pixdim = self._get_affine(image), _stored_pixdim(image)
+        stored = _stored_header(image)
+        if stored is not None and (damage := _damage(stored)):
+            raise ValueError(f"{name}: the header is damaged: {damage}")
+        affine = self._get_affine(image)
+        pixdim = [float(s) for s in (image.header.get_zooms()[:3] if stored is None else stored["pixdim"][1:4])]
         sizes = (voxel_sizes(affine) / in_mm).tolist()
         if isinstance(image.header, nib.Nifti1Header) and int(image.header["sform_code"]) <= 0:
             sizes = pixdim  # as in the affine, but with 0 and negative sizes, which nibabel replaces silently

@@ -1,4 +1,4 @@
-"""The files of records: their paths, and what is read from them."""
+"""The files of a case's record and claim, and the content of a record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 
 from .datalists import POSTFIXES, prediction_path
 
-__all__ = ["claim_path", "read_record", "read_records", "record_path", "recorded_files", "volume_rows"]
+__all__ = [
+    "claim_path",
+    "label_names",
+    "read_record",
+    "read_records",
+    "record_path",
+    "recorded_files",
+    "volume_rows",
+]
 
 
 def record_path(prediction: Path) -> Path:
@@ -23,14 +31,17 @@ def claim_path(prediction: Path) -> Path:
 
 
 def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a record's rows in ``volumes.csv``, one per class. Unknown entries are ignored.
+    """Returns a record's rows in ``volumes.csv``: one per class, in a whole head also one per side and for both.
+
+    Unknown entries are ignored.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: If the record is damaged.
+        AttributeError, ArithmeticError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
     rows = []
-    for name, volume in record["volumes"].items():
+    asymmetry = record.get("asymmetry")
+    for name, volume in {**record["volumes"], **record.get("totals", {})}.items():
         fine = volume.get("mm3_fine")
         rows.append(
             {
@@ -44,6 +55,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "seconds": float(record["seconds"]),
                 "grid": str(record.get("grid") or ""),
                 "side": str(record.get("side") or ""),
+                "asymmetry": float(asymmetry) if name == "both" and asymmetry is not None else "",
                 "review": "; ".join(record.get("review") or ()),
             }
         )
@@ -55,9 +67,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         volume_rows(record)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
-    return record
+    return record if isinstance(record["case"], str) else None
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -73,12 +85,18 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())
 
 
+def _is_at(record: Mapping[str, Any], path: Path, folder: Path) -> bool:
+    grids = [record["grid"]] if record.get("grid") in POSTFIXES else POSTFIXES
+    return any(record_path(prediction_path(record["case"], grid, folder)) == path for grid in grids)
+
+
 def recorded_files(scan: Mapping[str, Any]) -> list[str]:
     """Returns the files of an entry of a record's ``scans``: one file, or those of a DICOM series."""
     names = scan.get("files")
     return [scan["file"]] if names is None else [str(Path(scan["file"]) / name) for name in names]
 
 
-def _is_at(record: Mapping[str, Any], path: Path, folder: Path) -> bool:
-    grids = [record["grid"]] if record.get("grid") in POSTFIXES else POSTFIXES
-    return any(record_path(prediction_path(str(record["case"]), grid, folder)) == path for grid in grids)
+def label_names(record: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the labels 1, 2, … of a prediction, also of those that a whole head lacks."""
+    labels = record.get("labels") or dict(enumerate(record["volumes"], start=1))
+    return [str(name) for _, name in sorted((int(index), name) for index, name in labels.items())]

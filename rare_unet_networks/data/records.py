@@ -16,7 +16,7 @@ from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
 from ..utils.files import replaced_as_a_whole, sha256
 from ..utils.switches import is_on
-from .bids import bids_sidecar
+from .bids_files import bids_sidecar
 from .datalists import FAILURE, case_id, files_of, prediction_path
 from .record_files import claim_path, read_record, record_path
 
@@ -83,6 +83,11 @@ class CaseRecords:
         options: ``options`` and ``config`` as of :py:func:`rare_unet_networks.bundle.prediction_options`. Without them
             no case of an earlier run counts as done.
 
+    Attributes:
+        total: number of cases of this command, after :py:meth:`pending`.
+        done: those that were done before it.
+        left_to_others: those that other processes have claimed, or have done since.
+
     Raises:
         ValueError: If ``grid`` is unknown.
     """
@@ -97,6 +102,9 @@ class CaseRecords:
         self.options = options or {"options": {}, "config": broadcast_from_rank0(uuid.uuid4().hex)}
         self._claims = Claims()
         self._scans: dict[str, dict[str, dict[str, str]]] = {}  # files and their digests, by case
+        self.total = 0
+        self.done: list[str] = []
+        self.left_to_others: set[str] = set()
         self._redone: dict[str, int] = {}  # modification times of the records to replace, by case
 
     def prediction(self, case: str) -> Path:
@@ -125,25 +133,30 @@ class CaseRecords:
             ValueError: If ``part`` has another form, or ``overwrite`` is neither true nor false.
         """
         items = _part_of(items, part)
+        self.total = len(items)
         _ = self._weights  # read before the network loads the file, which may change later
         usable = [item for item in items if FAILURE not in item]
         if is_on(overwrite) or not self.options_known:
             self._redone = broadcast_from_rank0({case: self._time_written(case) for case in map(_case, usable)})
             return items
-        done = broadcast_from_rank0([_case(item) for item in usable if rank() == 0 and self.is_done(item)])
-        if done:
-            names = f"{', '.join(done[:NAMED])}{', …' if len(done) > NAMED else ''}"
+        self.done = broadcast_from_rank0([_case(item) for item in usable if rank() == 0 and self.is_done(item)])
+        if self.done:
+            names = f"{', '.join(self.done[:NAMED])}{', …' if len(self.done) > NAMED else ''}"
             logger.info(
-                f"{len(done)} of {len(items)} are done, with the same scans, weights and options, and are skipped "
+                f"{len(self.done)} of {len(items)} are done, with the same scans, weights and options, and are skipped "
                 f"(--overwrite true does them again): {names}"
             )
-        skipped = set(done)
+        skipped = set(self.done)
         return [item for item in items if FAILURE in item or _case(item) not in skipped]
+
+    def read(self, case: str) -> dict[str, Any] | None:
+        """Reads the record of a case; None if it is missing or damaged."""
+        return read_record(self._path(case))
 
     def is_done(self, item: Mapping) -> bool:
         """Whether a case has a prediction from the same scan, weights and options."""
         case = _case(item)
-        record = read_record(self._path(case))
+        record = self.read(case)
         if record is None or not self.prediction(case).exists():
             return False
         if self._redone.get(case) == self._time_written(case):
@@ -169,11 +182,14 @@ class CaseRecords:
         """Claims a case for this process. Returns False if another process works on it or has done it."""
         case = _case(item)
         claim = claim_path(self.prediction(case))
-        if not self._claims.acquire(claim):
-            return False
-        if FAILURE not in item and self.is_done(item):
+        is_ours = self._claims.acquire(claim)
+        if is_ours and FAILURE not in item and self.is_done(item):
             self._claims.release(claim)
+            is_ours = False
+        if not is_ours:
+            self.left_to_others.add(case)
             return False
+        self.left_to_others.discard(case)
         try:
             self._scans[case] = {name: _with_digest(files) for name, files in _scans(item).items()}
         except OSError:  # an unreadable file becomes a failure when it is loaded

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
-from .bids import write_bids_files
+from .bids_files import write_bids_files
 from .datalists import POSTFIXES, prediction_path
 from .record_files import claim_path, read_records, volume_rows
 
@@ -17,7 +17,8 @@ __all__ = ["check_volumes", "collect_volumes"]
 
 logger = logging.getLogger(__name__)
 TABLE = "volumes.csv"
-COLUMNS = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds", "grid", "side", "review")
+COLUMNS = ("case", "class", "voxels", "mm3", "mm3_fine", "spacing", "level", "seconds", "grid", "side", "asymmetry")
+COLUMNS += ("review",)
 RENAMED = {"mm3_full": "mm3_fine"}  # columns of version 0.6
 
 Row = dict[str, Any]
@@ -41,7 +42,8 @@ def collect_volumes(folder: str | Path) -> list[Row]:
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is a
     prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network), grid of the label
-    map, side, and the reasons to review the prediction. Of two records of a case, on two grids, the newer one counts.
+    map, side, asymmetry (of a whole head, in the row of both sides: left minus right in percent of their mean), and
+    the reasons to review the prediction. Of two records of a case, on two grids, the newer one counts.
 
     Args:
         folder: folder of predictions.

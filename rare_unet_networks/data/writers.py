@@ -84,6 +84,8 @@ class HeaderPreservingNibabelWriter(NibabelWriter):
         if isinstance(self.data_obj, MetaTensor):
             # A label map has no channels, but MONAI 1.6 takes its first axis as one if the scan's file had channels.
             self.data_obj.meta["original_channel_dim"] = float("nan")
+        while self.data_obj.ndim < len(SFORM):  # of one slice MONAI dropped the last axis, which its affine may need
+            self.data_obj = self.data_obj[..., None]
         super().set_metadata(meta_dict, resample, **options)
         self._header = _scan_header(meta_dict or {})
         if self._header is not None:

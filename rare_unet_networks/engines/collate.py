@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.data.utils import pad_list_data_collate
 
+from ..data.datasets import flatten_patches
 from ..levels import ResolutionLevels
 from ..transforms.acquisition import RandSimulateAcquisitiond
 
@@ -62,11 +63,13 @@ class CollateAcquisitions:
     def __call__(self, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
         Args:
-            cases: dictionaries with an image, shape (C, *spatial_size), and its label.
+            cases: dictionaries with an image, shape (C, *spatial_size), and its label; or lists of them, the patches
+                of a case.
 
         Returns:
             the batch; smaller members are padded with zeros at their ends.
         """
+        cases = flatten_patches(cases)
         acquired, other_level = torch.rand(2).tolist()
         if acquired >= self.prob:
             return pad_list_data_collate([self.pyramid(dict(case)) for case in cases], method="end")

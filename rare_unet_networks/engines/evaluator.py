@@ -13,8 +13,10 @@ from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 
 from ..data.datalists import FAILURE
+from ..data.records import CaseRecords
 from ..utils.distributed import all_gather, rank
 from ..utils.errors import one_line, root_cause
+from ..utils.logs import SCAN_NAME, without_scan_warnings
 
 __all__ = ["FaultTolerantEvaluator", "exit_status"]
 
@@ -25,6 +27,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
     """``monai.engines.SupervisedEvaluator`` that continues after a failed case, for batches of one case.
 
     ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``FaultTolerantDataset``.
+    Warnings of single scans are left out of the log: the record of a case has them as reasons for a review.
     With an empty loader MONAI's ``run`` returns at once. This one still fires the events of an epoch, because the other
     ranks wait for this one in the ``all_gather`` of their handlers.
     """
@@ -39,7 +42,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
                 self.fire_event(event)
         else:
-            super().run(global_epoch)
+            with without_scan_warnings():
+                super().run(global_epoch)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         engine.state.output = []
@@ -72,7 +76,9 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
     @staticmethod
     def _name(batchdata: dict[str, Any]) -> str:
         image = batchdata["image"]
-        return str(image.meta["filename_or_obj"][0] if isinstance(image, torch.Tensor) else image[0])
+        if not isinstance(image, torch.Tensor):
+            return str(image[0])
+        return str((image.meta.get(SCAN_NAME) or image.meta["filename_or_obj"])[0])
 
 
 def _saved_files(outputs: Any) -> list[Path]:
@@ -85,16 +91,21 @@ def _saved_files(outputs: Any) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def exit_status(evaluator: FaultTolerantEvaluator) -> None:
+def exit_status(evaluator: FaultTolerantEvaluator, records: CaseRecords | None = None) -> None:
     """Logs the number of cases, and ends the program with status 1 if one failed or lost its files.
 
     For a config's ``finalize``. Counts the cases of all ranks, so that all end with the same status.
+
+    Args:
+        evaluator: the evaluator of the run.
+        records: counts the cases that were done before the run, too.
 
     Raises:
         SystemExit: if a case failed.
     """
     evaluator.check_written()
-    total = 0
+    before = len(records.done) if records is not None else 0
+    total = before
     failures: list[tuple[str, str]] = []
     for cases_of_rank, failures_of_rank in all_gather((evaluator.state.epoch_length or 0, evaluator.failures)):
         total += cases_of_rank
@@ -104,4 +115,4 @@ def exit_status(evaluator: FaultTolerantEvaluator) -> None:
             names = dict.fromkeys(name for name, _ in failures)
             logger.error(f"{len(failures)} of {total} failed: {', '.join(names)}")
         sys.exit(1)
-    logger.info(f"{total} of {total} done" if total else "nothing was left to do")
+    logger.info(f"{total} of {total} done{f', {before} of them before this run' if before else ''}")

@@ -14,10 +14,13 @@ from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
 from ..data.datalists import case_id
+from ..data.head_volumes import asymmetry, side_totals, write_label_names
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
+from ..inferers.whole_head import HeadNotes
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
+from ..utils.logs import time_in_words
 from ..utils.tables import aligned
 
 __all__ = ["CaseRecordSaver", "cases_of"]
@@ -57,11 +60,60 @@ def _recorded_route(route: Route) -> dict[str, Any]:
     }
 
 
+def _recorded_head(head: HeadNotes, volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of a record about a whole head, beside those of a crop."""
+    totals = side_totals(volumes, head.sides)
+    return {
+        "totals": totals,
+        "asymmetry": asymmetry(totals),
+        "labels": {str(index): name for index, name in enumerate(head.class_names, start=1)},
+        "head": {
+            "sides": head.sides,
+            "turned": head.turned,
+            "centres": head.centres,
+            "confidence": head.confidence,
+        },
+    }
+
+
+def _spacing(record: Mapping[str, Any], cross: str) -> str:
+    return cross.join(f"{s:.4g}" for s in record["spacing"])
+
+
+def _cells(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Cells of a case in the table of the log; in a whole head the volumes of both sides share a cell."""
+    volumes = []
+    for name in class_names:
+        of_class = [
+            v for n, v in record["volumes"].items() if n == name or ("head" in record and n.endswith(f" {name}"))
+        ]
+        for key in ("mm3", "mm3_fine"):
+            volumes.append("+".join("" if v.get(key) is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
+    to_review = "yes" if record.get("review") else ""
+    return record["case"], _spacing(record, "x"), str(record["level"]), f"{record['seconds']:.2f}", *volumes, to_review
+
+
+def _in_words(record: Mapping[str, Any]) -> str:
+    """A case in one line of the log."""
+    parts = [f"{_spacing(record, '×')} mm -> level {record['level']}"]
+    if record["side"]:
+        parts.append(f"{record['side']} side")
+    for name, volume in record["volumes"].items():
+        is_fine = record["grid"] == "fine" and volume["mm3_fine"] is not None
+        parts.append(f"{name} {volume['mm3_fine' if is_fine else 'mm3']:.0f} mm3")
+    if record["doubt"] is not None:
+        parts.append(f"doubt {record['doubt']:.2f}")
+    parts.append(f"{record['seconds']:.2f} s")
+    review = f"; to be reviewed: {'; '.join(record['review'])}" if record["review"] else ""
+    return f"{record['case']}: {', '.join(parts)}{review}"
+
+
 class CaseRecordSaver:
     """Writes a record beside each prediction, and at the end ``volumes.csv`` from the records of the folder.
 
-    A table of this run's cases is logged at the end. If a case is segmented again, its old record is removed first. In
-    a distributed run, rank 0 writes and logs the tables when all ranks are done.
+    Each case is logged in one line: as a warning with the reasons if it should be reviewed. A table at the end has all
+    cases of the command, also those that were done before. If a case is segmented again, its old record is removed
+    first. In a distributed run, rank 0 writes and logs the tables when all ranks are done.
 
     Args:
         records: the records in the folder of the predictions.
@@ -84,10 +136,14 @@ class CaseRecordSaver:
         volumes = [f"{name} mm3{grid}" for name in self.class_names for grid in ("", " (fine)")]
         self._heading = ("case", "spacing mm", "level", "seconds", *volumes, "review")
         self._lines: list[tuple[str, ...]] = []
+        self._begin = time.perf_counter()
         check_volumes(self.records.folder)  # a faulty table raises now, not after the inference
 
     def completed(self) -> None:
         lines = [self._heading]
+        if rank() == 0:
+            records = filter(None, map(self.records.read, self.records.done))
+            lines += [_cells(record, self.class_names) for record in records]
         for lines_of_rank in all_gather(self._lines):
             lines += lines_of_rank
         if rank() == 0:
@@ -119,30 +175,50 @@ class CaseRecordSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
+            head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
+            classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
             volumes = {}
-            for index, name in enumerate(self.class_names, start=1):
+            for index, name in classes.items():
                 volumes[name] = {
                     "voxels": int((pred == index).sum()),
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
             route = pred.meta["route"]  # written by the inferer
-            spacing = [float(s) for s in pred.pixdim]
-            self.records.write(
+            record = self.records.write(
                 case,
-                spacing=spacing,
+                spacing=[float(s) for s in pred.pixdim],
                 level=route.level,
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
                 doubt=pred.meta.get("doubt"),
                 review=list(pred.meta.get("review", ())),
                 volumes=volumes,
+                **({} if head is None else _recorded_head(head, volumes)),
                 seconds=self._seconds,
             )
-            texts = []
-            for volume in volumes.values():
-                for key in ("mm3", "mm3_fine"):
-                    texts.append("" if volume[key] is None else f"{volume[key]:.0f}")
-            to_review = "yes" if pred.meta.get("review") else ""
-            spacing_text = "x".join(f"{s:.4g}" for s in spacing)
-            self._lines.append((case, spacing_text, str(route.level), f"{self._seconds:.2f}", *texts, to_review))
+            if head is not None:
+                write_label_names(self.records.prediction(case), head.class_names)
+            self._lines.append(_cells(record, self.class_names))
+            level = logging.WARNING if record["review"] else logging.INFO
+            logger.log(level, f"{self._position(engine)}{_in_words(record)}{self._time_left(engine)}")
+
+    def _position(self, engine: Engine) -> str:
+        """Number of the scan among all scans of the command, ``"17 of 52: "``; empty if their number is unknown."""
+        total = self.records.total
+        return f"{total - self._remaining(engine)} of {total}: " if total else ""
+
+    def _remaining(self, engine: Engine) -> int:
+        """Scans that neither this process nor another one has begun."""
+        return max(0, self.records.total - len(self.records.done) - self._handled(engine))
+
+    def _handled(self, engine: Engine) -> int:
+        return engine.state.iteration + len(self.records.left_to_others)
+
+    def _time_left(self, engine: Engine) -> str:
+        """Time for the remaining scans, if each takes as long as those before; empty after the last one."""
+        remaining = self._remaining(engine)
+        if not remaining:
+            return ""
+        per_scan = (time.perf_counter() - self._begin) / self._handled(engine)
+        return f"; about {time_in_words(remaining * per_scan)} left"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ..networks.weights import load_weights
 
 __all__ = ["WeightsLoader"]
+
+logger = logging.getLogger(__name__)
 
 
 class WeightsLoader(CheckpointLoader):
@@ -19,4 +23,4 @@ class WeightsLoader(CheckpointLoader):
     def __call__(self, engine: Engine) -> None:
         for network in self.load_dict.values():
             load_weights(self.load_path, network, self.map_location)
-        self.logger.info(f"weights of {self.load_path}")
+        logger.info(f"weights of {self.load_path}")

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import LINEAR
+from ..utils.logs import SCAN_NAME
 from ..utils.resampling import as_plain_tensor, copy_meta_like, resample
 
 __all__ = ["InfererWrapper", "RoutingInferer", "ScanNotes", "note_route"]
@@ -24,7 +25,8 @@ logger = logging.getLogger("rare_unet_networks.inferers")  # one for all files h
 
 def scan_name(inputs: torch.Tensor) -> str:
     """Prefix of messages about a scan, ``"file: "``; empty if the file is unknown or there are several."""
-    name = inputs.meta.get("filename_or_obj") if isinstance(inputs, MetaTensor) else None
+    meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
+    name = meta.get(SCAN_NAME) or meta.get("filename_or_obj")
     name = name[0] if isinstance(name, (list, tuple)) and len(name) == 1 else name
     return f"{name}: " if isinstance(name, str) and name else ""
 
@@ -119,7 +121,7 @@ class RoutingInferer(Inferer):
         """
         route = self.levels.route(inputs)
         notes = ScanNotes(scan_name(inputs), route)
-        logger.info(f"{notes.name}{route}")
+        logger.debug(f"{notes.name}{route}")
         self._warn_of_distance(notes)
         x = resample(as_plain_tensor(inputs), route.resampled_size)
 

@@ -97,7 +97,7 @@ class MirrorInferer(InfererWrapper):
         as_stored, mirrored = doubt(logits.float().softmax(dim=1)).chunk(2)
         for a, m in zip(as_stored.tolist(), mirrored.tolist()):
             side = "right" if m < a else "left"
-            logger.info(f"{notes.name}side: {side} (entropy per foreground voxel {a:.2f} as stored, {m:.2f} mirrored)")
+            logger.debug(f"{notes.name}side: {side} (entropy per foreground voxel {a:.2f} as stored, {m:.2f} mirrored)")
         return mirrored < as_stored
 
     def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ class MultiLevelInferer(InfererWrapper):
         last = min(level + self.extra_levels, self.levels.num_levels - 1)
         if last == level:
             return predictions
-        logger.info(f"predicted at levels {level} to {last}")
+        logger.debug(f"predicted at levels {level} to {last}")
         coarser = []  # (probabilities, size that their blocks cover on the grid of x) of each coarser level
         for coarse_level in range(level + 1, last + 1):
             pairs = zip(self.levels.scale(coarse_level), self.levels.scale(level))

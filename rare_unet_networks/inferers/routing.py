@@ -115,7 +115,7 @@ class ResolutionRoutingInferer(RoutingInferer):
         box = self.box(x)
         size = [s.stop - s.start for s in box]
         if size != list(x.shape[2:]):
-            logger.info(f"foreground in {format_size(size)} of {format_size(x.shape[2:])} voxels")
+            logger.debug(f"foreground in {format_size(size)} of {format_size(x.shape[2:])} voxels")
         padded_size = self.levels.padded_size(size, level)
         padded = symmetric_pad(x[(..., *box)], padded_size, self.cval)
         keys = {"scan": ("pred",), "fine": ("pred_fine",), "both": ("pred", "pred_fine")}[output]
@@ -160,5 +160,5 @@ class ResolutionRoutingInferer(RoutingInferer):
         window.roi_size = tuple(min(n, r) for n, r in zip(x.shape[2:], largest))
         if window.roi_size != roi_size:
             window.roi_weight_map = None
-        logger.info(f"larger than the window: sliding window of {format_size(window.roi_size)} voxels")
+        logger.debug(f"larger than the window: sliding window of {format_size(window.roi_size)} voxels")
         return window(x, run)

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from ..data.datalists import prediction_path
-from ..data.record_files import recorded_files
+from ..data.record_files import label_names, recorded_files
 from ..data.scan_reader import ScanReader
 from ..utils.errors import root_cause
 from ..utils.files import replaced_as_a_whole
@@ -54,7 +54,7 @@ def figure_of(record: Mapping[str, Any], folder: Path) -> str:
 
 def _draw(record: Mapping[str, Any], prediction: Path) -> str:
     scans = {name: _load(recorded_files(scan)) for name, scan in record["scans"].items()}
-    return draw_picture(scans, _load(str(prediction)), list(record["volumes"]))
+    return draw_picture(scans, _load(str(prediction)), label_names(record))
 
 
 def _load(path: str | list[str]) -> MetaTensor:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +129,20 @@ def _read_openvino(path: Path) -> Program:
 READERS = {"onnx": _read_onnx, "openvino": _read_openvino}
 
 
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Makes ``torch.load`` unpickle tensors only, in whatever library calls it."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
 def read(
     runtime: str,
     network: nn.Module,
@@ -135,10 +151,11 @@ def read(
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     """Loads the network from the files in ``folder`` without checking its weights, see :py:func:`load_runtime`."""
-    if runtime == "torchscript":
-        return torch.jit.load(folder / FILES[runtime], map_location=device)
-    levels = range(network.num_levels)
-    programs = [READERS[runtime](folder / FILES[runtime].format(level)) for level in levels]
+    with _weights_only():
+        if runtime == "torchscript":
+            return torch.jit.load(folder / FILES[runtime], map_location=device)
+        levels = range(network.num_levels)
+        programs = [READERS[runtime](folder / FILES[runtime].format(level)) for level in levels]
     return LevelPrograms(programs, [network.divisor(level) for level in levels], outputs)
 
 
@@ -175,6 +192,8 @@ def load_runtime(
     if not (folder / STAMP).exists():
         raise ValueError(f"export_dir must hold the network for runtime {runtime!r}, {folder} does not: {again}.")
     stamp = read_json(folder / STAMP)
+    if not isinstance(stamp, dict) or not {"checkpoint", "outputs", "files"} <= stamp.keys():
+        raise ValueError(f"{folder / STAMP} must describe an export, it does not: {again}.")
     if stamp["checkpoint"] != sha256(checkpoint):
         raise ValueError(f"the export in {folder} is not of the weights in {checkpoint}: {again}.")
     if stamp.get("network") != describe(network):

@@ -8,5 +8,7 @@ from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
 from .level_grids import ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
+from .margin_crop import RandMarginCropd
 from .modalities import LoadModalitiesd, RandDropChannelsd
+from .modality_acquisitions import RandModalityAcquisitionsd
 from .quality import CheckFinited, ReviewPredictiond

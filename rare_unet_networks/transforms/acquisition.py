@@ -70,7 +70,7 @@ def profile_weights(num_voxels: int, centres: torch.Tensor, width: float, profil
     return weights.scatter_add_(1, above, share * kernel)
 
 
-def _sample_axes(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def sample_axes(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """Multiplies each spatial axis of ``x``, shape (C, *spatial_size), by its matrix; None leaves an axis unchanged."""
     matrices = [(axis, matrix) for axis, matrix in enumerate(weights, start=1) if matrix is not None]
     matrices.sort(key=lambda pair: len(pair[1]) / pair[1].shape[1])  # the strongest reduction first saves the most
@@ -83,7 +83,7 @@ def sample_label(label: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.
     """Returns the most frequent class of each new voxel (the lowest of equal ones); shape (1, *spatial_size)."""
     shares = one_hot(as_plain_tensor(label).float(), int(label.max()) + 1, dim=0)
     # Sums of weights such as 1/3 are not exact: without rounding, a tie would be decided by chance.
-    shares = _sample_axes(shares, weights).mul(2**16).round()
+    shares = sample_axes(shares, weights).mul(2**16).round()
     return shares.argmax(dim=0, keepdim=True).to(label.dtype)
 
 
@@ -109,7 +109,7 @@ def simulate_acquisition(
     Args:
         scan: shape (C, *spatial_size), with an affine.
         acquisition: the acquisition to simulate.
-        is_label: ``scan`` contains classes: take the most frequent one of the profile, without noise.
+        is_label: ``scan`` contains classes: take the most frequent one of the new voxel's volume, without noise.
         random_state: source of the noise; seeded with 0 by default.
 
     Returns:
@@ -131,11 +131,13 @@ def simulate_acquisition(
         m = max(1, round(n * step**-1))
         centres.append((n - 1) / 2 + (torch.arange(m, dtype=torch.float64) - (m - 1) / 2 + shift) * step)
         is_unchanged = m == n and width <= 1 + 1e-6 and bool((centres[-1] - torch.arange(n)).abs().max() < 1e-6)
-        weights.append(None if is_unchanged else profile_weights(n, centres[-1], width, acquisition.profile))
+        # A voxel's class is that of most of its volume, however far the scanner's profile reaches.
+        profile, width = ("box", step) if is_label else (acquisition.profile, width)
+        weights.append(None if is_unchanged else profile_weights(n, centres[-1], width, profile))
     if is_label:
         x = sample_label(scan, weights)
     else:
-        x = _sample_axes(as_plain_tensor(scan).float(), weights)
+        x = sample_axes(as_plain_tensor(scan).float(), weights)
         if acquisition.noise:
             x = x + _noise(x, scan, acquisition.noise / math.prod(widths), random_state or np.random.RandomState(0))
     acquired = MetaTensor(x).copy_meta_from(scan)

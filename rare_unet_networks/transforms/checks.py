@@ -15,7 +15,8 @@ from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from nibabel.affines import obliquity
 
-from ..utils.geometry import format_size, is_near_spacing, spacing_of
+from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_near_spacing, is_whole_head, spacing_of
+from ..utils.logs import name_of
 from ..utils.quality import add_warning
 
 __all__ = ["CheckLabeld", "CheckScand"]
@@ -23,13 +24,9 @@ __all__ = ["CheckLabeld", "CheckScand"]
 logger = logging.getLogger(__name__)
 
 
-def _name(tensor: MetaTensor) -> str:
-    return str(tensor.meta.get("filename_or_obj", "scan"))
-
-
 def _warn(tensor: MetaTensor, text: str) -> None:
     """Logs a warning and adds it to the metadata, from which it reaches the record of the prediction."""
-    logger.warning(f"{_name(tensor)}: {text}")
+    logger.warning(f"{name_of(tensor.meta)}: {text}")
     add_warning(tensor.meta, text)
 
 
@@ -39,7 +36,7 @@ def _file_in_errors(tensor: MetaTensor) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{_name(tensor)}: {error}") from None
+        raise ValueError(f"{name_of(tensor.meta)}: {error}") from None
 
 
 class CheckScand(MapTransform):
@@ -52,6 +49,8 @@ class CheckScand(MapTransform):
         channels: expected number of channels.
         spatial_dims: expected number of spatial axes.
         max_extent: warn if the field of view is longer than this on an axis, mm.
+        field_of_view: ``"head"``, ``"crop"``, or ``"auto"``: a scan longer than ``max_extent`` is a whole head. Of a
+            whole head neither its extent nor its obliquity is warned of.
         max_foreground: warn if the foreground has more volume than this, litres: probably a head with its skull where a
             brain without skull is expected. Foreground is brighter than a twentieth of the range of intensities. Warn
             also if the voxels that are not 0 have more volume: the background should be 0.
@@ -71,6 +70,7 @@ class CheckScand(MapTransform):
         channels: int = 1,
         spatial_dims: int = 3,
         max_extent: float | None = None,
+        field_of_view: str = "crop",
         max_foreground: float | None = None,
         max_obliquity: float | None = 20.0,
         empty_channels: bool = False,
@@ -79,6 +79,9 @@ class CheckScand(MapTransform):
         self.channels = channels
         self.spatial_dims = spatial_dims
         self.max_extent = max_extent
+        if field_of_view not in FIELDS_OF_VIEW:
+            raise ValueError(f"field_of_view must be one of {FIELDS_OF_VIEW}, got {field_of_view!r}.")
+        self.field_of_view = field_of_view
         self.max_foreground = max_foreground
         self.max_obliquity = max_obliquity
         self.empty_channels = empty_channels
@@ -109,6 +112,8 @@ class CheckScand(MapTransform):
             _warn(scan, "the file does not say how it is oriented, left and right may be swapped")
         self._warn_of_skull(scan, ranges, math.prod(spacing))
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
+        if self.max_extent is not None and is_whole_head(self.field_of_view, extent, self.max_extent):
+            return
         if self.max_extent is not None and max(extent) > self.max_extent:
             _warn(
                 scan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,9 @@ class ResampleToBothGridsd(MapTransform):
 
     The sizes come from the ``route`` that the inferer wrote into the metadata. Both predictions and the image keep it,
     and the ``side`` if there is one. ``pred`` has the orientation of the network's input, which ``Invertd`` inverts;
-    ``pred_fine`` has the axis order of the scan's file.
+    ``pred_fine`` has the axis order of the scan's file. A prediction of a part of a whole head (``head`` in its
+    metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) is put into the scan's grid, with background around
+    it; ``pred_fine`` covers that part only.
 
     Args:
         keys: logits, shape (C, D, H, W), on either grid, or a dictionary of both; ``<key>_fine`` is added.
@@ -79,6 +81,10 @@ class ResampleToBothGridsd(MapTransform):
             # Invertd replaces the metadata of a prediction by that of the image, so a copy of the image gets the notes.
             image = d[self.image_key] = MetaTensor(as_plain_tensor(d[self.image_key])).copy_meta_from(d[self.image_key])
             image.meta.update(notes)
+            affine = image.affine
+            if "head" in notes:
+                part = next(iter(predictions.values()))
+                affine = rescaled_affine(part.affine, part.shape[1:], scan_size)
             for name, prediction in predictions.items():
                 if tuple(prediction.shape[1:]) not in (scan_size, fine_size):
                     raise ValueError(
@@ -88,11 +94,14 @@ class ResampleToBothGridsd(MapTransform):
                 predictions[name] = self._probabilities(prediction)
             on_scan = predictions.get(key, predictions.get(fine_key))
             fine = predictions.get(fine_key, predictions.get(key))
-            d[key] = MetaTensor(area_resize(on_scan[None], scan_size)[0]).copy_meta_from(image)
+            on_scan = area_resize(on_scan[None], scan_size)[0]
+            if "head" in notes:
+                on_scan = _in_background(on_scan, notes["head"].start, notes["head"].spatial_size)
+            d[key] = MetaTensor(on_scan).copy_meta_from(image)
             if self.repeat:
                 fine = F.interpolate(fine[None], fine_size, mode="nearest")[0]
             fine = MetaTensor(area_resize(fine[None], fine_size)[0]).copy_meta_from(image)
-            fine.affine = rescaled_affine(image.affine, scan_size, fine_size)
+            fine.affine = rescaled_affine(affine, scan_size, fine_size)
             fine.applied_operations = []  # Invertd must not change it
             axcodes = aff2axcodes(image.meta.get("original_affine", image.affine))
             d[fine_key] = Orientation(axcodes, labels=None)(fine)
@@ -100,12 +109,20 @@ class ResampleToBothGridsd(MapTransform):
 
     @staticmethod
     def _notes(prediction: torch.Tensor, key: Hashable) -> dict[str, Any]:
-        """The inferer's entries in the metadata of a prediction: ``route``, and ``side`` if there is one."""
+        """The inferer's entries in the metadata of a prediction: ``route``, ``side`` and ``head`` if it has them."""
         meta = prediction.meta if isinstance(prediction, MetaTensor) else {}
         if "route" not in meta:
             raise ValueError(f"{key} must carry the inferer's route in its metadata, got none.")
-        return {name: meta[name] for name in ("route", "side") if name in meta}
+        return {name: meta[name] for name in ("route", "side", "head") if name in meta}
 
     def _probabilities(self, prediction: torch.Tensor) -> torch.Tensor:
         prediction = as_plain_tensor(prediction).float()
         return prediction.softmax(dim=0) if self.softmax else prediction
+
+
+def _in_background(part: torch.Tensor, start: Sequence[int], spatial_size: Sequence[int]) -> torch.Tensor:
+    """Probabilities, background first, of a part of a scan, with certain background in the rest of it."""
+    widths = []
+    for first, n, whole in reversed(list(zip(start, part.shape[1:], spatial_size))):  # F.pad starts at the last axis
+        widths += [first, whole - first - n]
+    return torch.cat([F.pad(part[:1], widths, value=1.0), F.pad(part[1:], widths)])

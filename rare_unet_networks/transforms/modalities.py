@@ -16,6 +16,7 @@ from ..data.datalists import case_id, place_of
 from ..data.files import check_item
 from ..data.scan_reader import ScanReader
 from ..utils.geometry import extent_of, format_size
+from ..utils.logs import SCAN_NAME
 from ..utils.quality import add_warning, warnings_of
 from .modality_checks import modality_warnings
 
@@ -68,7 +69,7 @@ class LoadModalitiesd(MapTransform):
             )
         for modality, channel in zip(self.modalities, image):
             _check_finite(channel, modality, path)
-        logger.info(f"{path}: channels are taken as {', '.join(self.modalities)}")
+        logger.debug(f"{path}: channels are taken as {', '.join(self.modalities)}")
         self._warn(image, path, {m: f"channel {i}" for i, m in enumerate(self.modalities)})
         self._name(image, path, data)
         return image
@@ -104,7 +105,7 @@ class LoadModalitiesd(MapTransform):
         for modality in unplaced:
             add_warning(image.meta, f"the file of {modality} ({files[modality]}) does not say where it lies")
         folder = Path(name).parent
-        logger.info(f"{folder}: files are taken as {', '.join(f'{m} {files[m]}' for m in files)}")
+        logger.debug(f"{folder}: files are taken as {', '.join(f'{m} {files[m]}' for m in files)}")
         self._warn(image, str(folder), files)
         self._name(image, name, data)
         return image
@@ -118,8 +119,9 @@ class LoadModalitiesd(MapTransform):
         """Names the prediction by its case, which may differ from the file's name."""
         case = data.get(self.case_key, case_id(path))
         if case != case_id(path):
-            # With a suffix, because MONAI's writers remove what follows the last dot.
+            # With a suffix, because MONAI's writers remove what follows the last dot. No file has this name.
             image.meta["filename_or_obj"] = str(Path(path).parent / f"{case}.nii.gz")
+            image.meta[SCAN_NAME] = str(Path(path).parent / case)
 
     @staticmethod
     def _on_grid(scan: MetaTensor, reference: MetaTensor, path: str, name: str) -> MetaTensor:
@@ -128,7 +130,7 @@ class LoadModalitiesd(MapTransform):
         (low, high), (start, end) = (extent_of(s.affine, s.shape[1:]) for s in (scan, reference))
         if (torch.minimum(high, end) <= torch.maximum(low, start)).any():
             raise ValueError(f"{path} and {name} lie in different places: their fields of view do not overlap")
-        logger.info(f"{path}: resampled onto the grid of {Path(name).name}")
+        logger.debug(f"{path}: resampled onto the grid of {Path(name).name}")
         return SpatialResample(mode="bilinear", padding_mode="zeros")(scan, reference.affine, reference.shape[1:])
 
 

@@ -11,8 +11,10 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..inferers.whole_head import HeadNotes
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
+from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
 
@@ -46,8 +48,8 @@ class ReviewPredictiond(MapTransform):
     ``meta["doubt"]`` is a number, see :py:func:`rare_unet_networks.utils.quality.doubt`. ``meta["review"]`` is a list
     of reasons in words, which may be empty: the doubt is above its limit, the prediction touches the border of the
     scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, or there was
-    a warning when the scan was loaded. New reasons are logged as warnings. Apply it to probabilities, before
-    ``AsDiscreted``.
+    a warning when the scan was loaded. New reasons are logged as warnings. In a whole head the inferer's reasons (and
+    its names of classes) replace that of the border. Apply it to probabilities, before ``AsDiscreted``.
 
     Args:
         keys: probabilities on the scan's grid, shape (C, *spatial_size), with the inferer's route in their metadata,
@@ -92,9 +94,12 @@ class ReviewPredictiond(MapTransform):
             value = float(doubt(as_plain_tensor(finest)[None]))
             meta = dict(image.meta)
             route = self._route(d[key], key)
-            for reason in self._reasons(finest, d[key], route, value):
-                logger.warning(f"{image.meta.get('filename_or_obj', 'scan')}: {reason}")
+            head = d[key].meta.get("head")
+            for reason in self._reasons(finest, d[key], route, value, head):
+                logger.warning(f"{name_of(image.meta)}: {reason}")
                 add_warning(meta, reason)
+            for reason in head.reasons if head is not None else ():
+                add_warning(meta, reason)  # the inferer has logged it
             distance = self.levels.distance_warning(route.spacing)
             if distance:
                 add_warning(meta, distance)  # the inferer has logged it
@@ -111,7 +116,9 @@ class ReviewPredictiond(MapTransform):
             raise ValueError(f"{key} must carry the inferer's route in its metadata, got none.")
         return meta["route"]
 
-    def _reasons(self, finest: MetaTensor, on_scan: MetaTensor, route: Route, value: float) -> list[str]:
+    def _reasons(
+        self, finest: MetaTensor, on_scan: MetaTensor, route: Route, value: float, head: HeadNotes | None
+    ) -> list[str]:
         """Reasons for a review, from the prediction on its finest grid and on the grid of the scan."""
         reasons = []
         limit = self._limit(route)
@@ -121,12 +128,13 @@ class ReviewPredictiond(MapTransform):
                 "header, the side, the contrast and the part of the body"
             )
         labels = as_plain_tensor(finest).argmax(dim=0)
-        empty = [name for index, name in enumerate(self.class_names, start=1) if not bool((labels == index).any())]
+        classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
+        empty = [name for index, name in classes.items() if not bool((labels == index).any())]
         if empty:
             reasons.append(f"no voxel is {', '.join(empty)}")
-        if len(empty) == len(self.class_names):
+        if len(empty) == len(classes):
             return reasons
-        if touches_border(labels):
+        if head is None and touches_border(labels):
             reasons.append("the prediction touches the border of the scan: the structure may be cut")
         axes = labels.ndim
         slices = slices_through(labels, spacing_of(finest.affine, axes), spacing_of(on_scan.affine, axes))

@@ -28,9 +28,11 @@ def _is_running(pid: int) -> bool:
     """Whether this machine has a process of this ID; True if that cannot be determined."""
     if os.name != "posix":  # on Windows signal 0 is Ctrl+C
         return True
+    if pid < 1:  # not a process: 0 and negative numbers are groups
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # the process belongs to another user
         return True
@@ -112,7 +114,7 @@ class Claims:
         try:
             owner = json.loads(path.read_text())
             return {"host": str(owner["host"]), "pid": int(owner["pid"]), "id": str(owner["id"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
             return None
 
     def _is_stale(self, path: Path, owner: dict | None) -> bool:

@@ -42,7 +42,7 @@ def init_distributed(device: torch.device) -> None:
     dist.init_process_group(backend="gloo", init_method="env://", timeout=PATIENCE)
     atexit.register(_leave)
     if rank() > 0:
-        scan_logger = logging.getLogger("rare_unet_networks.inferers")
+        scan_logger = logging.getLogger("rare_unet_networks.handlers.case_records")
         scan_logger.setLevel(scan_logger.getEffectiveLevel())
         logging.getLogger().setLevel(logging.WARNING)
 

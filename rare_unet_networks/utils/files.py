@@ -59,3 +59,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError or UnicodeDecodeError
         raise ValueError(f"{path} must be a JSON file: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} must be a JSON file: it is nested too deeply") from None

@@ -11,10 +11,12 @@ from monai.utils import ensure_tuple_rep
 from torch.nn import functional as F
 
 __all__ = [
+    "FIELDS_OF_VIEW",
     "LINEAR",
     "extent_of",
     "format_size",
     "is_near_spacing",
+    "is_whole_head",
     "rescaled_affine",
     "scaled_box",
     "spacing_of",
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 LINEAR = {2: "bilinear", 3: "trilinear"}  # number of spatial axes -> torch's name of linear interpolation
+
+FIELDS_OF_VIEW = ("auto", "head", "crop")
 
 
 def format_size(values: Sequence[float]) -> str:
@@ -43,6 +47,17 @@ def is_near_spacing(spacing: float, reference: float, tolerance: float) -> bool:
     A little slack is for affines stored in float32.
     """
     return abs(spacing / reference - 1) <= tolerance + 1e-6
+
+
+def is_whole_head(field_of_view: str, extent: Sequence[float], max_extent: float) -> bool:
+    """Whether a scan shows a whole head rather than a crop around one structure.
+
+    Args:
+        field_of_view: ``"head"``, ``"crop"``, or ``"auto"``: a scan that is too long for a crop is a head.
+        extent: of the scan in mm, by axis.
+        max_extent: longest crop in mm.
+    """
+    return field_of_view == "head" or (field_of_view == "auto" and max(extent) > max_extent)
 
 
 def extent_of(affine: torch.Tensor, spatial_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.baselines import MeanShapeInferer, PadInferer, PredictionsInferer
+from rare_unet_networks.baselines import FixedLevel, MeanShapeInferer, PadInferer, PredictionsInferer
 from rare_unet_networks.levels import ResolutionLevels
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
@@ -89,3 +89,12 @@ def test_strange_labels_in_a_prediction_are_refused(tmp_path):
     save(tmp_path / "1" / "case.nii.gz", np.full((4, 5, 6), 3))
     with pytest.raises(ValueError, match=r"case.nii.gz must hold 0 to 2 only, got .3.0"):
         PredictionsInferer(LEVELS, tmp_path, num_classes=3)(scan((4, 5, 6), 1.0, "case.nii.gz"))
+
+
+def test_a_fixed_level_takes_every_spacing():
+    levels = FixedLevel(level=2, num_levels=4, spacing=(1.0, 1.0, 1.0))
+    assert [levels.level_of_spacing((s,) * 3) for s in (0.7, 1.0, 8.0)] == [2, 2, 2]
+    with pytest.raises(ValueError, match="level must be 0 to 3, got 4"):
+        FixedLevel(level=4, num_levels=4, spacing=(1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="finite and above 0"):
+        levels.level_of_spacing((1.0, 0.0, 1.0))

@@ -1,6 +1,7 @@
 """Calibration: which number a head gets, what it changes, the limits of the doubt, and ``run calibrating`` for real."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 
 from rare_unet_networks.bundle.calibration import bias_of, calibrate, score_offsets, shift_background
+from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.networks import RAREUNet
 
 from ..bundles.conftest import BUNDLES, EVALUATE, REPOSITORY, command, run
@@ -64,6 +66,31 @@ def test_dice_of_an_offset_by_hand(affine):
     net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
     scores = score_offsets(net, [case(0, affine)], of_image, (0.0, 0.1, 0.2, 0.3, 0.4))
     assert scores == {"heads.0.conv.bias": pytest.approx({0.0: 2 / 3, 0.1: 2 / 3, 0.2: 1, 0.3: 1, 0.4: 0})}
+
+
+def test_error_of_the_volume_by_hand():
+    """Four voxels against two up to 0.1: twice the volume. Two from 0.2. None with 0.4: all of it is missing."""
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    scores = score_offsets(net, [case(0, AFFINES[0])], of_image, (0.0, 0.1, 0.2, 0.4), "volume")
+    assert scores == {"heads.0.conv.bias": pytest.approx({0.0: -1, 0.1: -1, 0.2: 0, 0.4: -1})}
+
+
+def test_an_acquisition_without_a_level_is_placed_by_its_voxel_size():
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4), num_gateways=1)
+    acquired = case(1, AFFINES[0])
+    del acquired["level"]
+    for key in ("image", "label", "label_fine"):
+        acquired[key].affine = torch.diag(torch.tensor([2.0, 2, 2, 1]))
+    levels = ResolutionLevels(2, spacing=(1.0, 1.0, 1.0))
+    scores = score_offsets(net, [acquired], of_image, (0.0,), levels=levels)
+    assert sorted(scores) == ["full_heads.0.conv_block.1.conv.bias", "heads.1.conv.bias"]  # of level 1
+    assert scores["heads.1.conv.bias"] == pytest.approx({0.0: 2 / 3})
+
+
+def test_an_unknown_criterion_is_refused(tmp_path):
+    net = RAREUNet(3, 1, 2, channels=(2, 4, 4))
+    with pytest.raises(ValueError, match=r"criterion must be one of \('dice', 'volume'\), got 'f1'"):
+        calibrate(net, [], of_image, tmp_path / "model.pt", tmp_path / "out.pt", (), "f1")
 
 
 def of_three_classes(image, network):
@@ -147,14 +174,6 @@ def test_without_offsets_weights_differ_by_their_precision_alone(tmp_path):
     assert all(torch.equal(stored[name], value.half()) for name, value in net.state_dict().items())
 
 
-# What version 0.6.1's tools/calibrate.py added to the shipped weights' biases for case hippocampus_068.
-EXPECTED = {
-    "full_heads.2.conv_block.1.conv.bias": 0.3,
-    "heads.1.conv.bias": 0.5,
-    "heads.2.conv.bias": 0.3,
-}  # fmt: skip
-
-
 def doubts(**options):
     """Doubt by level of the sample case, which an evaluation notes."""
     values = {}
@@ -169,7 +188,7 @@ def doubts(**options):
     return [values[level] for level in sorted(values)]
 
 
-def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the_doubt(tmp_path):
+def test_the_run_moves_each_head_by_what_it_logs_and_then_finds_the_limits_of_the_doubt(tmp_path):
     configs = [str(HIPPOCAMPUS / "configs" / name) for name in CONFIGS]
     result = command(
         "calibrating",
@@ -181,10 +200,15 @@ def test_the_run_calibrates_the_heads_as_before_and_then_finds_the_limits_of_the
     shipped = torch.load(HIPPOCAMPUS / "models/model.pt", weights_only=True)
     stored = torch.load(tmp_path / "calibrated.pt", weights_only=True)
     assert stored.keys() == shipped.keys()
+    logged = {name: float(offset) for name, offset in re.findall(r"(\S+\.bias): ([+-][\d.]+), score", result.stdout)}
+    assert sorted(logged) == [f"full_heads.{i}.conv_block.1.conv.bias" for i in range(3)] + [
+        f"heads.{i}.conv.bias" for i in range(4)
+    ]
+    assert any(logged.values())
     for name, value in shipped.items():
         expected = value.float()
-        if name in EXPECTED:
-            expected[: len(expected) // 3] += EXPECTED[name]
+        if name in logged:
+            expected[: len(expected) // 3] += logged[name]
         assert torch.equal(stored[name], expected.half()), name
     limits = json.loads((tmp_path / "doubt_limit.json").read_text())["doubt_limit"]
     assert f'the line for inference.json: "doubt_limit": {json.dumps(limits)},' in result.stdout

@@ -151,6 +151,8 @@ def test_an_args_file_counts_as_options(config, tmp_path):
     "options, match",
     [
         (("--output_dir", "2024.10"), "--output_dir 2024.10 would be read as 2024.1: write ./2024.10$"),
+        (("--output_dir", "out#2"), "--output_dir out#2: a path must have no '#', rename it or use a link"),
+        (("--output_dir=./out#2",), r"--output_dir \./out#2: a path must have no '#'"),
         (("--output_dir=1e3",), "--output_dir 1e3 would be read as 1000.0: write ./1e3$"),
         (("--output_dir", "a,b"), r"--output_dir a,b would be read as \('a', 'b'\): write ./a,b$"),
         (("--dataset_dir", "7"), "--dataset_dir 7 would be read as 7: write ./7$"),  # before it is looked for

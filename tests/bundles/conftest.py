@@ -3,14 +3,16 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from . import processes
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLES = {p.name: p for p in sorted((REPOSITORY / "bundles").iterdir()) if p.is_dir()}
@@ -66,8 +68,23 @@ def command(run_id, file, *options, launcher=(), start=False, variables=None, cw
     words = [sys.executable, "-m", *launcher, "monai.bundle", "run", run_id, "--config_file", str(file)]
     words += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
-    kwargs = dict(cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    return subprocess.Popen([*words, *options], **kwargs) if start else subprocess.run([*words, *options], **kwargs)
+    process = processes.start([*words, *map(str, options)], str(cwd), environment)
+    return process if start else processes.finish(process)
+
+
+def untrained(path, bundle=BUNDLE, small=SMALL):
+    """Stores weights of a bundle's network, made small, as they are before a training; returns the path."""
+    parser = ConfigParser(config("inference.json", bundle))
+    parser.update(small)
+    torch.manual_seed(0)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory):
+    """Weights of the small network, untrained."""
+    return untrained(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
 @pytest.fixture(scope="session")

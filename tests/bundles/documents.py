@@ -16,7 +16,7 @@ DOCUMENTS = [
     *(bundle / "docs" / "README.md" for bundle in BUNDLES.values()),
 ]  # fmt: skip
 BLOCK = re.compile(r"(?:<!-- command: (\S+) -->\n)?```bash\n(.*?)```", re.DOTALL)
-INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python3?|pip|torchrun|bash|git|docker) [^`\n]+)`")
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python3?|pip|torchrun|bash|git|docker|rare-unet) [^`\n]+)`")
 # Tables are written by make_experiment.py, their commands are those of models.json (tests/experiment/test_scripts.py).
 TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 # How a command that is not run here begins, and why.
@@ -37,6 +37,7 @@ NOT_RUN = {
     "python -m tools.verify_bundle my_bundle": "stands for any bundle; one of MONAI alone in test_verify_bundle.py",
     "MONAI_LABEL_ENV=.monai_label python -m pytest tests/tools/test_monai_label.py": "needs an environment of its own",
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
+    "python -m rare_unet_networks.cli.help": "writes into the documents, see tests/cli/test_main.py",
     "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
@@ -91,16 +92,20 @@ def runnable(script):
     return text
 
 
+# The installed command would find the repository's bundles, not the small ones of a test.
+RARE_UNET = 'rare-unet() { python -m rare_unet_networks "$@" --bundle .; }'
+
+
 def run_script(script, folder, **variables):
     """Runs a block with bash, which stops at the first error; ``python`` and ``torchrun`` are this environment's."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
-    words = ["bash", "-euo", "pipefail", "-c", runnable(script)]
+    words = ["bash", "-euo", "pipefail", "-c", f"{RARE_UNET}\n{runnable(script)}"]
     result = subprocess.run(
         words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert result.returncode == 0, f"{runnable(script)}\n{result.stdout}"
-    outputs = re.findall(r"--output_dir ([^\s$]+)", runnable(script))
+    outputs = re.findall(r"(?:--output_dir|-o) ([^\s$]+)", runnable(script))
     assert [o for o in outputs if not any((folder / o).iterdir())] == []
     return result.stdout
 

@@ -18,7 +18,7 @@ from .conftest import CONFIGS, DATA, EVALUATE, REPOSITORY, SAMPLE, needs_data, r
 EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
 # Dice on the full validation set: on the coarse grid and on the 1 mm grid
 THRESHOLDS = {
-    "native": {1: 0.885, 0.5: 0.875, 0.25: 0.865, 0.125: 0.830},
+    "native": {1: 0.885, 0.5: 0.875, 0.25: 0.860, 0.125: 0.830},
     "full": {1: 0.885, 0.5: 0.870, 0.25: 0.855, 0.125: 0.800},
 }
 

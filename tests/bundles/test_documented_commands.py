@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from monai.bundle import download
 
-from rare_unet_networks.bundle import check_command_line, command_line
+from rare_unet_networks.bundle import check_command_line, command_line, overrides
 
 from .conftest import BUNDLES, REPOSITORY, SAMPLE
 from .documents import DOCUMENTS, NOT_RUN, blocks, inline, lines, programs, run_script, shorten, small_copy, why_not
@@ -118,7 +118,7 @@ def options(words):
 
 @pytest.mark.parametrize("path, line, text", READ_BLOCKS, ids=[f"{NAMES[p]}:{line}" for p, line, _ in READ_BLOCKS])
 def test_the_words_of_a_command_that_is_run_otherwise_are_known_to_what_it_calls(path, line, text, monkeypatch):
-    monkeypatch.setattr(command_line, "EXISTING", ())  # data of the reader's
+    monkeypatch.setattr(overrides, "EXISTING", ())  # data of the reader's
     monkeypatch.setattr(command_line, "find_spec", lambda name: True)  # and trackers
     monkeypatch.setattr("sys.excepthook", lambda *error: None)  # which the check replaces: put back afterwards
     monkeypatch.chdir(REPOSITORY)
@@ -167,11 +167,13 @@ def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
             assert tuple(names[name].shape) == ast.literal_eval(shape), name
             checked += 1
         for expression, value in re.findall(
-            r"^(levels\..*|on_scan\.meta.*)  # (\d+|\(.*\))(?::.*)?$", code, re.MULTILINE
+            r"^(levels\..*|on_scan\.meta.*|(?:list\()?result\..*|route\..*)  # (\d+|[(\[].*[)\]])(?::.*)?$",
+            code,
+            re.MULTILINE,
         ):
             assert eval(expression, names) == ast.literal_eval(value), expression
             checked += 1
-    assert checked == 14
+    assert checked == 20
     assert names["on_fine"].pixdim.tolist() == pytest.approx([1.0] * 3)
     trained = names["workflow"].network_def.state_dict()
     assert all(value.equal(trained[key]) for key, value in names["net"].state_dict().items())

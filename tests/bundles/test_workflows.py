@@ -167,7 +167,7 @@ def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_
         "twice.nii.gz": "another scan would write twice_seg.nii.gz",
     }.items():
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
-    assert "oblique.nii.gz: level 0 (scale 1): spacing 1×1×1 mm" in result.stdout
+    assert " of 7: oblique: 1×1×1 mm -> level 0, " in result.stdout
     assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "oblique_seg.json", "volumes.csv"}
     prediction = nib.load(output / "oblique_seg.nii.gz")
     assert prediction.shape == data.shape and prediction.get_data_dtype() == np.uint8

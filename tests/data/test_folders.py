@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rare_unet_networks.data import CaseRecords, collect_volumes, input_datalist, modality_datalist, prediction_path
-from rare_unet_networks.data.bids import bids_sidecar
+from rare_unet_networks.data.bids_files import bids_sidecar
 
 from .test_modalities import PATTERNS
 
@@ -84,7 +84,9 @@ def test_tumours_of_a_bids_data_set_get_a_derivative_each(tmp_path):
     assert names == ["sub-1/anat/sub-1_dseg.nii.gz", "sub-2/ses-1/anat/sub-2_ses-1_dseg.nii.gz"]
 
 
-def finished(tmp_path, case, names=("anterior", "posterior"), scan="sub-01/anat/sub-01_T1w.nii.gz", grid="scan"):
+def finished(
+    tmp_path, case, names=("anterior", "posterior"), scan="sub-01/anat/sub-01_T1w.nii.gz", grid="scan", **entries
+):
     """Does a case as the sampler, the writer and the handler do; returns its record."""
     touch(tmp_path, f"raw/{scan}", "model.pt")
     records = CaseRecords(str(tmp_path / "out"), grid, str(tmp_path / "model.pt"))
@@ -92,7 +94,7 @@ def finished(tmp_path, case, names=("anterior", "posterior"), scan="sub-01/anat/
     records.begin(case)
     touch(tmp_path / "out", prediction_path(case, grid, ""))
     volumes = {name: {"voxels": 3, "mm3": 12.0, "mm3_fine": 11.5} for name in names}
-    return records.write(case, spacing=[1, 1, 1], level=0, seconds=1.0, volumes=volumes)
+    return records.write(case, spacing=[1, 1, 1], level=0, seconds=1.0, volumes=volumes, **entries)
 
 
 def test_derivatives_are_described_by_a_sidecar_each_and_three_files(tmp_path):
@@ -120,14 +122,24 @@ def test_a_derivative_on_the_fine_grid_says_what_its_resolution_is(tmp_path):
     assert bids_sidecar("sub-01_T1w", "fine", ["a.nii"]) == {}
 
 
-def test_other_cases_get_no_files_of_bids_and_one_folder_describes_one_task(tmp_path):
+def test_other_cases_get_no_files_of_bids(tmp_path):
     finished(tmp_path, "p/a", scan="p/a.nii.gz")
     collect_volumes(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["p", "volumes.csv"]
+
+
+def test_cases_of_different_labels_get_a_table_each(tmp_path):
+    out = tmp_path / "out"
     finished(tmp_path, "sub-01/anat/sub-01_T1w")
-    finished(tmp_path, "sub-02/anat/sub-02_T1w", ("tumour",))
-    with pytest.raises(ValueError, match="derivatives of the same classes, got anterior, posterior and tumour: use a"):
-        collect_volumes(tmp_path / "out")
+    collect_volumes(out)
+    assert (out / "dseg.tsv").is_file()
+    finished(tmp_path, "sub-02/anat/sub-02_T1w", ("left a",), labels={"1": "left a", "2": "right a"})
+    collect_volumes(out)
+    assert not (out / "dseg.tsv").exists()
+    assert (
+        out / "sub-01/anat/sub-01_dseg.tsv"
+    ).read_text() == "index\tname\n0\tbackground\n1\tanterior\n2\tposterior\n"
+    assert (out / "sub-02/anat/sub-02_dseg.tsv").read_text() == "index\tname\n0\tbackground\n1\tleft a\n2\tright a\n"
 
 
 def test_records_of_another_run_in_a_subfolder_do_not_count(tmp_path):

@@ -140,7 +140,7 @@ def test_files_of_different_grids_are_brought_onto_the_finest_by_their_affines(t
         "T1w": save(tmp_path / "p_t1.nii.gz", ramp[..., ::-1].copy(), affine=flipped),
         "T1Gd": save(tmp_path / "p_t1ce.nii.gz", ramp),
     }
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         image = LoadModalitiesd("image", PATTERNS)({"image": paths, "case": "p"})["image"]
     moved = [f"{paths[m]}: resampled onto the grid of p_flair.nii.gz" for m in ("T1w", "T2w")]
     assert [record.getMessage() for record in caplog.records if "resampled" in record.getMessage()] == moved

@@ -66,6 +66,17 @@ def test_names_of_any_language_pass(name):
     assert name_fault(name) is None
 
 
+@pytest.mark.parametrize("name, bytes_too_many", [("n" * 201, 201), ("ä" * 101, 202), ("n" * 200, 0), ("ä" * 100, 0)])
+def test_a_name_that_is_too_long_for_the_files_of_its_case_is_refused_alone(tmp_path, name, bytes_too_many):
+    for file in (name, "good"):
+        (tmp_path / f"{file}.nii.gz").touch()
+    good, long = input_datalist(tmp_path)
+    expected = f"the name of a case must have at most 200 bytes, got {bytes_too_many}: rename the file"
+    assert good["case"] == "good" and "failure" not in good
+    assert long.get("failure") == (expected if bytes_too_many else None)
+    assert long["image"].endswith(f"{name}.nii.gz") and len(long["case"].encode()) <= 200
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_no_utf8_is_refused_alone(tmp_path):
     (tmp_path / "good.nii.gz").touch()

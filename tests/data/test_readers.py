@@ -146,3 +146,53 @@ def test_what_is_no_nifti_file_is_refused_before_nibabel_sees_it(tmp_path):
     (tmp_path / "scan.nii").write_bytes(b"text" * 200)
     with pytest.raises(ValueError, match=r"scan\.nii: the name says \.nii, the content is not NIfTI"):
         load(tmp_path / "scan.nii")
+
+
+def changed(path, **fields):
+    """A file whose header's fields are changed as they stand in it, without nibabel's corrections."""
+    write(path, sform=(LPS, 1), qform=(LPS, 1))
+    content = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        field, _, index = name.partition("__")
+        if index:
+            header.structarr[field][int(index)] = value
+        else:
+            header.structarr[field] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    return path
+
+
+DAMAGED = [
+    ({"sform_code": 6}, "sform_code must be 0 to 5, got 6"),
+    ({"qform_code": 2304}, "qform_code must be 0 to 5, got 2304"),
+    ({"quatern_b": 1.1}, r"the qform's quaternion is longer than 1: 1.1, 0, 1"),
+    ({"quatern_b": np.nan}, "the qform's quaternion is longer than 1: nan, 0, 1"),
+    ({"quatern_b": 1.1, "sform_code": 0}, "nibabel can make no affine of it: w2 should be positive"),
+    ({"pixdim__0": -np.inf, "sform_code": 0}, r"the handedness of the qform, pixdim\[0\], must be 1 or -1, got -inf"),
+    ({"pixdim__0": 2, "sform_code": 0}, "must be 1 or -1, got 2"),
+    ({"qoffset_y": np.nan}, "the qform's offset has values that are NaN or infinite"),
+    ({"pixdim__2": np.inf}, "pixdim must be finite, got 1×inf×1"),
+]
+
+
+@pytest.mark.parametrize("fields, match", DAMAGED)
+def test_forms_that_readers_read_differently_are_refused(tmp_path, fields, match):
+    path = changed(tmp_path / "a.nii", **fields)
+    with pytest.raises(ValueError, match=match) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: the header is damaged")
+
+
+@pytest.mark.parametrize("fields", [{}, {"sform_code": 5}, {"qform_code": -1}, {"pixdim__0": 2}])
+def test_forms_that_readers_read_alike_are_not(tmp_path, fields):
+    np.testing.assert_allclose(load(changed(tmp_path / "a.nii", **fields)).affine, LPS)
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_a_negative_voxel_size_by_which_some_readers_flip_an_axis_is_warned_of(tmp_path, qform_code):
+    scan = load(changed(tmp_path / "a.nii", pixdim__1=-1, qform_code=qform_code))
+    np.testing.assert_allclose(scan.affine, LPS)
+    # 10 voxels of 1 mm: the last lies at 9 mm, or at -9 mm
+    assert "contradicts itself by up to 18 mm" in scan.meta["warnings"]

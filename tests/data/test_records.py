@@ -60,7 +60,16 @@ def test_a_record_says_what_a_prediction_was_made_of_and_gives_the_rows_of_the_t
     assert record["scans"] == {"image": digests["scan"]} and record["weights"] == digests["weights"]
     assert (record["case"], record["grid"]) == ("a", "scan")
     assert {key: record[key] for key in (*OPTIONS, *MEASURED)} == {**OPTIONS, **MEASURED}
-    common = {"case": "a", "spacing": "1x1x4", "level": 0, "seconds": 0.5, "grid": "scan", "side": "", "review": ""}
+    common = {
+        "case": "a",
+        "spacing": "1x1x4",
+        "level": 0,
+        "seconds": 0.5,
+        "grid": "scan",
+        "side": "",
+        "asymmetry": "",
+        "review": "",
+    }
     assert volume_rows({**record, "quality": {"not": "known"}}) == [
         {"class": "anterior", "voxels": 3, "mm3": 12.0, "mm3_fine": 11.5, **common},
         {"class": "posterior", "voxels": 0, "mm3": 0.0, "mm3_fine": "", **common},

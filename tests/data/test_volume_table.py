@@ -8,7 +8,7 @@ from rare_unet_networks.data import CaseRecords, collect_volumes, prediction_pat
 from rare_unet_networks.data.record_files import claim_path, record_path
 from rare_unet_networks.utils import Claims
 
-HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds,grid,side,review"
+HEADER = "case,class,voxels,mm3,mm3_fine,spacing,level,seconds,grid,side,asymmetry,review"
 
 
 def record(folder, case, grid="scan", voxels=3, **entries):
@@ -26,12 +26,15 @@ def lines(folder):
     return (folder / "volumes.csv").read_text().splitlines()
 
 
-def rows(case, voxels=3, more=",scan,left,empty; cut"):
+def rows(case, voxels=3, more=",scan,left,,empty; cut"):
     mm3 = f"{2 * voxels:.4f}"
     return [f"{case},{name},{voxels},{mm3},2.2500,1x1x2,0,1.5000{more}" for name in ("anterior", "posterior")]
 
 
-OLD, WITHOUT = "", ",,,"  # rows of version 0.6, which had no grid, side and review, and what becomes of them
+OLD, WITHOUT = (
+    "",
+    ",,,,",
+)  # rows of version 0.6, which had no grid, side, asymmetry and review, and what becomes of them
 
 
 def test_the_table_is_made_from_the_records_sorted_by_case(tmp_path, caplog):
@@ -106,7 +109,7 @@ def test_rows_without_a_record_are_kept_for_predictions_of_their_case_only(tmp_p
 def test_columns_that_are_not_known_stay_beside_rows_that_did_not_change(tmp_path):
     for case in ("a", "b"):
         record(tmp_path, case, quality=0.9)
-    good, bad, none = (f",scan,left,empty; cut,{comment}" for comment in ("good", "bad", ""))
+    good, bad, none = (f",scan,left,,empty; cut,{comment}" for comment in ("good", "bad", ""))
     before = [f"{HEADER},comment", *rows("a", more=good), *rows("b", more=bad)]
     (tmp_path / "volumes.csv").write_text("\n".join([*before, ""]))
     collect_volumes(tmp_path)
@@ -159,5 +162,5 @@ def test_what_is_written_by_a_case_is_what_the_table_reads(tmp_path):
     volumes = {"anterior": {"voxels": 1, "mm3": 1 / 3, "mm3_fine": None}}
     records.write("a", volumes=volumes, spacing=[1 / 3] * 3, level=1, seconds=2 / 3)
     assert [list(row.values()) for row in collect_volumes(tmp_path / "out")] == [
-        ["a", "anterior", 1, "0.3333", "", "0.3333x0.3333x0.3333", 1, "0.6667", "scan", "", ""]
+        ["a", "anterior", 1, "0.3333", "", "0.3333x0.3333x0.3333", 1, "0.6667", "scan", "", "", ""]
     ]

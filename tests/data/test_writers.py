@@ -117,3 +117,17 @@ def test_without_a_header_of_nifti_the_file_has_the_forms_of_monais_writer(tmp_p
     (saved,) = tmp_path.iterdir()
     np.testing.assert_allclose(nib.load(saved).affine, ROTATED, atol=1e-6)
     assert int(nib.load(saved).header["sform_code"]) == 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+def test_one_slice_in_any_order_of_axes_keeps_its_grid(tmp_path, axis, order):
+    """MONAI drops a last axis of one voxel, and with it the part of the affine that the other axes may need."""
+    shape = [10, 12, 14]
+    shape[axis] = 1
+    affine = nib.affines.from_matvec(np.diag([1.0, 2.0, 3.0])[list(order)], [5, 6, 7])
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), affine), tmp_path / "a.nii.gz")
+    save(READ({"image": str(tmp_path / "a.nii.gz")})["image"], tmp_path / "out")
+    saved = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    assert saved.shape == tuple(shape)
+    np.testing.assert_allclose(saved.affine, affine)

@@ -32,6 +32,26 @@ def test_training_goes_on_with_random_acquisitions_and_pyramids(tiny, trained, p
         assert (tmp_path / str(prob) / "finetuned.pt").exists()
 
 
+def test_boxes_of_heads_and_a_unet_are_trained_on_acquisitions(tiny, trained, paths, tmp_path):
+    options = dict(max_epochs=1, val_interval=1, acquisition_prob=1, batch_size=2, **paths, **SMALL)
+    heads = [*FILES, *overlays("hippocampus", ["heads"])]
+    options["checkpoint"] = str(trained[1] / "model.pt")
+    workflow = run(*heads, workflow_type="train", heads_dir=str(tiny), head_repeats=3, **options)
+    assert len(workflow.parser.get_parsed_content("train#dataset#data")) == 4 * len(
+        workflow.parser.get_parsed_content("train_data")
+    )
+    del options["checkpoint"]
+    unet = ["train.json", *overlays("hippocampus", ["unet", "acquisitions", "unet_acquisitions"])]
+    run(*unet, workflow_type="train", **options)
+    assert (tmp_path / "model.pt").exists() and (tmp_path / "finetuned.pt").exists()
+
+
+def test_every_scan_enters_the_level_that_is_asked_for(trained, paths, tmp_path):
+    options = dict(checkpoint=str(trained[1] / "model.pt"), acquisitions=[1, 2], **paths, **SMALL)
+    run(*EVALUATE, OVERLAYS / "acquisitions.json", OVERLAYS / "fixed_level.json", fixed_level=1, **options)
+    assert {r["level"] for r in read(tmp_path / "metrics" / "per_case.csv")} == {"1"}
+
+
 def test_any_list_of_spacings_is_evaluated(trained, paths, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps([2, [1, 1, 5], {"spacing": [1, 1, 5], "profile": "box"}]))
     options = dict(checkpoint=str(trained[1] / "model.pt"), acquisitions=str(tmp_path / "list.json"), **paths, **SMALL)

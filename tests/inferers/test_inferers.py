@@ -133,7 +133,7 @@ def test_metadata_of_a_batch_is_kept():
 def test_level_and_reason_are_logged(caplog):
     image = scan((18, 26, 18), (2.0, 2.0, 2.0))
     image.meta["filename_or_obj"] = "patient.nii.gz"
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         ResolutionRoutingInferer(LEVELS)(image, Recorder())
     assert "patient.nii.gz: level 1 (scale 1/2): spacing 2×2×2 mm" in caplog.text
     assert "padded from 18×26×18 to 24×32×24" in caplog.text

@@ -166,7 +166,7 @@ def test_the_side_is_chosen_on_intensities_scaled_as_the_scans_are(scaling, low,
 
 
 def test_the_choice_is_logged(caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         MirrorInferer(base(), scaling=SCALING)(scan(RAMP.flip(2)), OneSided())
     assert any(message.startswith("side: right (entropy per foreground voxel ") for message in caplog.messages)
 

@@ -207,6 +207,39 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         build_bundle.build(tmp_path, tmp_path / "dist")
 
 
+@pytest.fixture
+def linked(tmp_path):
+    """A bundle's folder with a link within it, links that are left out, and a file beside it."""
+    bundle = tmp_path / "bundle"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "metadata.json").write_text('{"version": "1"}')
+    (bundle / "configs" / "meta.json").symlink_to("metadata.json")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("private")
+    (bundle / "data").symlink_to(tmp_path / "private")
+    (bundle / ".hidden").symlink_to(tmp_path / "private" / "key")
+    return bundle
+
+
+def test_links_within_a_bundle_and_of_what_is_left_out_are_followed_or_left_out(linked, tmp_path):
+    build_bundle.copy_with_package(linked, tmp_path / "copy")
+    names = {p.relative_to(tmp_path / "copy").as_posix() for p in (tmp_path / "copy" / "configs").iterdir()}
+    assert names == {"configs/metadata.json", "configs/meta.json"}
+    assert {p.name for p in (tmp_path / "copy").iterdir()} == {"configs", "rare_unet_networks"}
+
+
+@pytest.mark.parametrize("target", ["../../private/key", "../../private", "../data", "..", "."])
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_link_out_of_a_bundle_is_refused_before_anything_is_copied(linked, tmp_path, target, by_another):
+    link = linked / "configs" / "link"
+    link.symlink_to(target)
+    if by_another:
+        (linked / "a").symlink_to("configs/link")
+    with pytest.raises(ValueError, match=r"(configs/link|a) must not be a link out of the bundle or to a folder above"):
+        build_bundle.build(linked, tmp_path / "dist")
+    assert not (tmp_path / "dist").exists()
+
+
 def test_a_slip_is_reported_in_one_line(tmp_path, capsys):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text("{")

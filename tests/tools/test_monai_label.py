@@ -68,7 +68,7 @@ def serve(folder, asked):
     (folder / "home").mkdir()
     words = tool("release/monai_label").make_app(ENV, folder / "app", list(BUNDLES.values()))
     url = f"http://127.0.0.1:{free_port()}"
-    words += ["--studies", str(folder / "studies"), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1]]
+    words += ["--studies", str(folder / "studies"), "--port", url.rsplit(":", 1)[1]]
     environment = {**os.environ, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)  # the app's bundles bring their package
     log = folder / "server.log"

@@ -28,7 +28,8 @@ def folder(tmp_path, monkeypatch):
 def test_the_command_can_be_pasted(folder, capsys):
     tool("release/monai_label").main(["app", "--env", "env", "--app", "my app", "--bundles", "bundle"])
     assert shlex.split(capsys.readouterr().out) == [
-        f"{folder}/env/bin/python", "-m", "monailabel.main", "start_server", "--app", f"{folder}/my app",
+        f"{folder}/env/bin/python", "-m", "monailabel.main", "start_server", "--host", "127.0.0.1",
+        "--app", f"{folder}/my app",
         "--conf", "models", "bundle", "--conf", "zoo_source", "local", "--conf", "sam2", "false",
         "--studies", "MY_SCANS",
     ]  # fmt: skip

@@ -209,3 +209,9 @@ def test_an_acquisition_that_is_given_is_not_drawn():
     found = RandSimulateAcquisitiond("image", "label").set_random_state(0)(data)
     assert found["acquisition"] is acquisition
     assert torch.equal(found["label"].as_tensor(), coarsen_label(cube(), 2).as_tensor())
+
+
+def test_a_voxels_class_is_that_of_most_of_its_volume():
+    """A Gaussian of 4 mm reaches far beyond the voxel; 3 of its 4 mm decide."""
+    label = line(0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
+    assert simulate_acquisition(label, along(4, "gaussian"), is_label=True).flatten().tolist() == [0, 1, 0]

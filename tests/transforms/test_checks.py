@@ -113,3 +113,17 @@ def test_labelled_scans_must_have_the_voxels_of_level_0(z, passes):
             ValueError, match=rf"must have voxels of 1×1×1 mm \(to 10%\), .* got 1×1×{z:g}: resample it"
         ):
             check(data)
+
+
+@pytest.mark.parametrize("field_of_view, warns", [("crop", True), ("auto", False), ("head", False)])
+def test_a_whole_head_is_neither_too_large_nor_too_oblique(field_of_view, warns, caplog):
+    affine = torch.eye(4)
+    affine[:2, :2] = torch.tensor([[0.8, -0.6], [0.6, 0.8]])  # turned by 37 degrees
+    image = MetaTensor(torch.rand(1, 90, 20, 20), affine=affine, meta={"filename_or_obj": "head.nii.gz"})
+    CheckScand("image", max_extent=80, field_of_view=field_of_view)({"image": image})
+    assert ("field of view 90×20×20 mm" in caplog.text) == ("turned by 37 degrees" in caplog.text) == warns
+
+
+def test_an_unknown_field_of_view_is_an_error():
+    with pytest.raises(ValueError, match=r"field_of_view must be one of \('auto', 'head', 'crop'\), got 'whole'"):
+        CheckScand("image", field_of_view="whole")

@@ -99,7 +99,7 @@ def files(folder, **changed):
 
 def test_the_order_taken_is_logged_and_a_wrong_one_warned_of(tmp_path, caplog):
     whole = save(tmp_path / "whole.nii.gz", np.moveaxis(brain()[[1, 2, 3, 0]], 0, -1))  # BraTS's order
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         LoadModalitiesd("image", MODALITIES)({"image": whole})
         LoadModalitiesd("image", MODALITIES)({"image": files(tmp_path), "case": "p"})
     assert f"{whole}: channels are taken as FLAIR, T1w, T1Gd, T2w" in caplog.text

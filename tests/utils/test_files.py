@@ -3,7 +3,7 @@ import os
 import pytest
 
 from rare_unet_networks.utils import replaced_as_a_whole, sha256
-from rare_unet_networks.utils.files import _sha256
+from rare_unet_networks.utils.files import _sha256, read_json
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
@@ -30,3 +30,13 @@ def test_a_digest_is_that_of_the_content_and_a_file_is_read_again_when_it_change
     path.write_bytes(b"abd")
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))  # of the same size and date
     assert sha256(path) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    "text, reason", [("[" * 100_000, "nested too deeply"), ("{", "Expecting"), ("\udcff", "codec")]
+)
+def test_a_file_that_is_no_json_is_named(tmp_path, text, reason):
+    path = tmp_path / "splits.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=f"splits.json must be a JSON file: .*{reason}"):
+        read_json(path)

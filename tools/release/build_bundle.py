@@ -114,8 +114,30 @@ def write_model_card(bundle: Path, metadata: dict[str, Any]) -> None:
     (bundle / "README.md").write_text(f"---\n{header}---\n\n{(bundle / 'docs' / 'README.md').read_text()}")
 
 
+def check_links(bundle: Path) -> None:
+    """Raises if a distributed file or folder of a bundle is a link out of the bundle: its content would be published.
+
+    Raises:
+        ValueError: If there is such a link, also by way of another link. The message names it and its target.
+    """
+    root = bundle.resolve()
+    for folder, folders, files in os.walk(root):
+        left_out = LEFT_OUT(folder, folders + files)
+        folders[:] = [name for name in folders if name not in left_out]
+        for name in sorted({*folders, *files} - left_out):
+            path = Path(folder, name)
+            target = path.resolve()
+            if path.is_symlink() and (not target.is_relative_to(root) or target in path.parents):
+                raise ValueError(f"{path} must not be a link out of the bundle or to a folder above it, got {target}.")
+
+
 def copy_with_package(bundle: Path, folder: Path) -> None:
-    """Copies the distributed files of a bundle, and the package, so that the bundle runs without installing it."""
+    """Copies the distributed files of a bundle, and the package, so that the bundle runs without installing it.
+
+    Raises:
+        ValueError: If the bundle links to files outside of it; nothing is copied then.
+    """
+    check_links(bundle)
     shutil.copytree(bundle, folder, ignore=LEFT_OUT)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=PACKAGE_LEFT_OUT)
 
@@ -133,7 +155,7 @@ def build(bundle: Path, output_dir: Path, url: str | None = None) -> Path:
         the zip's path.
 
     Raises:
-        ValueError: If the folder is not a bundle's, or its metadata are not JSON.
+        ValueError: If the folder is not a bundle's, it links to files outside of it, or its metadata are not JSON.
         RuntimeError: If MONAI cannot export its network.
     """
     meta_file = bundle / "configs" / "metadata.json"

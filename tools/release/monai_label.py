@@ -96,7 +96,9 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
     for bundle in bundles:
         add_bundle(bundle, app)
     conf = {"models": ",".join(b.name for b in bundles), "zoo_source": "local", "sam2": "false"}
-    words = [str(env / "bin" / "python"), "-m", "monailabel.main", "start_server", "--app", str(app)]
+    # By default MONAI Label listens on all addresses of the machine, without a password.
+    words = [str(env / "bin" / "python"), "-m", "monailabel.main", "start_server", "--host", "127.0.0.1"]
+    words += ["--app", str(app)]
     return [*words, *(w for key, value in conf.items() for w in ("--conf", key, value))]
 
 

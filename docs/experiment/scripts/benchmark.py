@@ -165,7 +165,7 @@ def network_of(
     works_at = min(level, net.num_levels - 1)
     kwargs = {"level": works_at, **({"output": OUTPUTS[output]} if output != "native" and works_at else {})}
     grid = levels.padded_size([-(-n >> works_at) for n in volume.box], level=works_at)
-    return net, torch.rand(1, parser["network_def"]["in_channels"], *grid), kwargs
+    return net, torch.rand(1, parser.get_parsed_content("network_def#in_channels"), *grid), kwargs
 
 
 def rows_of(volume: Volume, name: str, output: str, level: int, threads: int, runs: int, file: Path) -> list[tuple]:
@@ -206,7 +206,7 @@ def training_rows(volume: Volume, threads: int, runs: int) -> list[tuple]:
     parser.read_config(str(volume.configs / "train.json"))
     parser.parse()
     net, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
-    batch_size, channels = parser["batch_size"], parser["network_def"]["in_channels"]
+    batch_size, channels = parser["batch_size"], parser.get_parsed_content("network_def#in_channels")
     images = [torch.rand(batch_size, channels, *(n >> d for n in volume.patch)) for d in range(net.num_levels)]
     labels = [(image[:, :1] > 0.5).float() for image in images]
 

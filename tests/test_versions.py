@@ -1,0 +1,35 @@
+"""The versions of tests/oldest_versions.txt are the lower bounds of setup.cfg, and are there when they are tested."""
+
+import configparser
+import os
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+NEWER = {"torch"}  # see tests/oldest_versions.txt
+
+
+def pins():
+    lines = (TESTS / "oldest_versions.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_oldest_versions_are_the_lower_bounds_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(TESTS.parent / "setup.cfg")
+    lines = setup["options"]["install_requires"].split()
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in lines)
+    assert bounds.keys() - NEWER <= pins().keys()
+    for name in bounds.keys() - NEWER:
+        numbers = re.sub(r"\.post\d+", "", pins()[name]).split(".")
+        bound = bounds[name].split(".")
+        assert numbers == bound + ["0"] * (len(numbers) - len(bound))
+
+
+@pytest.mark.skipif("OLDEST_VERSIONS" not in os.environ, reason="is for the environment of the oldest versions")
+@pytest.mark.parametrize("name", pins())
+def test_this_environment_has_the_oldest_versions(name):
+    assert version(name) == pins()[name]
