@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["claim_path", "read_record", "record_path", "volume_rows"]
+__all__ = ["claim_path", "read_record", "read_records", "record_path", "volume_rows"]
 
 
 def record_path(prediction: Path) -> Path:
@@ -60,3 +60,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
     return record if isinstance(record["case"], str) else None
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Reads the valid records of a folder, older first. Of two records of a case, on two grids, only the newer one."""
+    written = []
+    for path in folder.glob("*_seg.json"):
+        record = None if path.name.startswith(".") else read_record(path)
+        if record is not None:
+            written.append((path.stat().st_mtime_ns, path.name, record))
+    return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())

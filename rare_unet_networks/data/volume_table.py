@@ -10,7 +10,7 @@ from typing import Any
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
 from .datalists import POSTFIXES, prediction_path
-from .record_files import claim_path, read_record, volume_rows
+from .record_files import claim_path, read_records, volume_rows
 
 __all__ = ["check_volumes", "collect_volumes"]
 
@@ -62,7 +62,7 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         # The claims first: a process that removes the row of a failed case releases its claim afterwards.
         claimed = {path.name for path in folder.glob(".*.claim")}
         before = check_volumes(folder)
-        rows_by_case = {record["case"]: volume_rows(record) for record in _records(folder)}
+        rows_by_case = {record["case"]: volume_rows(record) for record in read_records(folder)}
         for case in dict.fromkeys(row["case"] for row in before):
             if case not in rows_by_case and _is_kept(folder, case, claimed):
                 rows_by_case[case] = [row for row in before if row["case"] == case]
@@ -74,16 +74,6 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         claims.release_all()
     logger.info(f"{folder / TABLE} has the volumes of {len(rows_by_case)} case(s)")
     return rows
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """Reads the valid records, older first, so that the newer of two records of a case (on two grids) counts."""
-    written = []
-    for path in folder.glob("*_seg.json"):
-        record = None if path.name.startswith(".") else read_record(path)
-        if record is not None:
-            written.append((path.stat().st_mtime_ns, path.name, record))
-    return [record for _, _, record in sorted(written, key=lambda entry: entry[:2])]
 
 
 def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:

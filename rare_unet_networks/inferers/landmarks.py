@@ -52,7 +52,7 @@ SLACK = 1.0  # mm2, small against the landmarks' spread: where they leave an ang
 MIRROR = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
 # Means over the 208 labelled crops of MSD Task04 that are left hippocampi: the crops are 35×50×36 mm on average.
 HIPPOCAMPI = PairTemplate(
-    axis=(1.2, 18.6, -8.0), distance=50.0, offset=(2.4, 0.5, 1.6), size=(36.0, 50.0, 36.0), reach=1.0, radius=6.0
+    axis=(1.2, 18.6, -8.0), distance=50.0, offset=(2.4, 0.5, 1.6), size=(44.0, 62.0, 44.0), reach=1.0, radius=6.0
 )
 
 

@@ -154,7 +154,7 @@ def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_
     (scans / "junk.nii.gz").write_text("not a scan")
     for suffix in (".nii", ".nii.gz"):
         nib.save(image, scans / f"twice{suffix}")
-    result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output)
+    result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output, report="false")
     assert result.returncode == 1
     errors = [line for line in result.stdout.splitlines() if " ERROR - " in line]
     assert len(errors) == 7 and errors[-1].split("ERROR - ")[1].startswith("6 of 7 failed")
