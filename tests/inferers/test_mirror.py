@@ -98,7 +98,7 @@ def test_the_coarsest_level_runs_once(output):
             )
             assert torch.equal(predictions[key].affine, value.affine)
             assert predictions[key].meta["side"] == ("right" if flipped else "left")
-            assert predictions[key].meta.keys() == {*value.meta.keys(), "side"}
+            assert predictions[key].meta.keys() == {*value.meta.keys(), "side", "side_margin"}
     assert net.calls == [(3, 2), (3, 2)]
 
 
