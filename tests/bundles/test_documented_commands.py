@@ -181,7 +181,7 @@ def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
 
 
 def test_the_program_of_the_readme_segments_a_scan(tmp_path, monkeypatch, capsys):
-    shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", tmp_path / "scan.nii.gz")
+    shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", tmp_path / "head.nii.gz")
     monkeypatch.chdir(tmp_path)
     (code,) = programs(REPOSITORY / "README.md")
     names = {}
