@@ -95,6 +95,7 @@ COMPONENTS = {
     "load": "transforms that load a scan, and its label",
     "check": "checks of a scan, and warnings",
     "calibration": "arguments of the calibration",
+    "routing": "inferer that sends a scan to its level",
     "prepare": "transforms of a loaded scan",
     "preprocessing": "all transforms before the network",
     "coarsen": "transforms that make coarse scans of labelled ones",
