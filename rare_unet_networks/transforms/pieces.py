@@ -47,8 +47,9 @@ class KeepLargestPieced(MapTransform):
             names = [name for name in (key, f"{key}_fine") if name in d]
             classes = self._classes(d[key])
             finest = d[names[-1]]
-            for name in names:
-                d[name], removed = self._keep(d[name], classes)
+            d[names[-1]], removed = self._keep(finest, classes)
+            for name in names[:-1]:  # the finest grid says what is a piece
+                d[name], _ = self._keep(d[name], classes, d[names[-1]])
             review = self._reasons(finest, d[names[-1]], classes, removed)
             for name in names:
                 d[name].meta["removed"] = removed
@@ -66,15 +67,20 @@ class KeepLargestPieced(MapTransform):
         return classes
 
     def _keep(
-        self, prediction: MetaTensor, classes: Mapping[str, Mapping[int, str]]
+        self, prediction: MetaTensor, classes: Mapping[str, Mapping[int, str]], finest: MetaTensor | None = None
     ) -> tuple[MetaTensor, dict[str, Any]]:
-        """A label map without its stray pieces, and what was removed."""
+        """A label map without its stray pieces, and what was removed.
+
+        On a coarse grid a thin structure falls apart. There, every piece stays that has a voxel of the piece that was
+        kept on the finest grid.
+        """
         labels = as_plain_tensor(prediction)[0]
         kept = torch.zeros_like(labels)
         pieces = 0
         for of_side in classes.values():
             mask = torch.isin(labels, torch.tensor(list(of_side), dtype=labels.dtype, device=labels.device))
-            largest, others = largest_component(mask)
+            seeds = None if finest is None else _voxels_of(finest, list(of_side), prediction)
+            largest, others = largest_component(mask, seeds)
             kept[largest] = labels[largest]
             pieces += others
         total = int((labels > 0).sum())
@@ -100,3 +106,16 @@ class KeepLargestPieced(MapTransform):
         if gone:
             reasons.append(f"without the stray pieces no voxel is {', '.join(gone)}")
         return reasons
+
+
+def _voxels_of(finest: MetaTensor, labels: Sequence[int], coarse: MetaTensor) -> torch.Tensor:
+    """Mask of the voxels of a coarse grid in which the centres of a finer grid's labelled voxels lie."""
+    inside = torch.isin(as_plain_tensor(finest)[0], torch.tensor(labels, dtype=finest.dtype, device=finest.device))
+    to_coarse = torch.linalg.inv(coarse.affine.double()) @ finest.affine.double()
+    indices = inside.nonzero().double().cpu() @ to_coarse[:-1, :-1].cpu().T + to_coarse[:-1, -1].cpu()
+    spatial_size = torch.tensor(coarse.shape[1:])
+    indices = indices.round().long()
+    indices = indices[((indices >= 0) & (indices < spatial_size)).all(dim=1)]
+    mask = torch.zeros(coarse.shape[1:], dtype=torch.bool, device=coarse.device)
+    mask[tuple(indices.T)] = True
+    return mask

@@ -35,11 +35,12 @@ def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return numbers.long(), sizes
 
 
-def largest_component(mask: torch.Tensor) -> tuple[torch.Tensor, int]:
+def largest_component(mask: torch.Tensor, seeds: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:
     """Finds the largest connected part of a mask, of equal ones the first in memory.
 
     Args:
         mask: shape (*spatial_size), 2-D or 3-D, boolean.
+        seeds: mask of the same shape; every part that has a voxel of it is found too.
 
     Returns:
         its mask, and the number of other parts.
@@ -49,6 +50,9 @@ def largest_component(mask: torch.Tensor) -> tuple[torch.Tensor, int]:
     inside = mask.nonzero()
     box = tuple(slice(int(a), int(b) + 1) for a, b in zip(inside.amin(dim=0), inside.amax(dim=0)))
     numbers, sizes = component_sizes(mask[box])
+    found = {int(sizes.argmax())}
+    if seeds is not None:
+        found |= set(numbers[seeds[box]].tolist()) - {0}
     largest = torch.zeros_like(mask)
-    largest[box] = numbers == sizes.argmax()
-    return largest, int((sizes > 0).sum()) - 1
+    largest[box] = torch.isin(numbers, torch.tensor(sorted(found), device=mask.device))
+    return largest, int((sizes > 0).sum()) - len(found)

@@ -97,3 +97,19 @@ def test_in_a_head_with_one_side_the_other_is_not_missed():
 def test_switched_off_it_does_nothing():
     result = keep((1, 0, 3), (1, 9, 10), is_on=False)["pred"]
     assert torch.equal(result.as_tensor(), labels((1, 0, 3), (1, 9, 10))) and "removed" not in result.meta
+
+
+def test_a_structure_that_falls_apart_on_a_coarse_grid_is_one_piece_of_the_fine_one():
+    """A line of 12 voxels along the first axis; on the coarse grid its middle third is missing."""
+    fine = torch.zeros(1, 12, 4, 4)
+    fine[0, :6, 0, 0], fine[0, 6:, 0, 0] = 1, 2
+    fine[0, 5, 3, 3] = 1  # a stray voxel, also on the coarse grid
+    coarse = torch.zeros(1, 6, 2, 2)
+    coarse[0, :2, 0, 0], coarse[0, 4:, 0, 0], coarse[0, 2, 1, 1] = 1, 2, 0
+    scale = torch.diag(torch.tensor([2.0, 2, 2, 1]))
+    scale[:3, 3] = 0.5
+    data = {"pred": MetaTensor(coarse, affine=scale), "pred_fine": MetaTensor(fine, affine=torch.eye(4))}
+    result = KeepLargestPieced("pred", ["a", "b"])(data)
+    assert result["pred_fine"].sum() == 6 + 12 and result["pred_fine"][0, 5, 3, 3] == 0
+    assert torch.equal(result["pred"].as_tensor(), coarse)
+    assert result["pred"].meta["removed"] == {"pieces": 1, "voxels": 1, "percent": pytest.approx(100 / 13)}
