@@ -117,29 +117,51 @@ class HeaderPreservingNibabelReader(NibabelReader):
         sizes = (voxel_sizes(affine) / in_mm).tolist()
         if isinstance(image.header, nib.Nifti1Header) and int(image.header["sform_code"]) <= 0:
             sizes = pixdim  # as in the affine, but with 0 and negative sizes, which nibabel replaces silently
-        axes = min(len(image.shape), 3)
-        spatial_size = [int(n) for n in image.shape[:axes]]
-        spacing = [size * in_mm for size in sizes[:axes]]
-        header = f"the header says {format_size(sizes[:axes])}, unit {unit}"
-        if not all(self.min_spacing <= s <= self.max_spacing for s in spacing):  # NaN fails, too
-            raise ValueError(
-                f"{name}: expected a spacing of {self.min_spacing:g} to {self.max_spacing:g} mm on every axis, got "
-                f"{format_size(spacing)} mm ({header})"
-            )
-        extent = [n * s for n, s in zip(spatial_size, spacing)]
-        if max(extent) > self.max_extent:
-            raise ValueError(
-                f"{name}: expected a field of view of at most {self.max_extent:g} mm on every axis, got "
-                f"{format_size(extent)} mm ({format_size(spatial_size)} voxels, {header})"
-            )
-        if not np.isfinite(affine).all() or (
-            axes == 3 and abs(np.linalg.det(affine[:3, :3])) < 1e-3 * math.prod(voxel_sizes(affine))
-        ):
-            raise ValueError(f"{name}: expected an affine whose axes span a volume, got {affine[:3].tolist()}")
+        spatial_size = [int(n) for n in image.shape[:3]]
+        axes = len(spatial_size)
+        self.check_grid(
+            name,
+            affine,
+            [size * in_mm for size in sizes[:axes]],
+            spatial_size,
+            f"the header says {format_size(sizes[:axes])}, unit {unit}",
+        )
         warnings = [contradiction(image, affine, pixdim), shear(affine)] if axes == 3 else []
         for warning in filter(None, warnings if self.warn else []):
             logger.warning(f"{name}: {warning}")
         return "\n".join(filter(None, warnings))
+
+    def check_grid(
+        self, name: str, affine: np.ndarray, spacing: Sequence[float], spatial_size: Sequence[int], header: str = ""
+    ) -> None:
+        """Raises if a grid cannot be a scan's.
+
+        Args:
+            name: name of the file, for messages.
+            affine: its affine in mm.
+            spacing: voxel size in mm, of up to three axes.
+            spatial_size: voxels of these axes.
+            header: what the header says, for messages.
+
+        Raises:
+            ValueError: See the class.
+        """
+        if not all(self.min_spacing <= s <= self.max_spacing for s in spacing):  # NaN fails, too
+            raise ValueError(
+                f"{name}: expected a spacing of {self.min_spacing:g} to {self.max_spacing:g} mm on every axis, got "
+                f"{format_size(spacing)} mm{f' ({header})' if header else ''}"
+            )
+        extent = [n * s for n, s in zip(spatial_size, spacing)]
+        if max(extent) > self.max_extent:
+            details = f"{format_size(spatial_size)} voxels{f', {header}' if header else ''}"
+            raise ValueError(
+                f"{name}: expected a field of view of at most {self.max_extent:g} mm on every axis, got "
+                f"{format_size(extent)} mm ({details})"
+            )
+        if not np.isfinite(affine).all() or (
+            len(spacing) == 3 and abs(np.linalg.det(affine[:3, :3])) < 1e-3 * math.prod(voxel_sizes(affine))
+        ):
+            raise ValueError(f"{name}: expected an affine whose axes span a volume, got {affine[:3].tolist()}")
 
     def _get_affine(self, img: SpatialImage) -> np.ndarray:
         """Returns the affine in mm, whatever the unit of the file."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
+from .bids_files import write_bids_files
 from .datalists import POSTFIXES, prediction_path
 from .record_files import claim_path, read_records, volume_rows
 
@@ -60,9 +61,10 @@ def collect_volumes(folder: str | Path) -> list[Row]:
     claims.wait(claim)  # so that the last of several processes reads the records of all
     try:
         # The claims first: a process that removes the row of a failed case releases its claim afterwards.
-        claimed = {path.name for path in folder.glob(".*.claim")}
+        claimed = {path for path in folder.rglob(".*.claim")}
         before = check_volumes(folder)
-        rows_by_case = {record["case"]: volume_rows(record) for record in read_records(folder)}
+        records = read_records(folder)
+        rows_by_case = {record["case"]: volume_rows(record) for record in records}
         for case in dict.fromkeys(row["case"] for row in before):
             if case not in rows_by_case and _is_kept(folder, case, claimed):
                 rows_by_case[case] = [row for row in before if row["case"] == case]
@@ -70,17 +72,18 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         columns = [*COLUMNS, *dict.fromkeys(column for row in before for column in row if column not in COLUMNS)]
         rows = _with_other_columns(rows, before, columns)
         write_rows(folder / TABLE, columns, rows)
+        write_bids_files(folder, records)
     finally:
         claims.release_all()
     logger.info(f"{folder / TABLE} has the volumes of {len(rows_by_case)} case(s)")
     return rows
 
 
-def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:
+def _is_kept(folder: Path, case: str, claimed: set[Path]) -> bool:
     """Whether a row without a record describes a prediction that still exists and is not being replaced."""
     paths = [prediction_path(case, grid, folder) for grid in POSTFIXES] + [folder / f"{case}_full_seg.nii.gz"]
     predictions = [path for path in paths if path.is_file()]
-    return bool(predictions) and not any(claim_path(path).name in claimed for path in predictions)
+    return bool(predictions) and not any(claim_path(path) in claimed for path in predictions)
 
 
 def _with_other_columns(rows: Sequence[Row], before: Sequence[Row], columns: Sequence[str]) -> list[Row]:

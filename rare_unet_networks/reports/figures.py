@@ -11,7 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from ..data.datalists import prediction_path
-from ..data.readers import HeaderPreservingNibabelReader
+from ..data.record_files import label_names, recorded_files
+from ..data.scan_reader import ScanReader
 from ..utils.errors import root_cause
 from ..utils.files import replaced_as_a_whole
 from .pictures import draw_picture
@@ -52,9 +53,9 @@ def figure_of(record: Mapping[str, Any], folder: Path) -> str:
 
 
 def _draw(record: Mapping[str, Any], prediction: Path) -> str:
-    scans = {name: _load(scan["file"]) for name, scan in record["scans"].items()}
-    return draw_picture(scans, _load(prediction), list(record["volumes"]))
+    scans = {name: _load(recorded_files(scan)) for name, scan in record["scans"].items()}
+    return draw_picture(scans, _load(str(prediction)), label_names(record))
 
 
-def _load(path: str | Path) -> MetaTensor:
-    return LoadImage(HeaderPreservingNibabelReader(warn=False), ensure_channel_first=True)(path)
+def _load(path: str | list[str]) -> MetaTensor:
+    return LoadImage(ScanReader(warn=False), ensure_channel_first=True)(path)

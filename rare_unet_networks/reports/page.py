@@ -11,7 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..data.record_files import read_records
+from ..data.record_files import label_names, read_records
+from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
 from ..utils.files import replaced_as_a_whole
 from ..utils.switches import is_on
@@ -19,7 +20,7 @@ from .figures import figure_of
 from .panels import COLOURS
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
 
-__all__ = ["PAGE", "can_report", "write_report"]
+__all__ = ["PAGE", "can_report", "collect", "write_report"]
 
 logger = logging.getLogger(__name__)
 PAGE = "report.html"
@@ -78,6 +79,20 @@ def write_report(
     return path
 
 
+def collect(folder: str | Path, report: bool | str = True) -> None:
+    """Makes ``volumes.csv`` and ``report.html`` of a folder from its records.
+
+    Args:
+        folder: folder of predictions.
+        report: whether to write the report.
+
+    Raises:
+        ValueError: see :py:func:`rare_unet_networks.data.collect_volumes` and :py:func:`write_report`.
+    """
+    collect_volumes(folder)
+    write_report(folder, report)
+
+
 def _page(
     folder: Path,
     records: Sequence[Mapping[str, Any]],
@@ -115,13 +130,13 @@ def _failures(failures: Sequence[tuple[str, str]]) -> str:
 
 
 def _key(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the colours of the classes, in the order of their indices."""
-    names = dict.fromkeys(tuple(record["volumes"]) for record in records)
-    classes = next(iter(names), ())
-    return "".join(
-        f'<span class="key"><i style="border-color:{COLOURS[i % len(COLOURS)]}"></i>{escape(_words(name))}</span>'
-        for i, name in enumerate(classes)
-    )
+    """Returns the colours of the classes, in the order of their indices; of crops and of heads where there are both."""
+    keys = []
+    for names in dict.fromkeys(tuple(label_names(record)) for record in records):
+        for i, name in enumerate(names):
+            colour = COLOURS[i % len(COLOURS)]
+            keys.append(f'<span class="key"><i style="border-color:{colour}"></i>{escape(_words(name))}</span>')
+    return "".join(keys)
 
 
 def _words(name: str) -> str:
@@ -160,7 +175,7 @@ def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[C
     """Returns the card of a case: its picture, reasons, volumes and origin."""
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in review_of(record))
     facts = {"resolution": f"{columns[1].cell(record).text} mm", "route": route_of(record)}
-    facts |= {column.title: column.cell(record).text for column in columns if column.title in ("asymmetry", "doubt")}
+    facts |= {column.title: column.cell(record).text for column in columns if column.title in ("asymmetry %", "doubt")}
     dice = record.get("expected_dice")
     if mean_of(dice) is not None:
         error = dice.get("error") if isinstance(dice, Mapping) else None

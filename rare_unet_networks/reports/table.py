@@ -56,7 +56,7 @@ def mean_of(value: Any) -> float | None:
 
 
 def _number(value: float | None, digits: int) -> Cell:
-    return Cell("", -1.0) if value is None else Cell(f"{value:.{digits}f}", value)
+    return Cell("", -1e9) if value is None else Cell(f"{value:.{digits}f}", value)
 
 
 def _resolution(record: Record) -> Cell:
@@ -109,7 +109,7 @@ def columns_of(records: Sequence[Record]) -> list[Column]:
         *_volume_columns(records),
     ]
     measures = (
-        ("asymmetry", "asymmetry", "asymmetry of the left and right volume", 3),
+        ("asymmetry", "asymmetry %", "left minus right volume in percent of their mean", 1),
         ("expected_dice", "expected Dice", "Dice that is expected of this prediction", 2),
         ("doubt", "doubt", "entropy per voxel of the structure: high where the network is unsure", 2),
     )

@@ -318,9 +318,9 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "Did you mean --levels#tolerance?",
         ),
         (
-            {"inferer#inferer#window#overlp": 0.5},
-            "error: --inferer#inferer#window#overlp is neither an option of the bundle runner nor an entry of the "
-            "config. Did you mean --inferer#inferer#window#overlap?",
+            {"routing#window#overlp": 0.5},
+            "error: --routing#window#overlp is neither an option of the bundle runner nor an entry of the "
+            "config. Did you mean --routing#window#overlap?",
         ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: --amp must be true or false, got 'perhaps'."),
@@ -341,9 +341,9 @@ def test_an_override_may_add_an_argument_to_a_component(tmp_path):
     scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
     options = {
         "levels#routing": "size",
-        "inferer#inferer#cval": 0.0,
-        "inferer#inferer#window#overlap": 0.5,
-        "inferer#inferer#window#roi_size": "[16,32,16]",
+        "routing#cval": 0.0,
+        "routing#window#overlap": 0.5,
+        "routing#window#roi_size": "[16,32,16]",
     }
     result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
     assert result.returncode == 0, result.stdout

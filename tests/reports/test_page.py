@@ -30,17 +30,17 @@ def test_columns_are_the_measures_that_a_record_has(folder):
 
 def test_volumes_of_a_whole_head_are_those_of_its_sides_and_missing_measures_are_empty(folder):
     head = add_case(
-        folder, "head", SIDED, asymmetry=-0.0123, expected_dice={"mean": 0.817, "error": 0.03},
+        folder, "head", SIDED, asymmetry=-1.23, expected_dice={"mean": 0.817, "error": 0.03},
         route={"is_resampled": True}, review=["cut", "empty"],
     )  # fmt: skip
     head["volumes"]["right_anterior"]["mm3_fine"] = None  # then the volume on the scan's own grid counts
     other = add_case(folder, "other", SIDED)
     assert cells(head, [head, other]) == {
         "scan": "head", "resolution mm": "1×1×2", "route": "level 0, resampled", "left mm³": "1140",
-        "right mm³": "1146", "total mm³": "2286", "asymmetry": "-0.012", "expected Dice": "0.82",
+        "right mm³": "1146", "total mm³": "2286", "asymmetry %": "-1.2", "expected Dice": "0.82",
         "review": "cut; empty",
     }  # fmt: skip
-    assert [cells(other, [head, other])[key] for key in ("asymmetry", "expected Dice")] == ["", ""]
+    assert [cells(other, [head, other])[key] for key in ("asymmetry %", "expected Dice")] == ["", ""]
 
 
 @needs_matplotlib

@@ -130,6 +130,16 @@ def test_each_reason_to_review_is_logged_with_the_file_and_noted(caplog, change,
         assert logged == (text not in options.get("warnings", "") and "do not trust" not in text)
 
 
+@pytest.mark.parametrize("margin, is_uncertain", [(0.049, True), (0.05, False), (0.8, False), (None, False)])
+def test_sides_that_look_alike_are_a_reason(caplog, margin, is_uncertain):
+    d = case(structure())
+    if margin is not None:
+        d["pred"].meta["side_margin"] = margin
+    reasons = review(d, caplog)
+    alike = "left and right look nearly alike (their doubt differs by 0.05): check the side, or give it with --side"
+    assert reasons == [alike] * is_uncertain
+
+
 @pytest.mark.parametrize(
     "spacing, limit",
     [((1, 1, 1), 0.1), ((1.4, 1, 1), 0.1), ((2, 2, 2), 0.2), ((1, 1, 4), 0.3), ((0.4, 0.4, 4), 0.3), ((4, 4, 8), None)],
