@@ -9,7 +9,7 @@ from importlib import import_module
 
 __version__ = "0.8.0"
 SUBPACKAGES = ("bundle", "data", "engines", "handlers", "inferers", "levels", "losses", "metrics", "networks")
-SUBPACKAGES += ("runtimes", "transforms", "utils")
+SUBPACKAGES += ("reports", "runtimes", "transforms", "utils")
 MODULES = {
     "MirrorInferer": "inferers",
     "MultiLevelInferer": "inferers",

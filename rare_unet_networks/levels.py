@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -72,10 +73,12 @@ def format_scale(level: int) -> str:
 
 
 @dataclass(frozen=True)
-class Route:
+class Route(int):
     """Level of one input (or one batch), and the sizes on the way to its grid.
 
-    An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``.
+    An inferer writes it into the metadata of its predictions, as ``prediction.meta["route"]``. It is a number, the
+    level, because MONAI's ``decollate_batch`` gives numbers in metadata to every member of a batch as they are. It
+    refuses unknown types.
 
     Attributes:
         level: level at which the input enters, 0 = full resolution.
@@ -95,13 +98,8 @@ class Route:
     padded_size: tuple[int, ...]
     reason: str
 
-    # MONAI's decollate_batch refuses unknown types in metadata. It treats an object with ``ndim`` 0 as a scalar and
-    # calls ``item()``; so every member of the batch gets the route.
-    ndim = 0
-
-    def item(self) -> Route:
-        """Returns the route itself, see the comment above."""
-        return self
+    def __new__(cls, level: int, *_: Any, **__: Any) -> Route:
+        return super().__new__(cls, level)
 
     @property
     def fine_size(self) -> tuple[int, ...]:

@@ -1,8 +1,11 @@
+import copy
+import dataclasses
 import math
+import pickle
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
 
 from rare_unet_networks.levels import ResolutionLevels
 from rare_unet_networks.utils.geometry import symmetric_margins
@@ -259,3 +262,13 @@ def test_slices_so_thick_that_the_axes_lie_at_the_first_and_the_last_level_are_w
     expected = f"mm: its slices are {thickness} times as thick as its voxels are wide: do not trust the prediction"
     assert warning.endswith(expected) if thickness else warning == ""
     assert ResolutionLevels(num_levels=1, spacing=(1.0, 1.0, 1.0)).distance_warning(spacing) == ""
+
+
+def test_a_route_is_the_number_of_its_level_and_survives_copies_and_decollation():
+    route = LEVELS.route(batch(2.0, 2.05))
+    assert int(route) == route.level == 1
+    for same in (copy.deepcopy(route), pickle.loads(pickle.dumps(route)), dataclasses.replace(route)):
+        assert same == route and same.reason == route.reason and type(same) is type(route)
+    first, second = decollate_batch({"x": torch.zeros(2, 1), "route": route})
+    assert first["route"] == route
+    assert type(second["route"]) is type(route) and second["route"].padded_size == route.padded_size

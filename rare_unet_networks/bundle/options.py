@@ -18,7 +18,7 @@ __all__ = ["prediction_options"]
 # compared by their content instead.
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
-    *("dataset_dir", "input", "scans", "part", "overwrite", "records", "data"),
+    *("dataset_dir", "input", "scans", "part", "overwrite", "report", "records", "data"),
     *("dataloader", "num_workers", "device", "gpu", "output_dir", "checkpoint", "export_dir", "no_package"),
     *("trust_file",),
 }

@@ -16,7 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import MetaTensor
 
 from ..cli.places import find_bundle
@@ -80,6 +80,8 @@ def segment(
     if refused:
         raise ValueError(f"{', '.join(refused)}: segment() sets this option itself.")
     check_overrides([config], options)
+    if "report" in ConfigParser.load_config_file(config):
+        options = {"report": False, **options}  # its pictures would be removed with the folder
     with TemporaryDirectory(prefix="rare_unet_") as folder, _errors_in_one_line():
         source = _as_input(scan, Path(folder))
         with _quiet_monai(found.is_own):

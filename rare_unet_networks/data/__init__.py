@@ -10,5 +10,6 @@ from .modalities import modality_datalist
 from .readers import HeaderPreservingNibabelReader
 from .records import CaseRecords
 from .samplers import UnclaimedSampler
+from .scan_reader import ScanReader
 from .volume_table import collect_volumes
 from .writers import HeaderPreservingNibabelWriter, PredictionLayout, saved_case

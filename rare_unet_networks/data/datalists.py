@@ -7,40 +7,41 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..utils.errors import one_line
 from .acquisitions import Acquisition
-from .files import SUFFIXES, suffix_of
+from .bids import bids_name
+from .dicom import DicomSeries
+from .files import SCAN_SUFFIXES, SUFFIXES
+from .folders import Folder, find_scans, series_name, strip_suffix
 
 __all__ = ["case_id", "expand_acquisitions", "expand_levels", "input_datalist", "prediction_path"]
 
 logger = logging.getLogger(__name__)
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
-LABEL_ENDS = ("_seg", "-seg")  # of earlier predictions, and of BraTS 2023's labels
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
 # Bytes of a case's name; file systems allow 255 for the name of a file, of which a claim's suffixes need up to 49.
 MAX_CASE = 200
-NAMED = 50  # at most so many ignored files are named in the log
-# Formats of scans or arrays that no reader here supports.
-UNREAD = (".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".dcm", ".ima", ".mnc")
-UNREAD += (".npy", ".npz", ".pkl", ".pt", ".h5", ".gz", ".zip", ".bz2", ".zst")
 # Unicode categories of characters that break a log line, change its colours or hide text, and of invalid UTF-8.
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def case_id(path: str | Path) -> str:
-    """Returns the file name without folder and NIfTI suffix."""
-    name = Path(path).name
-    return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), name)
+    """Returns the file name without folder and the suffix of a scan."""
+    return strip_suffix(Path(path).name)
 
 
 def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
     """Returns the file of a case's prediction. Whoever writes, records or looks for it uses this function.
 
+    It is ``<case>_seg.nii.gz``, in the subfolders that are part of the case; for a BIDS data set
+    ``<entities>_dseg.nii.gz``.
+
     Args:
-        case: the case, see :py:func:`case_id`.
+        case: the case, see :py:func:`case_id` and :py:func:`input_datalist`.
         grid: ``"scan"`` or ``"fine"``.
         folder: folder of the predictions.
 
@@ -49,7 +50,21 @@ def prediction_path(case: str, grid: str, folder: str | Path) -> Path:
     """
     if grid not in POSTFIXES:
         raise ValueError(f"grid must be one of {tuple(POSTFIXES)}, got {grid!r}.")
-    return Path(folder) / f"{case}_{POSTFIXES[grid]}.nii.gz"
+    return Path(folder) / (bids_name(case, grid) or f"{case}_{POSTFIXES[grid]}.nii.gz")
+
+
+def files_of(entry: Any) -> list[str]:
+    """Returns the files of an item's entry: a path, a list of them (a DICOM series), or either by modality."""
+    if isinstance(entry, Mapping):
+        return [path for part in entry.values() for path in files_of(part)]
+    return [str(path) for path in entry] if isinstance(entry, (list, tuple)) else [str(entry)]
+
+
+def place_of(entry: Any) -> str:
+    """Returns the path of an item's entry for messages: the file, or the folder of a DICOM series."""
+    if isinstance(entry, (list, tuple)):
+        return str(Path(entry[0]).parent) if entry else ""
+    return str(entry)
 
 
 def list_niftis(folder: Path, recursive: bool = False) -> list[Path]:
@@ -63,56 +78,6 @@ def name_fault(text: str) -> str | None:
     if any(unicodedata.category(character) in UNPRINTABLE for character in text):
         return "the name holds control characters, or bytes that are not UTF-8: rename the file"
     return None
-
-
-def _listed_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(one_line, names[:NAMED])) + more
-
-
-def _log_ignored_files(source: Path, files: Sequence[Path], recursive: bool) -> str:
-    """Logs which files of a folder are ignored. Returns the end of an error message with those of other formats."""
-    scans, folder = set(files), one_line(str(source))
-    unread, results, others = [], [], []
-    for path in sorted(source.rglob("*") if recursive else source.iterdir()):
-        if path in scans:
-            continue
-        name = str(path.relative_to(source))
-        if suffix_of(path) in UNREAD:
-            unread.append(name)
-        elif suffix_of(path) in SUFFIXES:
-            results.append(name)
-        elif path.is_file():
-            others.append(name)
-    if unread:
-        logger.warning(
-            f"{folder}: no reader is declared for the formats of {_listed_names(unread)}: left out "
-            f"({', '.join(SUFFIXES)} are read)"
-        )
-    if results:
-        logger.info(f"{folder}: earlier predictions, labels and hidden files are left out: {_listed_names(results)}")
-    if others:
-        logger.info(f"{folder}: files that are no scans are left out: {_listed_names(others)}")
-    return f", but {_listed_names(unread)}" if unread else ""
-
-
-def find_niftis(source: Path, recursive: bool = False) -> list[Path]:
-    """Lists a file itself, or the scans of a folder, without earlier predictions and labels (``*_seg``, ``*-seg``).
-
-    The log names the files of the folder that are ignored.
-
-    Raises:
-        ValueError: If the path does not exist or contains no NIfTI file.
-    """
-    if not source.exists():
-        raise ValueError(f"input must be a NIfTI file or a folder of them, {one_line(str(source))} does not exist.")
-    if not source.is_dir():
-        return [source]
-    files = [p for p in list_niftis(source, recursive) if not case_id(p).lower().endswith(LABEL_ENDS)]
-    instead = _log_ignored_files(source, files, recursive)
-    if not files:
-        raise ValueError(f"input must hold NIfTI files (*.nii, *.nii.gz), {one_line(str(source))} has none{instead}.")
-    return files
 
 
 def _with_case_ids(items: Sequence[dict]) -> list[dict]:
@@ -142,12 +107,11 @@ def expand_acquisitions(items: Sequence[dict], acquisitions: Sequence[Acquisitio
 def refuse_names(items: Sequence[dict]) -> None:
     """Marks items as failures whose names cannot be written to logs and tables, or are too long for their files."""
     for item in items:
-        paths = item["image"].values() if isinstance(item["image"], dict) else [item["image"]]
-        for text in (*paths, item["case"]):
+        for text in (*files_of(item["image"]), item["case"]):
             fault = name_fault(os.fspath(text))
             if fault:
                 item[FAILURE] = fault
-        size = len(os.fsencode(item["case"]))
+        size = max(len(os.fsencode(part)) for part in item["case"].split("/"))
         if FAILURE not in item and size > MAX_CASE:
             item[FAILURE] = f"the name of a case must have at most {MAX_CASE} bytes, got {size}: rename the file"
             digest = hashlib.sha256(os.fsencode(item["case"])).hexdigest()
@@ -160,31 +124,102 @@ def refuse_shared_paths(items: Sequence[dict], grid: str) -> None:
     Names are compared without case, because some file systems ignore it.
     """
     usable = [item for item in items if FAILURE not in item]
-    names = [prediction_path(item["case"], grid, "").name for item in usable]
+    names = [prediction_path(item["case"], grid, "").as_posix() for item in usable]
     counts = Counter(name.lower() for name in names)
     for item, name in zip(usable, names):
         if counts[name.lower()] > 1:
             item[FAILURE] = f"another scan would write {name} as well"
 
 
-def input_datalist(path: str, grid: str = "scan") -> list[dict[str, str]]:
-    """Lists scans to segment: one NIfTI file or all of a folder, without its subfolders and earlier predictions.
+def existing_source(path: str) -> Path:
+    """Returns the path of ``input``.
+
+    Raises:
+        ValueError: If it does not exist.
+    """
+    source = Path(str(path))
+    if not source.exists():
+        raise ValueError(f"input must be a scan or a folder of scans, {one_line(str(source))} does not exist.")
+    return source
+
+
+def refuse_empty(found: Folder) -> None:
+    """Raises if a folder has no scan; names what was left out.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not found.scans and not found.series:
+        left_out = [f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}" for names in found.left_out.values()]
+        instead = f", but {'; '.join(map(one_line, left_out))}" if left_out else ""
+        raise ValueError(
+            f"input must hold scans ({', '.join(f'*{s}' for s in SCAN_SUFFIXES)}, DICOM), "
+            f"{one_line(str(found.root))} has none that can be used{instead}."
+        )
+
+
+def _relative_case(path: Path, root: Path) -> str:
+    return (path.parent.relative_to(root) / case_id(path)).as_posix()
+
+
+def series_cases(found: Folder, series: Sequence[DicomSeries]) -> list[str]:
+    """Names the cases of DICOM series by their folder, and by their number if the folder holds several series."""
+    cases: list[str] = []
+    for one in series:
+        place = one.folder.relative_to(found.root)
+        case = place.as_posix() if place.parts else found.root.resolve().name
+        if found.series_count[one.folder] > 1:
+            case += f"/series{one.number}" if one.number else f"/{Path(one.files[0]).stem}"
+        cases.append(case)
+    return [f"{case}-{cases[:i].count(case) + 1}" if case in cases[:i] else case for i, case in enumerate(cases)]
+
+
+def input_datalist(path: str, grid: str = "scan", contrast: str | None = "T1") -> list[dict[str, Any]]:
+    """Lists scans to segment: one file, all scans of a folder and its subfolders, or a BIDS data set.
+
+    Earlier predictions and labels (``*_seg``, ``*-seg``, ``*_dseg``) are no scans. The log names what is left out.
 
     Args:
         path: a file or a folder. A file of another format is listed too; it fails later, with its reason.
         grid: grid of the predictions, ``"scan"`` or ``"fine"``; it is part of their names.
+        contrast: beginning of the contrast that a DICOM series must have, see
+            :py:func:`rare_unet_networks.data.contrasts.contrast_of`; None takes all.
 
     Returns:
-        items with ``image`` (path) and ``case``; files that would write the same prediction have the reason under
-        ``FAILURE``, see :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
+        items with ``image``, a path or the files of a DICOM series, and ``case``, with the subfolders; files that would
+        write the same prediction have the reason under ``FAILURE``, see
+        :py:class:`rare_unet_networks.data.FaultTolerantDataset`.
 
     Raises:
-        ValueError: If the path does not exist or contains no NIfTI file, or ``grid`` is unknown.
+        ImportError: If the folder holds DICOM files only and pydicom is not installed.
+        ValueError: If the path does not exist or contains no scan, or ``grid`` is unknown.
     """
-    source = Path(str(path))
-    files = find_niftis(source)
-    items = [{"image": str(p), "case": case_id(p)} for p in files]
+    source = existing_source(path)
+    if not source.is_dir():
+        items: list[dict[str, Any]] = [{"image": str(source), "case": case_id(source)}]
+    else:
+        found = find_scans(source, bids_t1w=True)
+        found.series = _of_contrast(found, contrast)
+        found.log()
+        refuse_empty(found)
+        items = [{"image": str(p), "case": _relative_case(p, source)} for p in found.scans]
+        cases = series_cases(found, found.series)
+        items += [{"image": one.files, "case": case} for one, case in zip(found.series, cases)]
     refuse_names(items)
     refuse_shared_paths(items, grid)
     logger.info(f"{len(items)} scan(s) in {one_line(str(source))}")
     return items
+
+
+def _of_contrast(found: Folder, contrast: str | None) -> list[DicomSeries]:
+    """Returns the series of a contrast, and notes the others as left out."""
+    chosen = []
+    for one in found.series:
+        name = one.contrast
+        is_alone = name is None and len(found.series) == 1 and not found.scans
+        if contrast is None or is_alone or (name or "").startswith(contrast):
+            chosen.append(one)
+            continue
+        reason = f"it is {name}" if name else "neither its description nor its times say its contrast"
+        found.leave_out(f"left out, because {reason}, not {contrast}", series_name(one, found.root))
+    return chosen

@@ -10,7 +10,7 @@ from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.data.utils import pad_list_data_collate
 
 from ..utils.errors import root_cause
-from .datalists import FAILURE, expand_levels
+from .datalists import FAILURE, expand_levels, files_of, place_of
 from .files import check_item
 
 __all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
@@ -114,13 +114,13 @@ class FaultTolerantDataset(Dataset):
     def _name(self, item: dict, reason: str) -> str:
         """Returns the file that the reason names, else the image (of a file per modality, folder and case)."""
         for entry in _files(item):
-            for path in entry.values() if isinstance(entry, Mapping) else [entry]:
+            for path in files_of(entry):
                 if reason.startswith(f"{path}: "):
-                    return str(path)
-        path = item[self.name_key]
-        if isinstance(path, Mapping):
-            return str(Path(next(iter(path.values()))).parent / str(item.get("case", "")))
-        return str(path)
+                    return path
+        entry = item[self.name_key]
+        if isinstance(entry, Mapping):
+            return str(Path(files_of(entry)[0]).parent / str(item.get("case", "")))
+        return place_of(entry)
 
 
 def flatten_patches(items: Sequence[Any]) -> list[Any]:

@@ -11,48 +11,28 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from nibabel.nifti1 import data_type_codes
 
-__all__ = ["SUFFIXES", "check_file", "check_item", "describe_content", "suffix_of"]
+from .file_content import PADDING, VoxelBlock, check_memory, check_padding, check_shape, describe_content, skip
+from .other_formats import FORMAT_CHECKS
+
+__all__ = [
+    "DICOM_SUFFIXES",
+    "SCAN_SUFFIXES",
+    "SUFFIXES",
+    "check_file",
+    "check_item",
+    "describe_content",
+    "is_dicom",
+    "suffix_of",
+]
 
 SUFFIXES = (".nii.gz", ".nii")
+DICOM_SUFFIXES = (".dcm", ".ima")  # files of other names may be DICOM, too
+SCAN_SUFFIXES = (*SUFFIXES, *FORMAT_CHECKS)  # of files that hold a whole scan
 HEADER_SIZES = {348: "NIfTI-1", 540: "NIfTI-2"}  # the first number of a header is its own size
-PADDING = 4096  # bytes; some programs fill the last block of a file with zeros
-CHUNK = 1 << 17
-# First bytes of other formats, to name what a file is.
-BEGINNINGS = {
-    b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",
-    b"\x1f\x8b": "gzip",
-    b"\x93NUMPY": "a NumPy array",
-    b"PK\x03\x04": "a zip archive",
-    b"\x80": "a pickle",
-    b"NRRD": "NRRD",
-    b"ObjectType": "MetaImage",
-    b"NDims": "MetaImage",
-    b"\x89HDF": "HDF5",
-    b"<": "a web page",
-}
-
-
-class _Header(NamedTuple):
-    """Shape of a NIfTI file's voxels, and the bytes where they begin and end."""
-
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-def describe_content(head: bytes) -> str:
-    """Names a file's format by its first bytes, for messages."""
-    if not head:
-        return "empty"
-    if not any(head):
-        return "zeros"
-    if head[128:132] == b"DICM":
-        return "DICOM"
-    return next((words for start, words in BEGINNINGS.items() if head.startswith(start)), "no known format")
 
 
 def suffix_of(path: str | Path) -> str:
@@ -63,10 +43,11 @@ def suffix_of(path: str | Path) -> str:
 
 def check_item(item: Any) -> None:
     """Checks the files of an item, a path or several, see :py:func:`check_file`."""
-    paths = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else [item]
-    for path in paths:
-        if isinstance(path, str | os.PathLike):  # other programs give tensors
-            check_file(path)
+    if isinstance(item, str | os.PathLike):  # other programs give tensors
+        check_file(item)
+    elif isinstance(item, Mapping | list | tuple):
+        for entry in item.values() if isinstance(item, Mapping) else item:
+            check_item(entry)
 
 
 def check_file(path: str | os.PathLike) -> None:
@@ -100,7 +81,7 @@ def check_file(path: str | os.PathLike) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "its compressed data end too early"
-    if "CRC" in str(error) or "length" in str(error):
+    if any(words in str(error) for words in ("CRC", "length", "data check")):
         return "its content has another checksum than was stored with it"
     return "its compressed data cannot be read"
 
@@ -108,49 +89,46 @@ def _reason(error: Exception) -> str:
 @lru_cache(maxsize=65536)
 def _check_content(path: str, size: int, *version: int) -> None:
     suffix = suffix_of(path)
-    if suffix not in SUFFIXES:
-        raise ValueError(f"no reader is declared for {suffix or 'files without suffix'} ({', '.join(SUFFIXES)} are)")
     with open(path, "rb") as file:
         head = file.read(132)
         file.seek(0)
+        if suffix in FORMAT_CHECKS:
+            FORMAT_CHECKS[suffix](file)
+            return
+        if suffix not in SUFFIXES:
+            _check_dicom(head, suffix)
+            return
         if suffix == ".nii":
             header = _read_header(file, suffix)
-            _compare(header, size)
+            header.check(size)
             file.seek(header.end)
-            _check_padding(file.read(PADDING + 1))
+            check_padding(file.read(PADDING + 1))
             return
         if not head.startswith(b"\x1f\x8b"):
             raise ValueError(f"the name says {suffix}, the content is not a gzip file but {describe_content(head)}")
         with gzip.GzipFile(fileobj=file) as content:
             header = _read_header(content, suffix)
             content.seek(0)
-            _compare(header, _skip(content, header.end))
-            _check_padding(content.read(PADDING + 1))
+            header.check(skip(content, header.end))
+            check_padding(content.read(PADDING + 1))
 
 
-def _skip(content: BinaryIO, end: int) -> int:
-    """Reads up to a position and returns the position reached."""
-    position = 0
-    while position < end and (chunk := content.read(min(CHUNK, end - position))):
-        position += len(chunk)
-    return position
+def _check_dicom(head: bytes, suffix: str) -> None:
+    """Checks the beginning of a DICOM file. Its voxels are checked when its series is read, which is of many files."""
+    if is_dicom(head):
+        return
+    if suffix in DICOM_SUFFIXES:
+        raise ValueError(f"the name says {suffix}, the content is not DICOM but {describe_content(head)}")
+    known = ", ".join((*SCAN_SUFFIXES, *DICOM_SUFFIXES))
+    raise ValueError(f"no reader is declared for {suffix or 'files without suffix'} ({known} are)")
 
 
-def _compare(header: _Header, size: int) -> None:
-    if size < header.end:
-        got, claimed = max(0, size - header.begin), header.end - header.begin
-        raise ValueError(
-            f"the file is cut, or its header is damaged: {'×'.join(map(str, header.shape))} voxels take {claimed} "
-            f"bytes, the file holds {got}"
-        )
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so is DICOM."""
+    return head[128:132] == b"DICM"
 
 
-def _check_padding(rest: bytes) -> None:
-    if len(rest) > PADDING or any(rest):
-        raise ValueError("the file holds more than the voxels that its header claims: one of them is damaged")
-
-
-def _read_header(file: BinaryIO, suffix: str) -> _Header:
+def _read_header(file: BinaryIO, suffix: str) -> VoxelBlock:
     head = file.read(540)
     size = next((n for n in HEADER_SIZES for order in "<>" if head[:4] == struct.pack(f"{order}i", n)), None)
     magic = {348: head[344:348] == b"n+1\0", 540: head[4:8] == b"n+2\0"}.get(size, False)
@@ -170,7 +148,7 @@ def _read_header(file: BinaryIO, suffix: str) -> _Header:
     return _checked_header(sizes, code, begin, size)
 
 
-def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) -> _Header:
+def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) -> VoxelBlock:
     """Validates the fields of a header.
 
     Args:
@@ -182,30 +160,12 @@ def _checked_header(sizes: tuple[int, ...], code: int, begin: float, size: int) 
     if not 1 <= sizes[0] <= 7:
         raise ValueError(f"the header is damaged: it claims {sizes[0]} axes")
     shape = sizes[1 : 1 + sizes[0]]
-    if min(shape) < 1:
-        raise ValueError(f"the header is damaged: it claims {'×'.join(map(str, shape))} voxels")
+    check_shape(shape)
     if code not in data_type_codes.dtype or data_type_codes.dtype[code].kind not in "iuf":
         kind = f" ({data_type_codes.label[code]})" if code in data_type_codes.dtype else ""
         raise ValueError(f"voxels must be real numbers, the header says type {code}{kind}")
     if not (math.isfinite(begin) and begin >= size + 4 and begin == int(begin)):
         raise ValueError(f"the header is damaged: it says that the voxels begin at byte {begin:g}")
-    _check_memory(shape)
+    check_memory(shape)
     count = math.prod(shape) * data_type_codes.dtype[code].itemsize
-    return _Header(shape, int(begin), int(begin) + count)
-
-
-def _check_memory(shape: tuple[int, ...]) -> None:
-    """Raises if the voxels, as a few copies of 32-bit numbers, would not fit into memory."""
-    needed, memory = 4 * math.prod(shape), _physical_memory()
-    if needed > memory // 2:
-        raise ValueError(
-            f"the header claims {'×'.join(map(str, shape))} voxels: {needed / 2**30:.1f} GiB, too much for the "
-            f"{memory / 2**30:.1f} GiB of memory of this machine"
-        )
-
-
-def _physical_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 1 << 62
+    return VoxelBlock(shape, int(begin), int(begin) + count)

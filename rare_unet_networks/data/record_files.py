@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["claim_path", "read_record", "record_path", "volume_rows"]
+from .datalists import POSTFIXES, prediction_path
+
+__all__ = [
+    "claim_path",
+    "label_names",
+    "read_record",
+    "read_records",
+    "record_path",
+    "recorded_files",
+    "volume_rows",
+]
 
 
 def record_path(prediction: Path) -> Path:
@@ -60,3 +70,33 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError):
         return None
     return record if isinstance(record["case"], str) else None
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Reads the valid records of a folder, older first. Of two records of a case, on two grids, only the newer one.
+
+    A record counts if it lies beside the prediction that it names: those of another run in a subfolder do not.
+    """
+    written = []
+    for path in folder.rglob("*seg.json"):
+        record = None if path.name.startswith(".") else read_record(path)
+        if record is not None and _is_at(record, path, folder):
+            written.append((path.stat().st_mtime_ns, path.name, record))
+    return list({record["case"]: record for _, _, record in sorted(written, key=lambda entry: entry[:2])}.values())
+
+
+def _is_at(record: Mapping[str, Any], path: Path, folder: Path) -> bool:
+    grids = [record["grid"]] if record.get("grid") in POSTFIXES else POSTFIXES
+    return any(record_path(prediction_path(record["case"], grid, folder)) == path for grid in grids)
+
+
+def recorded_files(scan: Mapping[str, Any]) -> list[str]:
+    """Returns the files of an entry of a record's ``scans``: one file, or those of a DICOM series."""
+    names = scan.get("files")
+    return [scan["file"]] if names is None else [str(Path(scan["file"]) / name) for name in names]
+
+
+def label_names(record: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the labels 1, 2, … of a prediction, also of those that a whole head lacks."""
+    labels = record.get("labels") or dict(enumerate(record["volumes"], start=1))
+    return [str(name) for _, name in sorted((int(index), name) for index, name in labels.items())]

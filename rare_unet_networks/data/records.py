@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -15,7 +16,8 @@ from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
 from ..utils.files import replaced_as_a_whole, sha256
 from ..utils.switches import is_on
-from .datalists import FAILURE, case_id, prediction_path
+from .bids_files import bids_sidecar
+from .datalists import FAILURE, case_id, files_of, prediction_path
 from .record_files import claim_path, read_record, record_path
 
 __all__ = ["CaseRecords"]
@@ -24,18 +26,28 @@ logger = logging.getLogger(__name__)
 NAMED = 20  # at most so many skipped scans are named in the log
 
 
-def _files(item: Mapping) -> dict[str, str]:
-    """Returns the files of a scan by modality; a single file is under ``image``."""
+def _scans(item: Mapping) -> dict[str, list[str]]:
+    """Returns the files of a scan by modality, of a DICOM series many; without modalities under ``image``."""
     image = item["image"]
-    return {str(k): str(p) for k, p in image.items()} if isinstance(image, Mapping) else {"image": str(image)}
+    return {str(k): files_of(e) for k, e in (image if isinstance(image, Mapping) else {"image": image}).items()}
 
 
 def _case(item: Mapping) -> str:
-    return str(item.get("case") or case_id(next(iter(_files(item).values()))))
+    return str(item.get("case") or case_id(next(iter(_scans(item).values()))[0]))
 
 
-def _with_digest(path: str) -> dict[str, str]:
-    return {"file": str(Path(path).absolute()), "sha256": sha256(path)}
+def _sha256(files: Sequence[str]) -> str:
+    """Digest of one file, or of the digests of several, which does not depend on their order and names."""
+    digests = sorted(map(sha256, files))
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _with_digest(files: Sequence[str]) -> dict[str, Any]:
+    """Returns file and digest; of a series its folder, the names in it, and one digest."""
+    paths = [Path(file).absolute() for file in files]
+    if len(paths) == 1:
+        return {"file": str(paths[0]), "sha256": _sha256(files)}
+    return {"file": str(paths[0].parent), "files": [path.name for path in paths], "sha256": _sha256(files)}
 
 
 def _digest(entry: Any) -> Any:
@@ -102,7 +114,7 @@ class CaseRecords:
     @cached_property
     def _weights(self) -> dict[str, str]:
         try:
-            return _with_digest(self.checkpoint)
+            return _with_digest([self.checkpoint])
         except OSError:  # the network may get its weights elsewhere; then no case counts as done
             return {}
 
@@ -153,7 +165,7 @@ class CaseRecords:
         if identity != (case, self.grid, self.options["config"]) or not isinstance(record.get("scans"), Mapping):
             return False
         try:
-            scans = {name: sha256(path) for name, path in _files(item).items()}
+            scans = {name: _sha256(files) for name, files in _scans(item).items()}
         except OSError:
             return False
         recorded = {name: _digest(entry) for name, entry in record["scans"].items()}
@@ -179,7 +191,7 @@ class CaseRecords:
             return False
         self.left_to_others.discard(case)
         try:
-            self._scans[case] = {name: _with_digest(path) for name, path in _files(item).items()}
+            self._scans[case] = {name: _with_digest(files) for name, files in _scans(item).items()}
         except OSError:  # an unreadable file becomes a failure when it is loaded
             self._scans[case] = {}
         return True
@@ -213,6 +225,7 @@ class CaseRecords:
             "weights": self._weights,
             **self.options,
             **measured,
+            **bids_sidecar(case, self.grid, [scan["file"] for scan in self._scans.get(case, {}).values()]),
         }
         with replaced_as_a_whole(self._path(case)) as temporary:
             temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
+from .bids_files import write_bids_files
 from .datalists import POSTFIXES, prediction_path
-from .record_files import claim_path, read_record, volume_rows
+from .record_files import claim_path, read_records, volume_rows
 
 __all__ = ["check_volumes", "collect_volumes"]
 
@@ -60,9 +61,10 @@ def collect_volumes(folder: str | Path) -> list[Row]:
     claims.wait(claim)  # so that the last of several processes reads the records of all
     try:
         # The claims first: a process that removes the row of a failed case releases its claim afterwards.
-        claimed = {path.name for path in folder.glob(".*.claim")}
+        claimed = {path for path in folder.rglob(".*.claim")}
         before = check_volumes(folder)
-        rows_by_case = {record["case"]: volume_rows(record) for record in _records(folder)}
+        records = read_records(folder)
+        rows_by_case = {record["case"]: volume_rows(record) for record in records}
         for case in dict.fromkeys(row["case"] for row in before):
             if case not in rows_by_case and _is_kept(folder, case, claimed):
                 rows_by_case[case] = [row for row in before if row["case"] == case]
@@ -70,27 +72,18 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         columns = [*COLUMNS, *dict.fromkeys(column for row in before for column in row if column not in COLUMNS)]
         rows = _with_other_columns(rows, before, columns)
         write_rows(folder / TABLE, columns, rows)
+        write_bids_files(folder, records)
     finally:
         claims.release_all()
     logger.info(f"{folder / TABLE} has the volumes of {len(rows_by_case)} case(s)")
     return rows
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """Reads the valid records, older first, so that the newer of two records of a case (on two grids) counts."""
-    written = []
-    for path in folder.glob("*_seg.json"):
-        record = None if path.name.startswith(".") else read_record(path)
-        if record is not None:
-            written.append((path.stat().st_mtime_ns, path.name, record))
-    return [record for _, _, record in sorted(written, key=lambda entry: entry[:2])]
-
-
-def _is_kept(folder: Path, case: str, claimed: set[str]) -> bool:
+def _is_kept(folder: Path, case: str, claimed: set[Path]) -> bool:
     """Whether a row without a record describes a prediction that still exists and is not being replaced."""
     paths = [prediction_path(case, grid, folder) for grid in POSTFIXES] + [folder / f"{case}_full_seg.nii.gz"]
     predictions = [path for path in paths if path.is_file()]
-    return bool(predictions) and not any(claim_path(path).name in claimed for path in predictions)
+    return bool(predictions) and not any(claim_path(path) in claimed for path in predictions)
 
 
 def _with_other_columns(rows: Sequence[Row], before: Sequence[Row], columns: Sequence[str]) -> list[Row]:

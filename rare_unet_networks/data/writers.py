@@ -16,7 +16,7 @@ from monai.utils import convert_to_numpy
 
 from ..utils.files import replaced_as_a_whole
 from .datalists import case_id, prediction_path
-from .readers import largest_shift, unit_of
+from .headers import largest_shift, unit_of
 
 __all__ = ["HeaderPreservingNibabelWriter", "PredictionLayout", "saved_case"]
 

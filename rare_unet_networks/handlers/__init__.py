@@ -1,6 +1,7 @@
 """Ignite handlers."""
 
 from .case_records import CaseRecordSaver
+from .case_reports import ReportSaver
 from .checkpoints import AtomicDiskSaver, BestCheckpointSaver, ResumableCheckpoint, last_epoch, latest_checkpoint
 from .reports import PerCaseMetricsSaver
 from .tracking import WandBHandler

@@ -23,12 +23,12 @@ from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
 from ..utils.tables import aligned
 
-__all__ = ["CaseRecordSaver"]
+__all__ = ["CaseRecordSaver", "cases_of"]
 
 logger = logging.getLogger(__name__)
 
 
-def _cases(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
+def cases_of(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
     """Cases of a batch, or of the list that it was decollated to; without ``case``, the names of the images' files."""
     cases: list[str] = []
     for item in [batch] if isinstance(batch, Mapping) else batch:
@@ -163,7 +163,7 @@ class CaseRecordSaver:
 
     def iteration_started(self, engine: Engine) -> None:
         # If this run is interrupted, an old record would claim that a half-written prediction is complete.
-        for case in _cases(engine.state.batch):
+        for case in cases_of(engine.state.batch):
             self.records.begin(case)
         self._start = time.perf_counter()
 
@@ -173,7 +173,7 @@ class CaseRecordSaver:
         self._seconds = time.perf_counter() - self._start
 
     def iteration_completed(self, engine: Engine) -> None:
-        for case, output in zip(_cases(engine.state.batch), engine.state.output or []):
+        for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
             classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
@@ -191,8 +191,10 @@ class CaseRecordSaver:
                 level=route.level,
                 route=_recorded_route(route),
                 side=pred.meta.get("side"),
+                side_margin=pred.meta.get("side_margin"),
                 doubt=pred.meta.get("doubt"),
                 **pred.meta.get("trust_entries", {}),
+                removed=pred.meta.get("removed"),
                 review=list(pred.meta.get("review", ())),
                 volumes=volumes,
                 **({} if head is None else _recorded_head(head, volumes)),

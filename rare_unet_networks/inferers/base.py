@@ -42,12 +42,15 @@ class ScanNotes:
         mirrored: whether each member of the batch has to be mirrored, shape (B,); None if sides do not matter or are
             not chosen yet.
         trust: measures of the prediction of each member, see :py:class:`rare_unet_networks.inferers.TrustInferer`.
+        side_margin: by how much the doubt of the two sides differs, for each member, shape (B,); None if the side was
+            not chosen by it.
     """
 
     name: str
     route: Route
     mirrored: torch.Tensor | None = None
     trust: list[TrustNotes] | None = None
+    side_margin: torch.Tensor | None = None
 
     @property
     def sides(self) -> list[str] | None:
@@ -55,15 +58,23 @@ class ScanNotes:
         return None if self.mirrored is None else ["right" if m else "left" for m in self.mirrored.tolist()]
 
 
-def note_route(prediction: torch.Tensor, route: Route, sides: Sequence[str] | None = None) -> torch.Tensor:
-    """Writes ``route`` and ``side`` into the metadata of a batch of predictions, if it is a ``MetaTensor``.
+def note_route(
+    prediction: torch.Tensor,
+    route: Route,
+    sides: Sequence[str] | None = None,
+    side_margin: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Writes ``route``, ``side`` and ``side_margin`` into the metadata of a batch of predictions, a ``MetaTensor``.
 
-    After ``decollate_batch`` every member has the route and the side that is its own.
+    After ``decollate_batch`` every member has the route, the side and the margin that are its own.
     """
     if isinstance(prediction, MetaTensor):
         prediction.meta["route"] = route
         if sides is not None:
             prediction.meta["side"] = sides[0] if len(sides) == 1 else list(sides)
+        if side_margin is not None:
+            margins = [float(margin) for margin in side_margin]
+            prediction.meta["side_margin"] = margins[0] if len(margins) == 1 else margins
     return prediction
 
 
@@ -139,7 +150,9 @@ class RoutingInferer(Inferer):
             logits = predictions["pred"].float()
             predictions["pred"] = F.interpolate(logits, route.spatial_size, mode=LINEAR[self.levels.spatial_dims])
         for key, logits in predictions.items():
-            prediction = predictions[key] = note_route(copy_meta_like(logits, inputs), route, notes.sides)
+            prediction = predictions[key] = note_route(
+                copy_meta_like(logits, inputs), route, notes.sides, notes.side_margin
+            )
             if notes.trust is not None and isinstance(prediction, MetaTensor):
                 prediction.meta["trust"] = notes.trust[0] if len(notes.trust) == 1 else list(notes.trust)
         return predictions if self.output == "both" else predictions.popitem()[1]

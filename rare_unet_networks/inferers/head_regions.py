@@ -54,7 +54,7 @@ def _as_crop(image: torch.Tensor, scan: MetaTensor, to_scan: torch.Tensor) -> Me
 
 
 def cut_on_grid(scan: MetaTensor, side: str, centre: torch.Tensor, size: torch.Tensor) -> Region:
-    """Cuts a box out of a scan, as far as the scan reaches, along whole voxels.
+    """Cuts out the whole voxels of a scan that hold a box, as far as the scan reaches.
 
     Args:
         scan: shape (1, C, *spatial_size).
@@ -64,8 +64,8 @@ def cut_on_grid(scan: MetaTensor, side: str, centre: torch.Tensor, size: torch.T
     """
     spacing = torch.tensor(spacing_of(affine_of(scan), 3), dtype=torch.float64)
     limits = torch.tensor(scan.shape[2:])
-    start = ((centre - size / 2) / spacing).round().long()
-    stop = start + (size / spacing).ceil().long()
+    start = ((centre - size / 2) / spacing + 0.5 + WHOLE).floor().long()
+    stop = ((centre + size / 2) / spacing + 0.5 - WHOLE).ceil().long()
     start = torch.minimum(start.clamp(min=0), limits - 1)
     stop = torch.minimum(stop, limits).maximum(start + 1)
     crop = as_plain_tensor(scan)[(..., *(slice(a, b) for a, b in zip(start.tolist(), stop.tolist())))]

@@ -28,7 +28,8 @@ class MirrorInferer(InfererWrapper):
     both are predicted there. The one with the lower entropy per expected foreground voxel is kept. The entropy is
     measured on the level 0 grid if the network predicts on it (any ``output`` but ``"scan"``). A scan that belongs to
     the coarsest level is not predicted a second time. If an outer inferer predicts a scan at several levels, its side
-    is chosen once. The metadata of the predictions holds it as ``side``.
+    is chosen once. The metadata of the predictions holds it as ``side``, and as ``side_margin`` by how much the two
+    entropies differ.
 
     Args:
         inferer: inferer for scans of the left side.
@@ -99,6 +100,7 @@ class MirrorInferer(InfererWrapper):
         for a, m in zip(as_stored.tolist(), mirrored.tolist()):
             side = "right" if m < a else "left"
             logger.debug(f"{notes.name}side: {side} (entropy per foreground voxel {a:.2f} as stored, {m:.2f} mirrored)")
+        notes.side_margin = (mirrored - as_stored).abs()
         return mirrored < as_stored
 
     def _chosen(self, logits: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:

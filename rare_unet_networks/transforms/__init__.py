@@ -11,4 +11,5 @@ from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowRes
 from .margin_crop import RandMarginCropd
 from .modalities import LoadModalitiesd, RandDropChannelsd
 from .modality_acquisitions import RandModalityAcquisitionsd
+from .pieces import KeepLargestPieced
 from .quality import CheckFinited, ReviewPredictiond

@@ -17,7 +17,7 @@ from ..utils.resampling import area_resize, as_plain_tensor
 
 __all__ = ["ResampleToBothGridsd", "prediction_key"]
 
-NOTES = ("route", "side", "head", "trust")  # entries that inferers write into the metadata of a prediction
+NOTES = ("route", "side", "side_margin", "head", "trust")  # what inferers write into the metadata of a prediction
 
 
 def prediction_key(grid: str) -> str:

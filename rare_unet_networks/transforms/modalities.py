@@ -12,9 +12,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, RandomizableTransform, SpatialResample
 
-from ..data.datalists import case_id
-from ..data.files import check_file
-from ..data.readers import HeaderPreservingNibabelReader
+from ..data.datalists import case_id, place_of
+from ..data.files import check_item
+from ..data.scan_reader import ScanReader
 from ..utils.geometry import extent_of, format_size
 from ..utils.logs import SCAN_NAME
 from ..utils.quality import add_warning, warnings_of
@@ -47,7 +47,7 @@ class LoadModalitiesd(MapTransform):
         super().__init__(keys)
         self.modalities = list(modalities)
         self.case_key = case_key
-        self.load = LoadImage(HeaderPreservingNibabelReader, ensure_channel_first=True)
+        self.load = LoadImage(ScanReader, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -56,8 +56,8 @@ class LoadModalitiesd(MapTransform):
             d[key] = load(d[key], d)
         return d
 
-    def _read(self, path: str) -> MetaTensor:
-        check_file(path)
+    def _read(self, path: str | Sequence[str]) -> MetaTensor:
+        check_item(path)
         return self.load(path)
 
     def _load_file(self, path: str, data: Mapping[Hashable, Any]) -> MetaTensor:
@@ -74,8 +74,9 @@ class LoadModalitiesd(MapTransform):
         self._name(image, path, data)
         return image
 
-    def _load_files(self, paths: Mapping[str, str], data: Mapping[Hashable, Any]) -> MetaTensor:
-        scans = {m: self._read(paths[m]) for m in self.modalities if m in paths}
+    def _load_files(self, entries: Mapping[str, Any], data: Mapping[Hashable, Any]) -> MetaTensor:
+        scans = {m: self._read(entries[m]) for m in self.modalities if m in entries}
+        paths = {m: place_of(entry) for m, entry in entries.items()}  # of a DICOM series, its folder
         unplaced = []
         for modality, scan in scans.items():
             if scan.ndim != 4 or scan.shape[0] != 1:

@@ -48,9 +48,10 @@ class ReviewPredictiond(MapTransform):
     """Writes into the metadata of a prediction how uncertain it is and why it should be reviewed.
 
     ``meta["doubt"]`` is a number, see :py:func:`rare_unet_networks.utils.quality.doubt`. ``meta["review"]`` is a list
-    of reasons in words, which may be empty: the doubt is above its limit, the prediction touches the border of the
-    scan, a class is empty, the structure extends over too few slices, the scan is coarser than any level, or there was
-    a warning when the scan was loaded. With the notes of a :py:class:`rare_unet_networks.inferers.TrustInferer`,
+    of reasons in words, which may be empty: the doubt is above its limit, the side is uncertain, the prediction
+    touches the border of the scan, a class is empty, the structure extends over too few slices, the scan is coarser
+    than any level, or there was a warning when the scan was loaded. With the notes of a
+    :py:class:`rare_unet_networks.inferers.TrustInferer`,
     ``meta["trust_entries"]`` holds what a record says of them (:py:func:`rare_unet_networks.utils.trust_entries`), and
     further reasons are a low expected Dice and a volume outside the range of the training. New reasons are logged as
     warnings. In a whole head the inferer's reasons (and its names of classes) replace that of the border. Apply it to
@@ -67,6 +68,7 @@ class ReviewPredictiond(MapTransform):
             scan with thick slices, the largest limit of the levels between its finest and its coarsest axis applies;
             for a scan that was placed by its size, the limit of its level.
         min_slices: smallest number of the scan's slices that a structure should extend over.
+        min_side_margin: smallest difference between the doubt of the two sides, if the side was chosen by it.
         image_key: the network's input.
         trust_model: estimates the Dice of a prediction; without it only the agreement is noted.
 
@@ -81,6 +83,7 @@ class ReviewPredictiond(MapTransform):
         class_names: Sequence[str],
         doubt_limit: Sequence[float | None] | None = None,
         min_slices: float = 2.0,
+        min_side_margin: float = 0.05,
         image_key: str = "image",
         trust_model: TrustModel | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class ReviewPredictiond(MapTransform):
         self.class_names = list(class_names)
         self.doubt_limit = None if doubt_limit is None else list(doubt_limit)
         self.min_slices = min_slices
+        self.min_side_margin = min_side_margin
         self.image_key = image_key
         self.trust_model = trust_model
 
@@ -144,6 +148,12 @@ class ReviewPredictiond(MapTransform):
             reasons.append(
                 f"the network doubts its prediction ({value:.2f}, the limit is {limit:.2f}): check the axes in the "
                 "header, the side, the contrast and the part of the body"
+            )
+        margin = on_scan.meta.get("side_margin")
+        if margin is not None and margin < self.min_side_margin:
+            reasons.append(
+                f"left and right look nearly alike (their doubt differs by {margin:.2f}): check the side, or give it "
+                "with --side"
             )
         labels = as_plain_tensor(finest).argmax(dim=0)
         classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()

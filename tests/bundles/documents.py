@@ -23,6 +23,9 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
+    "rare-unet --help": "run in tests/cli/test_main.py",
+    "python -m pytest -m slow tests/fuzz": "takes an hour",
+    "python docs/experiment/scripts/average_weights.py": "needs two trainings",
     "python3 -m venv .nnunet": "nnU-Net has an environment of its own",
     ".nnunet/bin/": "nnU-Net has an environment of its own, and trains for hours",
     "cp $nnUNet_raw": "needs what nnU-Net wrote",

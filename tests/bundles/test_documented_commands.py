@@ -178,3 +178,13 @@ def test_the_python_api_gives_the_shapes_it_says(tmp_path, monkeypatch):
     trained = names["workflow"].network_def.state_dict()
     assert all(value.equal(trained[key]) for key, value in names["net"].state_dict().items())
     assert (tmp_path / "python_segmentations" / "icbm152_left_2mm_fine_seg.nii.gz").is_file()
+
+
+def test_the_program_of_the_readme_segments_a_scan(tmp_path, monkeypatch, capsys):
+    shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", tmp_path / "head.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (code,) = programs(REPOSITORY / "README.md")
+    names = {}
+    exec(code, names)
+    assert set(names["result"].volumes) == {"anterior", "posterior"} and min(names["result"].volumes.values()) > 1000
+    assert str(names["result"].volumes) in capsys.readouterr().out

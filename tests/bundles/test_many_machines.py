@@ -188,11 +188,12 @@ def test_parts_are_every_nth_scan_and_the_last_makes_the_table_of_all(small, pro
 
 
 def test_collecting_makes_the_table_and_nothing_else(tmp_path):
-    run("inference.json", input=str(SAMPLE / "images" / "icbm152_left_4mm.nii.gz"), output_dir=str(tmp_path))
+    scan = SAMPLE / "images" / "icbm152_left_4mm.nii.gz"
+    run("inference.json", input=str(scan), output_dir=str(tmp_path), report="false")
     rows = read(tmp_path / "volumes.csv")
     (tmp_path / "volumes.csv").unlink()
     names = {path.name for path in tmp_path.iterdir()}
-    result = command("collecting", CONFIGS / "inference.json", output_dir=tmp_path)
+    result = command("collecting", CONFIGS / "inference.json", output_dir=tmp_path, report="false")
     assert result.returncode == 0, result.stdout
     assert "volumes.csv has the volumes of 1 case(s)" in result.stdout and "scan(s) in" not in result.stdout
     assert read(tmp_path / "volumes.csv") == rows and len(rows) == 2

@@ -154,7 +154,7 @@ def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_
     (scans / "junk.nii.gz").write_text("not a scan")
     for suffix in (".nii", ".nii.gz"):
         nib.save(image, scans / f"twice{suffix}")
-    result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output)
+    result = command("inferring", CONFIGS / "inference.json", input=scans, output_dir=output, report="false")
     assert result.returncode == 1
     errors = [line for line in result.stdout.splitlines() if " ERROR - " in line]
     assert len(errors) == 7 and errors[-1].split("ERROR - ")[1].startswith("6 of 7 failed")
@@ -318,9 +318,9 @@ def test_a_class_in_neither_map_is_left_out_and_bad_cases_do_not_stop_evaluating
             "Did you mean --levels#tolerance?",
         ),
         (
-            {"inferer#inferer#window#overlp": 0.5},
-            "error: --inferer#inferer#window#overlp is neither an option of the bundle runner nor an entry of the "
-            "config. Did you mean --inferer#inferer#window#overlap?",
+            {"routing#window#overlp": 0.5},
+            "error: --routing#window#overlp is neither an option of the bundle runner nor an entry of the "
+            "config. Did you mean --routing#window#overlap?",
         ),
         (dict(input="/nowhere"), "error: --input must exist, /nowhere does not."),
         (dict(amp="perhaps"), "error: --amp must be true or false, got 'perhaps'."),
@@ -341,10 +341,11 @@ def test_an_override_may_add_an_argument_to_a_component(tmp_path):
     scan = SAMPLE / "images" / "icbm152_left_2mm.nii.gz"
     options = {
         "levels#routing": "size",
-        "inferer#inferer#cval": 0.0,
-        "inferer#inferer#window#overlap": 0.5,
-        "inferer#inferer#window#roi_size": "[16,32,16]",
+        "routing#cval": 0.0,
+        "routing#window#overlap": 0.5,
+        "routing#window#roi_size": "[16,32,16]",
     }
+    options["logging_file"] = CONFIGS / "logging_debug.conf"
     result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
     assert result.returncode == 0, result.stdout
     assert "sliding window of 8×16×8 voxels" in result.stdout and ": size " in result.stdout

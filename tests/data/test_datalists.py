@@ -13,7 +13,7 @@ def test_at_levels_repeats_every_item():
 
 
 @pytest.mark.parametrize(
-    "path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d.mgz"), ("E.NII.GZ", "E")]
+    "path, name", [("/x/a.nii.gz", "a"), ("b.c.nii", "b.c"), ("d.mgz", "d"), ("E.NII.GZ", "E"), ("f.dcm", "f.dcm")]
 )
 def test_case_name_is_the_file_name_without_suffix(path, name):
     assert case_id(path) == name

@@ -1,6 +1,7 @@
 """Scans whose headers say several things: what is read, what is refused before it is read, what is warned of."""
 
 import logging
+import math
 import re
 import tracemalloc
 
@@ -196,3 +197,16 @@ def test_a_negative_voxel_size_by_which_some_readers_flip_an_axis_is_warned_of(t
     np.testing.assert_allclose(scan.affine, LPS)
     # 10 voxels of 1 mm: the last lies at 9 mm, or at -9 mm
     assert "contradicts itself by up to 18 mm" in scan.meta["warnings"]
+
+
+@pytest.mark.parametrize("shear, degrees", [(0.2, "11"), (0.02, "1.1"), (0.005, None)])
+def test_axes_that_are_not_at_right_angles_are_warned_of(tmp_path, shear, degrees):
+    affine = nib.affines.from_matvec([[1, shear, 0], [0, 1, 0], [0, 0, 2]], [1, 2, 3])  # atan(0.2) is 11.3 degrees
+    path = write(tmp_path / "a.nii", sform=(affine, 1), pixdim=(1, math.hypot(1, shear), 2))
+    warning = load(path).meta["warnings"]
+    if degrees is None:
+        assert warning == ""
+    else:
+        assert f"not at right angles, they are off by up to {degrees} degrees" in warning
+        with pytest.raises(RuntimeError):
+            sitk.ReadImage(str(path))

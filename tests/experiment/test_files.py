@@ -26,7 +26,7 @@ def test_the_tumour_training_setup_is_the_authors():
     assert {key: parser[key] for key in setup} == setup
     assert parser["optimizer"]["weight_decay"] == 3e-5 and parser["loss"]["alpha"] == 0.35
     assert (parser["lr_scheduler"]["patience"], parser["lr_scheduler"]["factor"]) == (10, 0.5)
-    assert parser["inferer#inferer#window"] is None and not parser["inferer#inferer#crop_foreground"]
+    assert parser["routing#window"] is None and not parser["routing#crop_foreground"]
 
 
 def test_the_papers_splits_share_no_subject_and_leave_our_test_volumes_alone():
@@ -42,7 +42,7 @@ def test_the_papers_splits_share_no_subject_and_leave_our_test_volumes_alone():
 
 def test_the_folds_of_the_tumour_cases_are_their_parts():
     splits = config("splits.json", BRAIN)
-    cases = splits["train"] + splits["validation"]
+    cases = splits["train_12"] + splits["validation"]
     folds = json.loads((EXPERIMENT / "brain_tumor_2mm/folds.json").read_text())
     assert sorted(case for i in range(4) for case in folds[f"fold_{i}"]) == sorted(cases)
     for i in range(4):

@@ -193,7 +193,7 @@ def make(seed: int, number: int) -> Case:
         changes.append(change)
     if group == "name":
         odd = NAMES[random.integers(len(NAMES))]
-        name = f"{odd}{name}" if random.random() < 0.5 else f"{name}{odd}"
+        name = f"{odd}{name}" if random.random() < 0.5 and odd[0] != "." else f"{name}{odd}"  # not a hidden file
         if random.random() < 0.3:
             suffix = {".nii": ".nii.gz", ".nii.gz": ".NII.GZ"}[suffix]  # capitals, or a name that does not fit
         changes.append(f"named {name!r}{suffix}")

@@ -25,12 +25,12 @@ def ramps(size=(40, 30, 20)):
 
 def test_a_box_is_cut_along_whole_voxels_and_ends_with_the_scan():
     region = cut_on_grid(ramps(), "left", torch.tensor([10.0, 30.0, 70.0]), torch.tensor([12.0, 20.0, 24.0]))
-    # 4 to 16 mm, 20 to 40 mm, and 58 to 82 mm of a scan that ends at 80 mm (from its first centre: voxels 14.5 to 20).
-    assert region.crop.shape[2:] == (12, 10, 6)
-    start = [4, 10, 14]
-    assert region.crop[0, :, 0, 0, 0].tolist() == [4.0, 20.0, 56.0]
+    # 4 to 16 mm lie in the voxels 4 to 16, 20 to 40 mm in 10 to 20, 58 to 82 mm in 15 to 20; the scan ends with 19.
+    assert region.crop.shape[2:] == (13, 11, 5)
+    start = [4, 10, 15]
+    assert region.crop[0, :, 0, 0, 0].tolist() == [4.0, 20.0, 60.0]
     assert torch.equal(region.to_scan, translation(start))
-    assert region.crop.affine[:3, 3].tolist() == [4.0, 20.0, 56.0]
+    assert region.crop.affine[:3, 3].tolist() == [4.0, 20.0, 60.0]
     outside = cut_on_grid(ramps(), "left", torch.tensor([-50.0, 30.0, 30.0]), torch.tensor([10.0, 10.0, 12.0]))
     assert outside.crop.shape[2] == 1  # never empty
 

@@ -51,8 +51,21 @@ def test_the_other_side_is_found_and_mirrored_and_the_prediction_mirrored_back(l
     torch.testing.assert_close(out.as_tensor(), expected.as_tensor())
     out = inferer(other, net)
     assert out.meta["side"] == "right" and "side" not in other.meta
+    # The network is sure of one orientation alone: their doubt differs a lot.
+    assert out.meta["side_margin"] > 0.5
     torch.testing.assert_close(out.as_tensor(), expected.as_tensor().flip(2))
     assert torch.equal(out.affine, other.affine)
+
+
+def test_the_margin_is_the_difference_of_the_two_doubts():
+    """A network that answers both orientations alike has a margin of 0; a side that is given has none."""
+
+    class Even(torch.nn.Module):
+        def forward(self, x, level=0):
+            return torch.cat([torch.zeros_like(x), torch.ones_like(x)], dim=1)
+
+    assert MirrorInferer(base(), scaling=SCALING)(scan(RAMP), Even()).meta["side_margin"] == 0
+    assert "side_margin" not in MirrorInferer(base(), side="left")(scan(RAMP), Even()).meta
 
 
 def test_each_member_of_a_batch_has_its_own_side():
@@ -85,7 +98,7 @@ def test_the_coarsest_level_runs_once(output):
             )
             assert torch.equal(predictions[key].affine, value.affine)
             assert predictions[key].meta["side"] == ("right" if flipped else "left")
-            assert predictions[key].meta.keys() == {*value.meta.keys(), "side"}
+            assert predictions[key].meta.keys() == {*value.meta.keys(), "side", "side_margin"}
     assert net.calls == [(3, 2), (3, 2)]
 
 

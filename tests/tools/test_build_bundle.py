@@ -390,7 +390,8 @@ def test_wheel_and_source_hold_the_package(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     wheel, sdist = (next((tmp_path / "dist").glob(ending)) for ending in ("*.whl", "*.tar.gz"))
-    modules = {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "rare_unet_networks").rglob("*.py")}
+    package = [p for ending in ("*.py", "*.html") for p in (REPOSITORY / "rare_unet_networks").rglob(ending)]
+    modules = {p.relative_to(REPOSITORY).as_posix() for p in package}
     assert {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("rare_unet_networks/")} == modules
     for package in (wheel, sdist):
         target = tmp_path / package.suffix[1:]

@@ -110,7 +110,8 @@ def thin(labels):
         (empty, {}, ["no voxel is back"]),
         (nothing, {}, ["the network doubts", "no voxel is front, back"]),
         (None, {"spacing": (1.0, 1.0, 9.0)}, ["slices only", "coarser than the coarsest level's, 8×8×8 mm"]),
-        (None, {"spacing": (1.0, 1.0, 8.0)}, []),
+        (None, {"spacing": (1.0, 1.0, 8.0)}, ["its slices are 8 times as thick as its voxels are wide"]),
+        (None, {"spacing": (1.0, 1.0, 7.0)}, []),
         (thin, {"spacing": (4.0, 4.0, 4.0)}, ["extends over 1.0 slices only"]),
         (thin, {"spacing": (2.0, 2.0, 2.0)}, []),
         (None, {"certainty": 0.6}, [r"the network doubts its prediction \(\d"]),
@@ -126,7 +127,17 @@ def test_each_reason_to_review_is_logged_with_the_file_and_noted(caplog, change,
     for text, reason in zip(found, reasons):
         assert re.search(reason, text)
         logged = f"a.nii.gz: {text}" in caplog.messages
-        assert logged == (text not in options.get("warnings", "") and "coarser than" not in text)
+        assert logged == (text not in options.get("warnings", "") and "do not trust" not in text)
+
+
+@pytest.mark.parametrize("margin, is_uncertain", [(0.049, True), (0.05, False), (0.8, False), (None, False)])
+def test_sides_that_look_alike_are_a_reason(caplog, margin, is_uncertain):
+    d = case(structure())
+    if margin is not None:
+        d["pred"].meta["side_margin"] = margin
+    reasons = review(d, caplog)
+    alike = "left and right look nearly alike (their doubt differs by 0.05): check the side, or give it with --side"
+    assert reasons == [alike] * is_uncertain
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class Volume:
     def parsed(self, overlays: tuple[str, ...], output: str) -> ConfigParser:
         parser = ConfigParser()
         parser.read_config(self.files(overlays))
-        parser["bundle_root"], parser["inferer#inferer#output"] = str(self.task.bundle), OUTPUTS[output]
+        parser["bundle_root"], parser["routing#output"] = str(self.task.bundle), OUTPUTS[output]
         parser.parse()
         return parser
 

@@ -1,0 +1,93 @@
+"""Files that describe BIDS derivatives: sidecars, label tables, and the description of the data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..utils.files import replaced_as_a_whole
+from .bids import DESCRIPTION, bids_name, bids_root, split_bids_case
+from .record_files import label_names
+
+__all__ = ["bids_sidecar", "write_bids_files"]
+
+VERSION = "1.10.0"  # of BIDS
+# Beside the derivatives; a validator must not look at them.
+IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log")
+
+
+def bids_sidecar(case: str, grid: str, files: Sequence[str]) -> dict[str, Any]:
+    """BIDS entries of the record of a case, which is the sidecar of its derivative; none for other cases.
+
+    Args:
+        case: the case.
+        grid: grid of the prediction.
+        files: the files of the scan.
+    """
+    parts = split_bids_case(case)
+    if parts is None:
+        return {}
+    entries: dict[str, Any] = {
+        "Description": "Segmentation by RARE-UNet, with the labels of dseg.tsv",
+        "Sources": [f"bids:raw:{parts[0]}/{Path(file).name}" for file in files],
+        "SpatialReference": "orig",
+        "Manual": False,
+    }
+    if grid == "fine":
+        entries["Resolution"] = {"fine": "Grid of the network's full resolution, over the extent of the scan"}
+    return entries
+
+
+def write_bids_files(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the files that describe a data set of derivatives, if a record is of a BIDS data set.
+
+    These are ``dataset_description.json``, unless there is one, ``.bidsignore``, and ``dseg.tsv`` with the names of the
+    labels. If the labels differ between the cases, each has its table beside it instead.
+
+    Args:
+        folder: folder of the derivatives.
+        records: records of its cases.
+    """
+    records = [record for record in records if split_bids_case(record["case"])]
+    if not records:
+        return
+    if not (folder / DESCRIPTION).exists():
+        _write(folder / DESCRIPTION, json.dumps(_description(records), indent=1) + "\n")
+    tables = {record["case"]: _label_table(label_names(record)) for record in records}
+    common = set(tables.values())
+    if len(common) == 1:
+        _write(folder / "dseg.tsv", common.pop())
+    else:
+        (folder / "dseg.tsv").unlink(missing_ok=True)
+        for record in records:
+            prediction = folder / bids_name(record["case"], record["grid"])
+            _write(prediction.with_name(prediction.name.replace(".nii.gz", ".tsv")), tables[record["case"]])
+    _write(folder / ".bidsignore", "".join(f"{name}\n" for name in IGNORED))
+
+
+def _label_table(names: Sequence[str]) -> str:
+    rows = "".join(f"{index}\t{name}\n" for index, name in enumerate(("background", *names)))
+    return f"index\tname\n{rows}"
+
+
+def _description(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from .. import __version__  # imported here because the package imports this module first
+
+    description: dict[str, Any] = {
+        "Name": "Segmentations by RARE-UNet",
+        "BIDSVersion": VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "rare-unet-networks", "Version": __version__}],
+    }
+    sources = sorted({bids_root(scan["file"]) for record in records for scan in record["scans"].values()} - {""})
+    if sources:
+        description["DatasetLinks"] = {"raw": Path(sources[0]).as_uri()}
+        description["SourceDatasets"] = [{"URL": Path(source).as_uri()} for source in sources]
+    return description
+
+
+def _write(path: Path, text: str) -> None:
+    with replaced_as_a_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,49 @@
+"""Ignite handler that draws a picture of each segmented case, and a page of all cases at the end."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine, Events
+
+from ..data.record_files import read_record, record_path
+from ..data.records import CaseRecords
+from ..reports.figures import figure_of
+from ..reports.page import can_report, write_report
+from ..utils.distributed import all_gather, rank
+from .case_records import cases_of
+
+__all__ = ["ReportSaver"]
+
+
+class ReportSaver:
+    """Draws the picture of each case after its record, and writes ``report.html`` at the end.
+
+    Attach it after :py:class:`CaseRecordSaver`. In a distributed run every rank draws its own cases, and rank 0 writes
+    the page when all are done.
+
+    Args:
+        records: the records in the folder of the predictions.
+        report: whether to write the report. Without matplotlib none is written, and the log says so.
+
+    Raises:
+        ValueError: if ``report`` is neither true nor false.
+    """
+
+    def __init__(self, records: CaseRecords, report: bool | str = True) -> None:
+        self.records = records
+        self.is_on = can_report(report)
+
+    def attach(self, engine: Engine) -> None:
+        if self.is_on:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+            engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        for case in cases_of(engine.state.batch):
+            record = read_record(record_path(self.records.prediction(case)))
+            if record is not None:  # there is none if the case failed
+                figure_of(record, self.records.folder)
+
+    def completed(self, engine: Engine) -> None:
+        failures = [failure for of_rank in all_gather(getattr(engine, "failures", [])) for failure in of_rank]
+        if rank() == 0:
+            write_report(self.records.folder, failures=failures)

@@ -1,0 +1,203 @@
+"""``report.html``: one page without further files, with a table and a picture of every case of a folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..data.record_files import label_names, read_records
+from ..data.volume_table import collect_volumes
+from ..utils.claims import Claims
+from ..utils.files import replaced_as_a_whole
+from ..utils.switches import is_on
+from .figures import figure_of
+from .panels import COLOURS
+from .table import Cell, Column, columns_of, mean_of, review_of, route_of
+
+__all__ = ["PAGE", "can_report", "collect", "write_report"]
+
+logger = logging.getLogger(__name__)
+PAGE = "report.html"
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def can_report(report: bool | str) -> bool:
+    """Whether a report is asked for and can be drawn. Without matplotlib one line of the log says how to get it.
+
+    Raises:
+        ValueError: if ``report`` is neither true nor false.
+    """
+    if not is_on(report):
+        return False
+    if find_spec("matplotlib") is None:
+        logger.info(f"no {PAGE}: its pictures need matplotlib (pip install 'rare-unet-networks[report]')")
+        return False
+    return True
+
+
+def write_report(
+    folder: str | Path, report: bool | str = True, failures: Sequence[tuple[str, str]] = ()
+) -> Path | None:
+    """Writes ``report.html`` of a folder of predictions from their records. Cases to review come first.
+
+    Pictures that are missing, or older than their prediction, are drawn from the files that the records name.
+
+    Args:
+        folder: folder of the predictions.
+        report: whether to write it.
+        failures: scans that could not be segmented, as (file, reason).
+
+    Returns:
+        the page; None if there is no case, or no report is asked for or possible.
+
+    Raises:
+        ValueError: if ``report`` is neither true nor false.
+    """
+    folder = Path(folder)
+    if not can_report(report):
+        return None
+    records = read_records(folder)
+    if not records and not failures:
+        return None
+    claims = Claims()
+    claims.wait(folder / f".{PAGE}.claim")  # the last of several processes writes the cases of all
+    try:
+        records = read_records(folder)
+        figures = {record["case"]: figure_of(record, folder) for record in records}
+        path = folder / PAGE
+        with replaced_as_a_whole(path) as temporary:
+            temporary.write_text(_page(folder, records, figures, failures), encoding="utf-8")
+    finally:
+        claims.release_all()
+    logger.info(f"{path} shows {len(records)} case(s)")
+    return path
+
+
+def collect(folder: str | Path, report: bool | str = True) -> None:
+    """Makes ``volumes.csv`` and ``report.html`` of a folder from its records.
+
+    Args:
+        folder: folder of predictions.
+        report: whether to write the report.
+
+    Raises:
+        ValueError: see :py:func:`rare_unet_networks.data.collect_volumes` and :py:func:`write_report`.
+    """
+    collect_volumes(folder)
+    write_report(folder, report)
+
+
+def _page(
+    folder: Path,
+    records: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, str],
+    failures: Sequence[tuple[str, str]],
+) -> str:
+    # Python's sort is stable: cases of either kind stay sorted by their names.
+    records = sorted(sorted(records, key=lambda r: r["case"]), key=lambda r: not review_of(r))
+    columns = columns_of(records)
+    flagged = sum(bool(review_of(record)) for record in records)
+    versions = ", ".join(sorted({str(record.get("version", "")) for record in records} - {""}))
+    words = [str(folder.absolute()), f"{datetime.now():%Y-%m-%d %H:%M}", f"RARE-UNet {versions}" if versions else ""]
+    numbers = {"scans": len(records), "to review": flagged, **({"failed": len(failures)} if failures else {})}
+    rows, cases = [], []
+    for number, record in enumerate(records):
+        rows.append(_table_row(f"case-{number}", record, columns))
+        cases.append(_case(f"case-{number}", record, figures[record["case"]], columns))
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title="Segmentation report",
+        subtitle=escape(" · ".join(word for word in words if word)),
+        figures="".join(f"<div><b>{count}</b>{name}</div>" for name, count in numbers.items()),
+        failures=_failures(failures),
+        key=_key(records),
+        headings="".join(map(_heading, columns)),
+        rows="\n".join(rows),
+        cases="\n".join(cases),
+    )
+
+
+def _failures(failures: Sequence[tuple[str, str]]) -> str:
+    if not failures:
+        return ""
+    entries = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in failures)
+    return f'<section class="flagged wrap"><span class="badge">not segmented</span><ul>{entries}</ul></section>'
+
+
+def _key(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the colours of the classes, in the order of their indices; of crops and of heads where there are both."""
+    keys = []
+    for names in dict.fromkeys(tuple(label_names(record)) for record in records):
+        for i, name in enumerate(names):
+            colour = COLOURS[i % len(COLOURS)]
+            keys.append(f'<span class="key"><i style="border-color:{colour}"></i>{escape(_words(name))}</span>')
+    return "".join(keys)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _heading(column: Column) -> str:
+    number = ' class="number"' if column.is_number else ""
+    return f'<th{number} title="{escape(column.hint)}"><button type="button">{escape(column.title)}</button></th>'
+
+
+def _table_row(card: str, record: Mapping[str, Any], columns: Sequence[Column]) -> str:
+    cells = []
+    for column in columns:
+        cell = column.cell(record)
+        key = cell.text if cell.key is None else cell.key
+        kind = ' class="number"' if column.is_number else ""
+        cells.append(f'<td{kind} data-key="{escape(str(key))}">{_content(column, cell, card, record)}</td>')
+    state = "flagged" if review_of(record) else "clear"
+    return f'<tr class="{state}" data-card="{card}">{"".join(cells)}</tr>'
+
+
+def _content(column: Column, cell: Cell, card: str, record: Mapping[str, Any]) -> str:
+    if column.title == "scan":
+        return f'<a href="#{card}">{escape(cell.text)}</a>'
+    if column.title == "review":
+        return f'{_badge(record)}<div class="reasons soft">{escape(cell.text)}</div>'
+    return escape(cell.text)
+
+
+def _badge(record: Mapping[str, Any]) -> str:
+    return f'<span class="badge">{"review" if review_of(record) else "no remark"}</span>'
+
+
+def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[Column]) -> str:
+    """Returns the card of a case: its picture, reasons, volumes and origin."""
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in review_of(record))
+    facts = {"resolution": f"{columns[1].cell(record).text} mm", "route": route_of(record)}
+    facts |= {column.title: column.cell(record).text for column in columns if column.title in ("asymmetry %", "doubt")}
+    dice = record.get("expected_dice")
+    if mean_of(dice) is not None:
+        error = dice.get("error") if isinstance(dice, Mapping) else None
+        facts["expected Dice"] = f"{mean_of(dice):.2f}" + (f" ± {error:.2f}" if isinstance(error, float) else "")
+    facts["network"] = f"{float(record['seconds']):.2f} s"
+    for name, scan in (record.get("scans") or {}).items():
+        facts["scan" if name == "image" else name] = Path(str(scan.get("file", ""))).name
+    entries = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
+    state = "flagged" if reasons else "clear"
+    return (
+        f'<article class="case {state}" id="{card}"><header><h2>{escape(str(record["case"]))}</h2>{_badge(record)}'
+        f"</header><div>{figure or '<p class=soft>no picture, see the log</p>'}</div>"
+        f"<div>{f'<ul>{reasons}</ul>' if reasons else ''}{_volumes(record)}<dl>{entries}</dl></div></article>"
+    )
+
+
+def _volumes(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, volume in record["volumes"].items():
+        fine = volume.get("mm3_fine")
+        cells = [volume["voxels"], f"{volume['mm3']:.0f}", "" if fine is None else f"{fine:.0f}"]
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        rows.append(f"<tr><td>{escape(_words(name))}</td>{numbers}</tr>")
+    heads = "".join(f'<th class="number">{h}</th>' for h in ("voxels", "mm³", "mm³ at level 0"))
+    return f"<table><thead><tr><th>class</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -1,0 +1,58 @@
+"""Connected parts of a mask, in PyTorch: MONAI's ``KeepLargestConnectedComponent`` needs scikit-image."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["component_sizes", "largest_component"]
+
+POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+
+
+def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers the connected parts of a mask; voxels that share a face, an edge or a corner are connected.
+
+    Every voxel takes the largest number in its neighbourhood, until nothing changes. A number is that of a voxel, so
+    each voxel also follows the voxel whose number it has, which takes few steps also along a thin structure.
+
+    Args:
+        mask: shape (*spatial_size), 2-D or 3-D, boolean.
+
+    Returns:
+        the number of each voxel's part, 0 outside of the mask; and the size of each part by its number, in voxels.
+    """
+    count = mask.numel()
+    numbers = torch.arange(1, count + 1, dtype=torch.float64, device=mask.device).reshape(mask.shape) * mask
+    while True:
+        spread = POOL[mask.ndim](numbers[None, None], kernel_size=3, stride=1, padding=1)[0, 0] * mask
+        spread[mask] = spread.flatten()[spread[mask].long() - 1]
+        if torch.equal(spread, numbers):
+            break
+        numbers = spread
+    sizes = torch.bincount(numbers.long().flatten(), minlength=count + 1)
+    sizes[0] = 0
+    return numbers.long(), sizes
+
+
+def largest_component(mask: torch.Tensor, seeds: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:
+    """Finds the largest connected part of a mask, of equal ones the first in memory.
+
+    Args:
+        mask: shape (*spatial_size), 2-D or 3-D, boolean.
+        seeds: mask of the same shape; every part that has a voxel of it is found too.
+
+    Returns:
+        its mask, and the number of other parts.
+    """
+    if not bool(mask.any()):
+        return mask.clone(), 0
+    inside = mask.nonzero()
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(inside.amin(dim=0), inside.amax(dim=0)))
+    numbers, sizes = component_sizes(mask[box])
+    found = {int(sizes.argmax())}
+    if seeds is not None:
+        found |= set(numbers[seeds[box]].tolist()) - {0}
+    largest = torch.zeros_like(mask)
+    largest[box] = torch.isin(numbers, torch.tensor(sorted(found), device=mask.device))
+    return largest, int((sizes > 0).sum()) - len(found)
