@@ -23,8 +23,10 @@ __all__ = ["HeadNotes", "WholeHeadInferer"]
 
 
 @dataclass
-class HeadNotes:
+class HeadNotes(int):
     """Where the structures of a whole head are, in ``prediction.meta["head"]``.
+
+    As a :py:class:`rare_unet_networks.levels.Route` it is a number, so that ``decollate_batch`` hands it on.
 
     Attributes:
         class_names: names of the classes of the prediction above background.
@@ -46,17 +48,13 @@ class HeadNotes:
     confidence: dict[str, float]
     reasons: list[str] = field(default_factory=list)
 
+    def __new__(cls, *_: Any, **__: Any) -> HeadNotes:
+        return super().__new__(cls, 1)
+
     def classes(self) -> dict[int, str]:
         """Names of the classes of the sides that were segmented, by index."""
         names = dict(enumerate(self.class_names, start=1))
         return {index: name for index, name in names.items() if name.split()[0] in self.sides}
-
-    # As in a Route: MONAI's decollate_batch treats an object with ``ndim`` 0 as a scalar and calls ``item()``.
-    ndim = 0
-
-    def item(self) -> HeadNotes:
-        """Returns the notes themselves, see the comment above."""
-        return self
 
 
 class WholeHeadInferer(MirrorInferer):

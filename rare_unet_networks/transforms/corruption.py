@@ -56,7 +56,10 @@ def corrupted(
 
 
 def _moved(image: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
-    """A scan during which the head moved: some lines of its Fourier space are those of the turned and shifted head."""
+    """A scan during which the head moved: some lines of its Fourier space are those of the turned and shifted head.
+
+    The lines of low frequency stay: they say where the head is, and the label has to lie there.
+    """
     turn = Affine(
         rotate_params=np.deg2rad(random.uniform(-6, 6, 3)).tolist(),
         translate_params=random.uniform(-3, 3, 3).tolist(),
@@ -65,8 +68,10 @@ def _moved(image: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
     )
     spectra = [torch.fft.fftn(v[0]) for v in (image, torch.as_tensor(turn(image)))]
     num_lines = image.shape[2]
-    start, moved = random.randint(num_lines), int(random.uniform(0.15, 0.5) * num_lines)
-    lines = [(start + i) % num_lines for i in range(moved)]
+    kept = num_lines // 10 + 1  # on either side of the frequency 0
+    moved = int(random.uniform(0.15, 0.5) * num_lines)
+    start = random.randint(kept, num_lines - kept - moved + 1)
+    lines = list(range(start, start + moved))
     mixed = spectra[0].clone()
     mixed[:, lines] = spectra[1][:, lines]
     return torch.fft.ifftn(mixed).abs()[None].float()

@@ -30,8 +30,10 @@ def trust_mode(value: bool | str) -> str:
 
 
 @dataclass
-class TrustNotes:
+class TrustNotes(int):
     """Measures of a prediction, in ``prediction.meta["trust"]``.
+
+    As a :py:class:`rare_unet_networks.levels.Route` it is a number, so that ``decollate_batch`` hands it on.
 
     Attributes:
         features: what :py:func:`trust_features` returns, by side in a whole head, under ``""`` otherwise.
@@ -39,12 +41,8 @@ class TrustNotes:
 
     features: dict[str, dict[str, Any]]
 
-    # As in a Route: MONAI's decollate_batch treats an object with ``ndim`` 0 as a scalar and calls ``item()``.
-    ndim = 0
-
-    def item(self) -> TrustNotes:
-        """Returns the notes themselves, see the comment above."""
-        return self
+    def __new__(cls, *_: Any, **__: Any) -> TrustNotes:
+        return super().__new__(cls, 1)
 
 
 def soft_dice(p: torch.Tensor, q: torch.Tensor) -> list[float]:

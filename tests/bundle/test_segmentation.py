@@ -78,6 +78,7 @@ def test_every_kind_of_scan_gives_what_the_command_writes(written, kind, grid):
     assert result.record["case"] == ("scan" if in_memory else "icbm152_right_4mm")
 
 
+@pytest.mark.slow
 def test_modalities_are_a_folder_a_mapping_or_one_tensor():
     files = {m: PHANTOM / f"phantom_files_{suffix}.nii.gz" for m, suffix in SUFFIXES.items()}
     images = {m: nib.load(path) for m, path in files.items()}
@@ -102,7 +103,7 @@ FLAT = nib.Nifti1Image(np.zeros((9, 9, 9), np.float32), np.eye(4))
         (SCAN, {"checkpoint": "absent.pt"}, r"^checkpoint must exist, absent.pt does not\.$"),
         (SCAN, {"output_dir": "out", "part": "1/2"}, r"^output_dir, part: segment\(\) sets this option itself\.$"),
         (SCAN, {"task": "lung"}, r"^no bundle of the task 'lung' in .*: these have brain-tumour, hippocampus\.$"),
-        ("absent.nii", {}, r"^input must be a NIfTI file or a folder of them, absent.nii does not exist\.$"),
+        ("absent.nii", {}, r"^input must be a scan or a folder of scans, absent.nii does not exist\.$"),
         (SCANS, {}, r"^scan must be one case, .*images has 8: icbm152_left_1mm, .*\.$"),
         (FLAT, {}, r"^scan: the scan has no contrast"),
         (np.zeros((9, 9, 9)), {}, "^scan must be a path, .*, got ndarray: a plain array has no voxel size"),

@@ -345,6 +345,7 @@ def test_an_override_may_add_an_argument_to_a_component(tmp_path):
         "routing#window#overlap": 0.5,
         "routing#window#roi_size": "[16,32,16]",
     }
+    options["logging_file"] = CONFIGS / "logging_debug.conf"
     result = command("inferring", CONFIGS / "inference.json", input=scan, output_dir=tmp_path, **options)
     assert result.returncode == 0, result.stdout
     assert "sliding window of 8×16×8 voxels" in result.stdout and ": size " in result.stdout

@@ -151,7 +151,7 @@ def test_cases_of_earlier_runs_and_of_other_processes_count_and_the_table_has_th
     assert (records.total, records.done, records.left_to_others) == (4, ["a", "b"], {"c"})
     (line,) = lines(caplog, "4 of 4: d: ")  # of four, two are done and another process does c
     assert "left" not in line.getMessage().removeprefix("4 of 4: d: 1×1×1 mm -> level 0, left side")
-    (table,) = [m for m in caplog.messages if m.startswith("predictions and volumes.csv are in")]
+    *_, table = [m for m in caplog.messages if m.startswith("predictions and volumes.csv are in")]
     assert [row.split()[0] for row in table.splitlines()[1:]] == ["case", "a", "b", "d"]
 
 

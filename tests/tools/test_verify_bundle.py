@@ -177,7 +177,7 @@ BROKEN = {
     ),
     "a wrong figure": (
         "accuracy", entry("metadata.json", "verification#dice#hippocampus_067#all", 0.95),
-        r"hippocampus_067, all classes: Dice 0.93\d*, stored is 0.95 ± 0.005",
+        r"hippocampus_067, all classes: Dice 0.92\d*, stored is 0.95 ± 0.005",
     ),
     "a figure without a scan": (
         "accuracy", entry("metadata.json", "verification#dice#hippocampus_001", {}), "no such case",
@@ -195,7 +195,11 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BROKEN)
+SLOW_CHECKS = ("TorchScript", "command", "orientation", "output grid", "thick slices")  # they segment many scans
+CASES = [pytest.param(n, marks=pytest.mark.slow if case[0] in SLOW_CHECKS else ()) for n, case in BROKEN.items()]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_broken_bundle_fails_its_check(name, verified, tmp_path, monkeypatch):
     check, mutate, message = BROKEN[name]
     monkeypatch.chdir(tmp_path)
@@ -232,7 +236,7 @@ def test_figures_are_stored_and_read_again(tmp_path, monkeypatch, capsys):
     assert tool.main([str(bundle)]) == 0
     assert capsys.readouterr().out.startswith("not checked: accuracy: no figures")
     assert tool.main([str(bundle), "--store"]) == 0
-    assert capsys.readouterr().out.startswith("ok: accuracy: Dice of hippocampus_067 1: 0.89")
+    assert capsys.readouterr().out.startswith("ok: accuracy: Dice of hippocampus_067 1: 0.87")
     stored = json.loads((bundle / "configs" / "metadata.json").read_text())
     for kind in ("dice", "thick_slices"):
         for case, figures in shipped["verification"].pop(kind).items():
