@@ -26,7 +26,7 @@ def read(path: Path, link: Path) -> sitk.Image | None:
 
 def forms(path: Path) -> tuple[float, ...]:
     """Voxel sizes, codes and both forms as they are stored in a NIfTI-1 file."""
-    content = path.read_bytes()[:2048] if path.suffix == ".nii" else gzip.open(path).read(348)
+    content = path.read_bytes() if path.suffix == ".nii" else gzip.decompress(path.read_bytes())
     order = "<" if content[:4] == struct.pack("<i", 348) else ">"
     return struct.unpack_from(f"{order}3f", content, 80) + struct.unpack_from(f"{order}2h18f", content, 252)
 
