@@ -1,6 +1,7 @@
 """``rare-unet``: what it computes is what MONAI's runner computes, and what its log says."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ BRAIN = BUNDLES["brain_tumor_mri_segmentation"]
 def rare_unet(*words, cwd):
     """The short command, from a folder."""
     words = [sys.executable, "-m", "rare_unet_networks", *map(str, words)]
-    return subprocess.run(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # One thread, as the commands of the fork server have: sums depend on the number of threads in their last digits.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def contents(folder):
