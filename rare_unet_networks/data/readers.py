@@ -126,7 +126,12 @@ class HeaderPreservingNibabelReader(NibabelReader):
             spatial_size,
             f"the header says {format_size(sizes[:axes])}, unit {unit}",
         )
-        warnings = [contradiction(image, affine, pixdim), shear(affine)] if axes == 3 else []
+        qform_code = 0 if stored is None else int(stored["qform_code"])
+        warnings = [contradiction(image, affine, pixdim), shear(affine, qform_code)] if axes == 3 else []
+        return self.log(name, warnings)
+
+    def log(self, name: str, warnings: Sequence[str]) -> str:
+        """Logs the warnings of a file that are not empty, if ``warn``, and returns them, one a line."""
         for warning in filter(None, warnings if self.warn else []):
             logger.warning(f"{name}: {warning}")
         return "\n".join(filter(None, warnings))

@@ -14,6 +14,7 @@ from nibabel.affines import voxel_sizes
 
 from .dicom import DicomSeriesReader, is_dicom_file
 from .files import check_file, suffix_of
+from .headers import shear
 from .readers import HeaderPreservingNibabelReader
 
 __all__ = ["ScanReader"]
@@ -69,7 +70,7 @@ class ScanReader(HeaderPreservingNibabelReader):
         self.check_grid(names[0], affine, voxel_sizes(affine).tolist(), shape)
         # Without fields that the program which wrote the file has copied from another one.
         meta = {key: meta[key] for key in GEOMETRY}
-        return array, {**meta, MetaKeys.SPACE: SpaceKeys.RAS, "warnings": ""}
+        return array, {**meta, MetaKeys.SPACE: SpaceKeys.RAS, "warnings": self.log(names[0], [shear(affine)])}
 
 
 def _require(name: str, suffix: str) -> None:
