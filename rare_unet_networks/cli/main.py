@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import shlex
 import sys
@@ -16,10 +15,10 @@ from .. import __version__
 from .help import command_help, overview
 from .options import COMMANDS, Command
 from .places import Bundle, find_bundle, find_bundles
+from .words import OPTION
 
 __all__ = ["main"]
 
-OPTION = re.compile(r"--?[A-Za-z]")
 SHORT = {"-o": "--output_dir", "-v": "--verbose", "-h": "--help"}
 WITH_VALUE = ("--bundle", "--overlay")  # of this command; further options are passed on to MONAI's runner
 DEBUG_LOG = "logging_debug.conf"
