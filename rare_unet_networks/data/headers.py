@@ -14,7 +14,7 @@ from nibabel.spatialimages import SpatialImage
 
 from ..utils.geometry import format_size
 
-__all__ = ["contradiction", "damage", "largest_shift", "shear", "stored_header", "unit_of"]
+__all__ = ["NO_PLACE", "contradiction", "damage", "lacks_place", "largest_shift", "shear", "stored_header", "unit_of"]
 
 MAX_SHEAR = 0.5  # degrees that the network does not notice
 # Largest entry of D Dᵀ - 1 for the directions D of the axes: itkNiftiImageIO.cxx, SetImageIOOrientationFromNIfTI
@@ -64,6 +64,17 @@ def stored_header(image: SpatialImage) -> nib.Nifti1Header | None:
     holder = image.file_map.get("header", image.file_map["image"])
     with holder.get_prepare_fileobj("rb") as file:
         return type(image.header).from_fileobj(file, check=False)
+
+
+NO_PLACE = "the file does not say how large its voxels are or how it is oriented: left and right may be swapped"
+
+
+def lacks_place(image: SpatialImage) -> bool:
+    """Whether an MGH file says that its geometry is not valid; nibabel and FreeSurfer then take a default."""
+    if not isinstance(image, nib.MGHImage):
+        return False
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        return int.from_bytes(file.read(30)[28:], "big", signed=True) == 0  # goodRASFlag
 
 
 def damage(header: nib.Nifti1Header) -> str:

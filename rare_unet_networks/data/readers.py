@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from ..utils.geometry import format_size
 from .files import check_file
-from .headers import contradiction, damage, shear, stored_header, unit_of
+from .headers import NO_PLACE, contradiction, damage, lacks_place, shear, stored_header, unit_of
 
 __all__ = ["HeaderPreservingNibabelReader"]
 
@@ -128,7 +128,7 @@ class HeaderPreservingNibabelReader(NibabelReader):
         )
         qform_code = 0 if stored is None else int(stored["qform_code"])
         warnings = [contradiction(image, affine, pixdim), shear(affine, qform_code)] if axes == 3 else []
-        return self.log(name, warnings)
+        return self.log(name, [NO_PLACE if lacks_place(image) else "", *warnings])
 
     def log(self, name: str, warnings: Sequence[str]) -> str:
         """Logs the warnings of a file that are not empty, if ``warn``, and returns them, one a line."""

@@ -186,3 +186,21 @@ def test_axes_that_are_not_at_right_angles_are_warned_of_in_every_format(tmp_pat
         assert [record.getMessage() for record in caplog.records] == (
             [f"{tmp_path / name}: {scan.meta['warnings']}"] if warning else []
         )
+
+
+@pytest.mark.parametrize(
+    "name, content, package, is_warned",
+    [
+        ("a.mgh", patched(28, ">h", 0), "nibabel", True),
+        ("a.mgz", gzip.compress(patched(28, ">h", 0)), "nibabel", True),
+        ("a.mgz", mgz(), "nibabel", False),
+        ("a.mha", mha(TransformMatrix=None), "itk", True),
+        ("a.mha", mha(ElementSpacing=None), "itk", True),
+        ("a.mha", mha(), "itk", False),
+    ],
+)
+def test_a_file_that_does_not_say_where_it_lies_is_warned_of(tmp_path, name, content, package, is_warned):
+    pytest.importorskip(package, reason=f"{name} needs {package}")
+    scan = LoadImage(ScanReader, ensure_channel_first=True)(write(tmp_path, name, content))
+    warning = "the file does not say how large its voxels are or how it is oriented: left and right may be swapped"
+    assert scan.meta["warnings"] == (warning if is_warned else "")
