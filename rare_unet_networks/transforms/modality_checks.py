@@ -15,6 +15,7 @@ import torch
 __all__ = ["contrast_order", "modality_warnings"]
 
 MIN_OVERLAP = 0.9  # Dice of a modality's foreground with that of the others
+MAX_CORRELATION = 0.9999  # of two modalities, which differ even if they are alike
 MAX_FOREGROUND = 0.9  # fraction of a scan; with more, the background is not 0, and the contrast cannot be checked
 MAX_VOXELS = 200_000  # of a channel; larger scans are subsampled
 CONTRASTS = ("FLAIR", "T1w", "T1Gd", "T2w")
@@ -40,6 +41,14 @@ def _overlaps(masks: Mapping[str, torch.Tensor]) -> dict[str, float]:
         others = torch.stack([other for key, other in masks.items() if key != name]).float().mean(dim=0) > 0.5
         dice[name] = 2 * float((mask & others).sum()) / max(1.0, float(mask.sum() + others.sum()))
     return dice
+
+
+def _copies(channels: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
+    """Pairs of channels with the same image, perhaps at another scale."""
+    values = torch.stack([channel.flatten() for channel in channels.values()])
+    correlation = torch.corrcoef(values.double())
+    pairs = itertools.combinations(enumerate(channels), 2)
+    return [(a, b) for (i, a), (j, b) in pairs if correlation[i, j] > MAX_CORRELATION]
 
 
 def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
@@ -78,8 +87,8 @@ def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities:
         modalities: the modalities in the order of the channels.
 
     Returns:
-        warnings, with modalities and files, about channels without contrast, foregrounds that do not overlap, and
-        contrasts in another order.
+        warnings, with modalities and files, about channels without contrast, copies, foregrounds that do not overlap,
+        and contrasts in another order.
     """
     image = _thinned(image)
     channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
@@ -88,13 +97,15 @@ def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities:
     masks = {m: _foreground(channel) for m, channel in channels.items() if m not in blank}
     if len(masks) < 2:
         return warnings
+    copies = _copies({m: channels[m] for m in masks})
+    warnings += [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in copies]
     apart = [(m, dice) for m, dice in _overlaps(masks).items() if dice < MIN_OVERLAP]
     for modality, dice in apart:
         warnings.append(
             f"{modality} ({files[modality]}) does not lie on the other modalities, its foreground overlaps with theirs "
             f"with a Dice of {dice:.2f} only: register them and resample them to one field of view first"
         )
-    if apart or sorted(masks) != sorted(CONTRASTS):
+    if apart or copies or sorted(masks) != sorted(CONTRASTS):
         return warnings
     brain = (image != 0).any(dim=0)
     if not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
