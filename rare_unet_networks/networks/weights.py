@@ -14,7 +14,7 @@ from ..data.files import describe_content
 from ..utils.errors import root_cause
 from ..utils.geometry import format_size
 
-__all__ = ["load_weights"]
+__all__ = ["check_archive", "load_weights"]
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "net")  # entries that hold the weights in a file
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and averaged models, and of torch.compile
@@ -38,7 +38,7 @@ def _read(path: Path, map_location: Any) -> Any:
         what = describe_content(head)
         raise ValueError(f"expected weights as torch.save writes them, the file is {what}")
     if head.startswith(b"PK"):
-        _check_archive(path)
+        check_archive(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # the unpickler can raise any exception on a damaged file
@@ -49,8 +49,8 @@ def _read(path: Path, map_location: Any) -> Any:
         raise ValueError(f"the file is damaged or cut ({type(error).__name__})") from None
 
 
-def _check_archive(path: Path) -> None:
-    """Checks the checksums of a zip archive, which PyTorch does not: a flipped bit would be a wrong weight.
+def check_archive(path: Path) -> None:
+    """Checks the checksums of a file of ``torch.save``, which PyTorch does not: a flipped bit would be a wrong weight.
 
     Raises:
         ValueError: if the archive is damaged or holds something else than weights.
