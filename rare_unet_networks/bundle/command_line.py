@@ -46,7 +46,7 @@ def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:
     Like Fire, it accepts ``--key value``, ``--key=value`` and a single dash. Options on the command line take
     precedence over those of ``--args_file``.
     """
-    options, _ = taken_apart(runner_words(argv))
+    options = dict(taken_apart(runner_words(argv))[0])
     if "args_file" in options:
         stored = ConfigParser.load_config_file(options["args_file"])
         options = {**{key: str(value) for key, value in stored.items()}, **options}

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["EXPRESSIONS", "OPTION", "check_evaluation", "check_words", "runner_words", "taken_apart"]
+__all__ = ["EXPRESSIONS", "OPTION", "check_evaluation", "check_words", "repetition", "runner_words", "taken_apart"]
 
 OPTION = re.compile(r"--?[A-Za-z]")
 EXPRESSIONS = ("$", "@", "%")  # a value that begins so is evaluated
@@ -43,15 +43,16 @@ def runner_words(argv: Sequence[str] | None = None) -> list[str]:
     return list(argv[1:]) if argv and Path(argv[0]).parts[-2:] == ("bundle", "__main__.py") else []
 
 
-def taken_apart(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def taken_apart(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Options with their values, as Fire reads them, and the words that belong to none."""
-    options: dict[str, str] = {}
+    options = []
     others = []
     is_value = False  # whether the next word is the value of an option
     for word, following in zip(words, [*words[1:], "True"]):
         if OPTION.match(word):
             key, equals, value = word.lstrip("-").partition("=")
-            options[key.replace("-", "_")] = value if equals else "True" if OPTION.match(following) else following
+            value = value if equals else "True" if OPTION.match(following) else following
+            options.append((key.replace("-", "_"), value))
             is_value = not equals
         else:
             if not is_value:
@@ -60,13 +61,22 @@ def taken_apart(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return options, others
 
 
+def repetition(options: Sequence[tuple[str, str]]) -> str:
+    """Says which option has several values, of which the runner would take the last; empty if none has."""
+    for name, _ in options:
+        values = [value for other, value in options if other == name]
+        if len(set(values)) > 1:
+            return f"--{name} is given as {' and as '.join(map(_shown, values))}: give it once"
+    return ""
+
+
 def _shown(text: str) -> str:
     """Escapes line breaks and control codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def check_words(argv: Sequence[str] | None = None) -> None:
-    """Checks a ``monai.bundle run`` command for extra words, and for file names that would be evaluated.
+    """Checks a ``monai.bundle run`` command for extra words, repeated options, and file names that would be evaluated.
 
     For ``--help`` it says where the options are listed.
 
@@ -74,10 +84,11 @@ def check_words(argv: Sequence[str] | None = None) -> None:
         argv: the command, that of this process by default; commands of other programs are not checked.
 
     Raises:
-        SystemExit: after ``--help``, on extra words, or if the value of an option is a file name that begins with
-            ``$``, ``@`` or ``%``.
+        SystemExit: after ``--help``, on extra words, if an option has several values, or if the value of an option is
+            a file name that begins with ``$``, ``@`` or ``%``.
     """
-    options, words = taken_apart(runner_words(argv))
+    pairs, words = taken_apart(runner_words(argv))
+    options = dict(pairs)
     if words[:1] != ["run"]:
         return
     if "help" in options:
@@ -90,6 +101,8 @@ def check_words(argv: Sequence[str] | None = None) -> None:
             f"error: {', '.join(map(_shown, further))} belong(s) to no option: of a wildcard without quotes an "
             "option takes the first file only. Give a folder, or run the command once per file."
         )
+    if fault := repetition(pairs):
+        raise SystemExit(f"error: {fault}")
     for name, value in options.items():
         check_evaluation(name, value)
 

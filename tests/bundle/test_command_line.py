@@ -54,6 +54,8 @@ def test_known_overrides_pass(config, options):
         (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
         (("--ampp",), "--ampp is neither"),
         (("-inputt", "x"), "--inputt is neither"),  # fire takes one dash as well
+        (("--dataset_dir", ""), r"--dataset_dir must be a path, got none\.$"),
+        (("--output_dir=",), r"--output_dir must be a path, got none\.$"),
         (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
     ],
 )

@@ -51,6 +51,13 @@ def test_further_words_are_named(options, named):
         check_words(words(*options))
 
 
+@pytest.mark.parametrize("options", [("--input", "a", "--amp", "--input", "b"), ("--input=a", "-input", "b")])
+def test_an_option_with_two_values_is_named(options):
+    with pytest.raises(SystemExit, match="error: --input is given as a and as b: give it once"):
+        check_words(words("inferring", *options))
+    check_words(words("inferring", "--input", "a", "--input=a"))
+
+
 def test_other_programs_and_functions_are_left_alone():
     check_words(["/usr/bin/pytest", "a", "b", "c"])
     check_words([MODULE, "download", "--name", "a", "b", "c"])
