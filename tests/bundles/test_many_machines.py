@@ -149,6 +149,7 @@ def table(folder):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read(folder / "volumes.csv")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a fork server and SIGKILL")
 def test_four_processes_three_of_which_are_killed_and_started_again_make_what_one_makes(small, processes, tmp_path):
     one, four = tmp_path / "one", tmp_path / "four"
