@@ -42,6 +42,7 @@ NOT_RUN = {
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
     "python -m rare_unet_networks.cli.help": "writes into the documents, see tests/cli/test_main.py",
     "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
+    "python docs/experiment/scripts/tumor_doubt.py": "needs the validation cases",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
