@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation
+from monai.transforms import MapTransform, Orientation, ResampleToMatchd
 from nibabel.orientations import aff2axcodes
 from torch.nn import functional as F
 
 from ..utils.geometry import format_size, rescaled_affine
 from ..utils.resampling import area_resize, as_plain_tensor
 
-__all__ = ["ResampleToBothGridsd", "prediction_key"]
+__all__ = ["ResampleToBothGridsd", "ResampleToFineLabeld", "prediction_key"]
 
 NOTES = ("route", "side", "side_margin", "head", "trust")  # what inferers write into the metadata of a prediction
 
@@ -120,6 +120,13 @@ class ResampleToBothGridsd(MapTransform):
     def _probabilities(self, prediction: torch.Tensor) -> torch.Tensor:
         prediction = as_plain_tensor(prediction).float()
         return prediction.softmax(dim=0) if self.softmax else prediction
+
+
+class ResampleToFineLabeld(ResampleToMatchd):
+    """``monai.transforms.ResampleToMatchd`` that leaves a case as it is that has no label on the grid of level 0."""
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        return super().__call__(data, lazy=lazy) if self.key_dst in data else dict(data)
 
 
 def _in_background(part: torch.Tensor, start: Sequence[int], spatial_size: Sequence[int]) -> torch.Tensor:
