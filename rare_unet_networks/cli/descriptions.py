@@ -49,6 +49,7 @@ OPTIONS = {
     "val_split": ("cases of the splits file that a training validates", "test"),
     "splits_file": ("JSON file of the cases of each split", "my_splits.json"),
     "downsample": ("how coarse scans are made of fine ones: mean or trilinear", "trilinear"),
+    "label_spacing": ("voxel size (mm) that labelled scans must have; null takes any", "[1,1,1]"),
     "val_levels": ("levels that are evaluated", "[0,2]"),
     "regions": ("unions of classes that are scored, too", "\"{'WT':[1,2,3]}\""),
     "checkpoint_dir": ("folder of the states from which a training resumes", "runs/mine/checkpoints"),

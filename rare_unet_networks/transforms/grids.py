@@ -123,7 +123,19 @@ class ResampleToBothGridsd(MapTransform):
 
 
 class ResampleToFineLabeld(ResampleToMatchd):
-    """``monai.transforms.ResampleToMatchd`` that leaves a case as it is that has no label on the grid of level 0."""
+    """``monai.transforms.ResampleToMatchd`` that leaves a case as it is that has no label on the grid of level 0.
+
+    Args:
+        keys: prediction on the grid of level 0.
+        key_dst: label on that grid; may be absent, see :py:class:`rare_unet_networks.transforms.FineLabeld`.
+        mode: interpolation.
+        kwargs: further arguments as in MONAI.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "pred_fine", key_dst: str = "label_fine", mode: str = "nearest", **kwargs: Any
+    ) -> None:
+        super().__init__(keys, key_dst, mode=mode, **kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         return super().__call__(data, lazy=lazy) if self.key_dst in data else dict(data)
