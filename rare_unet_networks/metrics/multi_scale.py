@@ -104,8 +104,8 @@ class MultiScaleMetrics(Metric):
     """Ignite metric: Dice of each class at each scale, and its average over scales and grids.
 
     Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item and, if they exist, the keys of the other
-    grids: ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``. Where a case has
-    ``pred_fine`` but no ``label_fine``, because its label is too coarse for it, its scores on the full grid are NaN.
+    grids: ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``. Where a case
+    has ``pred_fine`` but no ``label_fine``, because its label is too coarse, its scores on the full grid are NaN.
 
     Writes into ``engine.state.metrics``, under the metric's name, the average Dice over scales of the native grid, or
     the mean of those of the native and the full grid if both exist. Adds an entry per scale and class of the native
