@@ -42,7 +42,7 @@ NOT_RUN = {
     "PYTHONPATH=bundles/hippocampus_mri_segmentation python use.py": "its program is run in test_build_bundle.py",
     "python -m rare_unet_networks.cli.help": "writes into the documents, see tests/cli/test_main.py",
     "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
-    "python docs/experiment/scripts/coarsen_dataset.py to_coarsen": "on small data in test_label_resolutions.py",
+    "python docs/experiment/scripts/coarsen_dataset.py to_coarsen": "on other data in new_task.md",
     "rare-unet finetune hippocampus mixed": "on small data in test_label_resolutions.py",
     "rare-unet evaluate hippocampus mixed": "on small data in test_label_resolutions.py",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
