@@ -71,7 +71,7 @@ def expand_scored_levels(
         names = ", ".join(partly[:LISTED]) + (", …" if len(partly) > LISTED else "")
         logger.info(
             f"{len(partly)} of {len(items)} labelled scans are not of {format_size(resolution_levels.level_spacing(0))}"
-            f" mm: scored on their own grid, on that of level 0 only where the label is as fine, not at finer levels: "
+            " mm: scored on their own grid at the levels that fit it, on that of level 0 only where the label is as fine: "
             f"{names}"
         )
     if items and not expanded:
