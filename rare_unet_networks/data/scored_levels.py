@@ -71,8 +71,8 @@ def expand_scored_levels(
         names = ", ".join(partly[:LISTED]) + (", …" if len(partly) > LISTED else "")
         logger.info(
             f"{len(partly)} of {len(items)} labelled scans are not of {format_size(resolution_levels.level_spacing(0))}"
-            " mm: scored on their own grid at the levels that fit it, on that of level 0 only where the label is as fine: "
-            f"{names}"
+            " mm: scored on their own grid at the levels that fit it, on that of level 0 only where the label is as "
+            f"fine: {names}"
         )
     if items and not expanded:
         raise ValueError(f"val_levels must have a level at which a labelled scan can be scored, got {list(levels)}.")
