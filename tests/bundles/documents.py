@@ -23,7 +23,7 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
-    "rare-unet hippocampus my_heads": "each format on real files in test_inputs.py, test_dicom_seg.py, test_whole_heads.py",
+    "rare-unet hippocampus my_heads": "real files of each format in test_inputs.py, test_dicom_seg.py",
     "rare-unet brain-tumour my_cases": "on small data in test_brain_tumor.py",
     "rare-unet --help": "run in tests/cli/test_main.py",
     "python -m pytest -m slow tests/fuzz": "takes an hour",
