@@ -84,13 +84,19 @@ def on_slices(label_map: nib.Nifti1Image, headers: Sequence[Any]) -> np.ndarray 
 
 
 def _completed(headers: Sequence[Any]) -> Sequence[Any]:
-    """Adds what highdicom copies where a header lacks it: empty text, and new identifiers."""
+    """Adds what highdicom copies where a header lacks it: empty text, also for dates that are none, and identifiers."""
     from pydicom.uid import generate_uid
+    from pydicom.valuerep import DA, TM
 
     common = {name: headers[0].get(name) or generate_uid() for name in UIDS}
     for header in headers:
         for name in COPIED:
             if header.get(name) is None:
+                setattr(header, name, "")
+        for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+            try:
+                kind(header.get(name))
+            except ValueError:  # such as 00000000, which some tools write to make scans anonymous
                 setattr(header, name, "")
         for name, uid in common.items():
             setattr(header, name, uid)
@@ -171,14 +177,14 @@ def write_dicom_seg(
         version=__version__,
         parameters=dict(parameters) or None,
     )
-    number = headers[0].get("SeriesNumber")
+    series_number = SERIES_NUMBER + 100 * int(headers[0].get("SeriesNumber") or 0)
     written = hd.seg.Segmentation(
         source_images=headers,
         pixel_array=numbered,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(n, s, algorithm) for n, s in enumerate(segments.values(), start=1)],
         series_instance_uid=generate_uid(),
-        series_number=SERIES_NUMBER + (100 * int(number) if number else 0),
+        series_number=series_number if SERIES_NUMBER <= series_number < 2**31 else SERIES_NUMBER,
         sop_instance_uid=generate_uid(),
         instance_number=1,
         manufacturer="RARE-UNet",

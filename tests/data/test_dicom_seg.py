@@ -117,6 +117,15 @@ def test_missing_tags_of_the_patient_are_left_empty(tmp_path):
     assert sum(map(len, read_by_hand(tmp_path / "a.dcm").values())) == 20
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_dates_that_are_none_and_large_numbers_are_tolerated_and_names_keep_their_letters(tmp_path):
+    tags = dict(PatientBirthDate="00000000", StudyDate="unknown", StudyTime="x", SeriesNumber=30000000)
+    files = series(tmp_path / "a", PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100", **tags)
+    data = pydicom.dcmread(write(tmp_path, files=files))
+    assert not data.PatientBirthDate and not data.StudyDate and not data.StudyTime
+    assert data.SeriesNumber == 900 and str(data.PatientName) == "Müller^Jörg"
+
+
 def test_one_side_of_a_head_an_empty_class_and_no_voxel_at_all_can_be_written(tmp_path):
     labels = np.where(LABELS == 1, 3, 0).astype(np.uint8)
     segments = {3: segment_of("right anterior", None, HIPPOCAMPUS), 4: segment_of("right posterior", None, HIPPOCAMPUS)}
