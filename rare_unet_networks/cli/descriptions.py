@@ -18,7 +18,15 @@ OPTIONS = {
     "side": ("side of the structure: auto, left or right", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),
     "extra_levels": ("number of coarser levels that predict together with the scan's own", "0"),
-    "report": ("whether report.html, with pictures of all cases, is written (needs matplotlib)", "false"),
+    "report": (
+        "whether report.html, with pictures of all cases, is written (needs matplotlib): true, false, or interactive "
+        "(scans to scroll through, needs niivue_file)",
+        "false",
+    ),
+    "niivue_file": (
+        "program of an interactive report, from the npm package @niivue/niivue",
+        "node_modules/@niivue/niivue/dist/niivue.umd.js",
+    ),
     "dicom_seg": (
         "whether a DICOM segmentation is written beside each label map; the scans must be DICOM series (needs "
         "highdicom)",
