@@ -105,6 +105,9 @@ def test_the_viewer_shows_one_case_after_the_other_without_network(folder, monke
         if os.environ.get("SCREENSHOT"):
             time.sleep(1)
             opened.screenshot(Path(os.environ["SCREENSHOT"]))
+        box = "document.querySelector('#viewer {}').getBoundingClientRect()"
+        canvas, tools = (opened.evaluate(f"(b => [b.top, b.bottom])({box.format(name)})") for name in ("canvas", "p"))
+        assert canvas[1] - canvas[0] > 400 and canvas[1] <= tools[0] < tools[1]
         opened.evaluate("document.querySelector('#viewer button').click()")
         assert opened.evaluate("document.getElementById('viewer').hidden") is True
         assert {url for url in opened.requests if not url.startswith("data:")} == {path.as_uri()}
