@@ -23,6 +23,9 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
+    "npm install": "fetches packages",
+    "rare-unet hippocampus my_heads": "real files of each format in test_inputs.py, test_dicom_seg.py",
+    "rare-unet brain-tumour my_cases": "on small data in test_brain_tumor.py",
     "rare-unet --help": "run in tests/cli/test_main.py",
     "python -m pytest -m slow tests/fuzz": "takes an hour",
     "python docs/experiment/scripts/average_weights.py": "needs two trainings",

@@ -13,7 +13,7 @@ from rare_unet_networks.utils.errors import is_user_error, root_cause
 from .conftest import BUNDLES, REPOSITORY, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
-LINES = {HIPPOCAMPUS: 440, BRAIN: 470}  # of the three configs together
+LINES = {HIPPOCAMPUS: 445, BRAIN: 470}  # of the three configs together
 # What stands in both, because MONAI Label loads inference.json alone.
 SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def", "check", "prepare"]
 SHARED += ["routing", "inferer"]
