@@ -23,6 +23,8 @@ TABLE = re.compile(r"<!-- table: .*?<!-- /table -->", re.DOTALL)
 NOT_RUN = {
     "pip install": "fetches packages; .ci/run installs '.[test]'",
     "bash .ci/run": "runs these tests",
+    "git tag": "makes a release",
+    "git push": "makes a release",
     "rare-unet --help": "run in tests/cli/test_main.py",
     "python -m pytest -m slow tests/fuzz": "takes an hour",
     "python docs/experiment/scripts/average_weights.py": "needs two trainings",
