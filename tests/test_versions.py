@@ -1,4 +1,4 @@
-"""The version of the package is the same everywhere, and tests/oldest_versions.txt has the lower bounds of setup.cfg."""
+"""The version of the package is the same everywhere; tests/oldest_versions.txt has the lower bounds of setup.cfg."""
 
 import configparser
 import os

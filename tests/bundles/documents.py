@@ -45,6 +45,7 @@ NOT_RUN = {
     "python -m rare_unet_networks.cli.help": "writes into the documents, see tests/cli/test_main.py",
     "python -m build": "tests/tools/test_build_bundle.py runs it on a copy",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
+    "python docs/experiment/scripts/scan_cost.py": "measures for minutes; its parts are tested in test_scan_cost.py",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
     "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "
