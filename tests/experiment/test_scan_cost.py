@@ -47,5 +47,5 @@ def test_the_cost_of_a_command_is_that_of_its_own_process(cost):
 
 
 def test_a_command_that_fails_is_an_error(cost):
-    with pytest.raises(RuntimeError, match=r"-c exit\(3\) ended with status 3\.$"):
-        cost.cost_of([sys.executable, "-S", "-c", "exit(3)"])
+    with pytest.raises(RuntimeError, match=r"-c raise SystemExit\(3\) ended with status 3\.$"):
+        cost.cost_of([sys.executable, "-S", "-c", "raise SystemExit(3)"])
