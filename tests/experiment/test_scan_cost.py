@@ -26,9 +26,13 @@ def test_the_rows_replace_those_between_the_marks(cost):
 
 def test_a_row_has_the_least_seconds_the_start_apart_and_the_most_memory(cost, tmp_path, monkeypatch):
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 2), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
-    measured = iter([(9.0, 0.5), (4.0, 0.4), (8.0, 0.7), (5.0, 0.3)])  # a scan, nothing left to do, and again
+    # Two runs, two with nothing left to do, and two of another scan of the same task.
+    measured = iter([(9.0, 0.5), (8.0, 0.7), (4.0, 0.4), (5.0, 0.3), (6.5, 0.2), (7.0, 0.2)])
     monkeypatch.setattr(cost, "measure", lambda *arguments: next(measured))
-    assert cost.row_of("hippocampus", "a", tmp_path / "a.nii.gz", tmp_path, 2) == "| a | 4×5×6 | 8.0 | 4.0 | 0.7 |"
+    starts = {}
+    rows = [cost.row_of("hippocampus", name, tmp_path / "a.nii.gz", tmp_path, 2, starts) for name in "ab"]
+    assert rows == ["| a | 4×5×6 | 8.0 | 4.0 | 0.7 |", "| b | 4×5×6 | 6.5 | 2.5 | 0.2 |"]
+    assert starts == {"hippocampus": 4.0}
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
