@@ -79,7 +79,7 @@ def serve(folder, asked):
         try:
             wait_for(f"{url}/info/", server, log)
             (folder / "asked.json").write_text(json.dumps(list(asked.values()), default=str))
-            client = [ENV / "bin" / "python", REPOSITORY / "tests" / "monai_label_client.py", ENV, url]
+            client = [ENV / "bin" / "python", Path(__file__).with_name("monai_label_client.py"), ENV, url]
             files = [folder / "asked.json", folder / "answers.json"]
             subprocess.run([*client, *files], check=True, env=environment, timeout=1200)
         finally:
