@@ -65,7 +65,7 @@ NAME_LABELS = """
 
 class BundleInferTask(BundleInferTask):
     def __call__(self, request, callbacks=None):
-        from monailabel.interfaces.tasks.infer_v2 import CallBackTypes
+        from monailabel.tasks.infer.basic_infer import CallBackTypes
 
         names = {}
 
