@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,34 @@ def test_the_environment_is_built_with_one_torch_and_checked(tmp_path, monkeypat
     for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"):  # of older and of newer versions of pip
         with open(variables[name]) as file:
             assert file.read() == "torch==2.13.0\n"
+
+
+class InferTask:
+    """MONAI Label's, as far as the names of labels are concerned."""
+
+    output_label_key = "pred"
+
+    def __call__(self, request, callbacks):
+        assert callbacks["other"] == "kept"
+        data = callbacks["after the transforms"]({"pred": SimpleNamespace(meta=request["meta"])})
+        assert data["pred"].meta is request["meta"]
+        return "label.nii.gz", {"label_names": {"anterior": 1}, "latencies": 2}
+
+
+@pytest.mark.parametrize("meta, names", [
+    ({"head": SimpleNamespace(class_names=["left a", "right a"])}, {"left a": 1, "right a": 2}),
+    ({}, {"anterior": 1}),
+])  # fmt: skip
+def test_the_reply_has_the_names_of_a_head_s_labels(monkeypatch, meta, names):
+    module = ModuleType("basic_infer")
+    module.CallBackTypes = SimpleNamespace(POST_TRANSFORMS="after the transforms")
+    monkeypatch.setitem(sys.modules, "monailabel.tasks.infer.basic_infer", module)
+    for parent in ("monailabel", "monailabel.tasks", "monailabel.tasks.infer"):
+        monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
+    main = {"BundleInferTask": InferTask}
+    exec(tool("release/monai_label").NAME_LABELS, main)
+    result = main["BundleInferTask"]()({"meta": meta}, callbacks={"other": "kept"})
+    assert result == ("label.nii.gz", {"label_names": names, "latencies": 2})
 
 
 def test_an_app_that_is_there_is_left_alone(folder, capsys):
