@@ -42,6 +42,7 @@ json.dump(found, sys.stdout)
 """
 # The end of the app's main.py. Without the first the response to an unusable scan is "Internal Server Error", and only
 # the log has the reason. Without the second the labels of a whole head get the names of a crop's, from metadata.json.
+# Without the third the log does not say at which level a scan entered.
 RESPOND_WITH_REASON = """
 
 def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
@@ -79,6 +80,10 @@ class BundleInferTask(BundleInferTask):
         if names:
             result["label_names"] = names
         return file, result
+"""
+LOG_LEVELS = """
+
+logging.getLogger("rare_unet_networks").setLevel(logging.DEBUG)
 """
 TRAINING = ("train.json", "finetune.json", "monai_label.json")
 NEEDED = ("configs/inference.json", *(f"configs/{name}" for name in TRAINING), "models/model.pt")
@@ -162,7 +167,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         raise ValueError(f"app must not exist yet (it holds what was trained in it), {app} does.")
     shutil.copytree(samples, app)
     with open(app / "main.py", "a") as file:
-        file.write(RESPOND_WITH_REASON + NAME_LABELS)
+        file.write(RESPOND_WITH_REASON + NAME_LABELS + LOG_LEVELS)
     for bundle in bundles:
         add_bundle(bundle, app)
     conf = {"models": ",".join(b.name for b in bundles), "zoo_source": "local", "sam2": "false"}
