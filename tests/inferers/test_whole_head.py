@@ -106,7 +106,7 @@ def test_both_sides_get_their_own_classes_on_the_grid_of_the_head():
 
 
 def test_a_head_that_was_not_collated_is_placed_alike():
-    """MONAI Label adds an axis to the scan, and gives its prediction to ``decollate_batch``, which splits the affine."""
+    """MONAI Label adds an axis to the scan, and its prediction goes to ``decollate_batch``, which splits the affine."""
     image, _ = head((2.0, 2.0, 2.0))
     expected = on_both_grids(image, inferer()(image, ByIntensity()))
     scan = decollate_batch(image)[0]
