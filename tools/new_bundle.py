@@ -67,6 +67,7 @@ def new_metadata(source: Mapping[str, Any], config: Mapping[str, Any], name: str
         "pred_classes": f"{len(classes)} channels, {', '.join(classes)}",
     }
     data_format = json.loads(json.dumps(source["network_data_format"]))
+    data_format.pop("post_processed_outputs", None)  # the labels of the source
     shape = list(config["levels"]["spatial_size"])
     for direction, key, names in (("inputs", "image", channels), ("outputs", "pred", classes)):
         data_format[direction][key] |= {

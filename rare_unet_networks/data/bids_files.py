@@ -9,6 +9,7 @@ from typing import Any
 
 from ..utils.files import replaced_as_a_whole
 from .bids import DESCRIPTION, bids_name, bids_root, split_bids_case
+from .colour_tables import COLOUR_TABLES
 from .record_files import label_names
 
 __all__ = ["bids_sidecar", "write_bids_files"]
@@ -23,7 +24,7 @@ volumes.csv and report.html: all scans. They are no part of BIDS (.bidsignore).
 
 Research software, not a medical device.
 """
-IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log")
+IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log", *COLOUR_TABLES)
 
 
 def bids_sidecar(case: str, grid: str, files: Sequence[str]) -> dict[str, Any]:

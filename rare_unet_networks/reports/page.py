@@ -14,9 +14,9 @@ from typing import Any
 from ..data.record_files import label_names, read_records
 from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
+from ..utils.colours import label_colour
 from ..utils.files import replaced_as_a_whole
 from .figures import figure_of
-from .panels import COLOURS
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
 from .viewer import report_mode, viewer_data, viewer_part
 
@@ -142,9 +142,9 @@ def _key(records: Sequence[Mapping[str, Any]]) -> str:
     """Returns the colours of the classes, in the order of their indices; of crops and of heads where there are both."""
     keys = []
     for names in dict.fromkeys(tuple(label_names(record)) for record in records):
-        for i, name in enumerate(names):
-            colour = COLOURS[i % len(COLOURS)]
-            keys.append(f'<span class="key"><i style="border-color:{colour}"></i>{escape(_words(name))}</span>')
+        for label, name in enumerate(names, start=1):
+            style = f"border-color:{label_colour(label)}"
+            keys.append(f'<span class="key"><i style="{style}"></i>{escape(_words(name))}</span>')
     return "".join(keys)
 
 

@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Orientation, ResampleToMatchd
 from nibabel.orientations import aff2axcodes
 from torch.nn import functional as F
 
+from ..inferers.head_regions import translation
 from ..utils.geometry import format_size, rescaled_affine
 from ..utils.resampling import area_resize, as_plain_tensor
 
@@ -84,9 +85,8 @@ class ResampleToBothGridsd(MapTransform):
             image = d[self.image_key] = MetaTensor(as_plain_tensor(d[self.image_key])).copy_meta_from(d[self.image_key])
             image.meta.update(notes)
             affine = image.affine
-            if "head" in notes:
-                part = next(iter(predictions.values()))
-                affine = rescaled_affine(part.affine, part.shape[1:], scan_size)
+            if "head" in notes:  # not the prediction's affine: MONAI Label's decollate_batch takes it apart
+                affine = affine.double() @ translation(notes["head"].start).to(affine.device)
             for name, prediction in predictions.items():
                 if tuple(prediction.shape[1:]) not in (scan_size, fine_size):
                     raise ValueError(

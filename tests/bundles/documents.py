@@ -26,6 +26,8 @@ NOT_RUN = {
     "npm install": "fetches packages",
     "rare-unet hippocampus my_heads": "real files of each format in test_inputs.py, test_dicom_seg.py",
     "rare-unet brain-tumour my_cases": "on small data in test_brain_tumor.py",
+    "git tag": "makes a release",
+    "git push": "makes a release",
     "rare-unet --help": "run in tests/cli/test_main.py",
     "python -m pytest -m slow tests/fuzz": "takes an hour",
     "python docs/experiment/scripts/average_weights.py": "needs two trainings",
@@ -49,6 +51,7 @@ NOT_RUN = {
     "rare-unet finetune hippocampus mixed": "on small data in test_label_resolutions.py",
     "rare-unet evaluate hippocampus mixed": "on small data in test_label_resolutions.py",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
+    "python docs/experiment/scripts/scan_cost.py": "measures for minutes; its parts are tested in test_scan_cost.py",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",
     "torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "

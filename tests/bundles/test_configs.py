@@ -187,6 +187,15 @@ def test_metadata_says_what_the_configs_do(bundle):
         assert list(io["inputs"]["image"]["channel_def"].values()) == list(inference["modalities"])
 
 
+def test_metadata_names_the_labels_of_a_crop_and_of_a_whole_head():
+    names = config("inference.json")["class_names"]
+    maps = config("metadata.json")["network_data_format"]["post_processed_outputs"]
+    of_head = [f"{side} {name}" for side in ("left", "right") for name in names]
+    for kind, labels in (("crop", names), ("head", of_head)):
+        assert maps[kind]["label_def"] == {str(i): name for i, name in enumerate(["background", *labels])}
+        assert maps[kind]["value_range"] == [0, len(labels)]
+
+
 def test_weights_of_monai_label_are_replaced_as_a_whole_and_a_full_disk_is_named(bundle, tmp_path, monkeypatch):
     saver = {"bundle_root": str(tmp_path), "save_weights": config("monai_label.json", bundle)["save_weights"]}
     save_weights = ConfigParser(saver).get_parsed_content("save_weights")

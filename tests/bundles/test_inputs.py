@@ -74,6 +74,7 @@ def test_a_bids_data_set_gives_derivatives_beside_one_table_and_report(derivativ
         "sub-01/anat/sub-01_dseg.nii.gz", "sub-01/anat/sub-01_dseg.json",
         "sub-02/ses-1/anat/sub-02_ses-1_acq-thick_dseg.nii.gz", "sub-02/ses-1/anat/sub-02_ses-1_acq-thick_dseg.json",
         "dseg.tsv", "dataset_description.json", "README.md", ".bidsignore", "volumes.csv",
+        "labels_itksnap.txt", "labels_slicer.ctbl",
     }  # fmt: skip
 
 
