@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.data.utils import pad_list_data_collate
 
-from ..utils.errors import root_cause
-from .datalists import FAILURE, expand_levels, files_of, place_of
+from ..utils.errors import RefusedError, innermost, root_cause
+from .datalists import FAILURE, REFUSED, expand_levels, files_of, place_of
 from .files import check_item
 
 __all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
@@ -102,7 +103,11 @@ class FaultTolerantDataset(Dataset):
             _check_files(item)
             loaded = super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return self._failure(item, root_cause(error))
+            failure = self._failure(item, root_cause(error))
+            cause = innermost(error)
+            if isinstance(cause, RefusedError):
+                failure[REFUSED] = json.dumps({"reason": cause.reason, "spacing": cause.spacing})
+            return failure
         image = loaded.get(self.name_key) if isinstance(loaded, Mapping) else None
         if isinstance(image, MetaTensor) and "case" in item:
             image.meta["case"] = str(item["case"])  # names the prediction, see PredictionLayout

@@ -18,7 +18,7 @@ from ..utils.files import replaced_as_a_whole, sha256
 from ..utils.switches import is_on
 from .bids_files import bids_sidecar
 from .datalists import FAILURE, case_id, files_of, prediction_path
-from .record_files import claim_path, read_record, record_path
+from .record_files import REFUSED_STATUS, claim_path, is_refused, read_record, record_path
 
 __all__ = ["CaseRecords"]
 
@@ -157,7 +157,7 @@ class CaseRecords:
         """Whether a case has a prediction from the same scan, weights and options."""
         case = _case(item)
         record = self.read(case)
-        if record is None or not self.prediction(case).exists():
+        if record is None or is_refused(record) or not self.prediction(case).exists():
             return False
         if self._redone.get(case) == self._time_written(case):
             return False
@@ -203,6 +203,21 @@ class CaseRecords:
     def begin(self, case: str) -> None:
         """Removes the record of a case before its prediction is replaced."""
         self._path(case).unlink(missing_ok=True)
+
+    def write_refused(self, case: str, reason: str, spacing: Sequence[float]) -> dict[str, Any]:
+        """Writes the record of a case that was refused, and removes an older prediction: it must not lie beside it.
+
+        Args:
+            case: the case.
+            reason: why it was refused.
+            spacing: voxel size of the scan, mm.
+
+        Returns:
+            the record.
+        """
+        self.prediction(case).unlink(missing_ok=True)
+        refused = {"status": REFUSED_STATUS, "spacing": list(spacing), "level": None, "seconds": None, "side": None}
+        return self.write(case, **refused, doubt=None, review=[reason], volumes={})
 
     def write(self, case: str, **measured: Any) -> dict[str, Any]:
         """Writes the record of a case after its prediction, and releases the claim.

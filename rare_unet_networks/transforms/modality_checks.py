@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-__all__ = ["contrast_order", "modality_warnings"]
+__all__ = ["contrast_order", "contrast_warnings", "modality_warnings", "place_warnings"]
 
 MIN_OVERLAP = 0.9  # Dice of a modality's foreground with that of the others
 MAX_FOREGROUND = 0.9  # fraction of a scan; with more, the background is not 0, and the contrast cannot be checked
@@ -69,8 +69,24 @@ def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
     return tuple(names[i] for i in range(4))
 
 
-def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
-    """Warnings if the channels of a scan do not seem to show the expected modalities.
+def contrast_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings if the channels of a brain, on a background of 0, show the contrasts in another order.
+
+    Arguments are those of :py:func:`modality_warnings`; channels of other modalities are not checked.
+    """
+    image = _thinned(image)
+    brain = (image != 0).any(dim=0)
+    if sorted(files) != sorted(CONTRASTS) or not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
+        return []
+    order = contrast_order(torch.stack([channel[brain] for channel in image]))
+    if order is None or order == tuple(modalities):
+        return []
+    wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, order) if m != other]
+    return [f"by their contrast the modalities are in another order: {', '.join(wrong)}"]
+
+
+def place_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings about channels without contrast, and foregrounds that do not overlap.
 
     Args:
         image: shape (C, *spatial_size), all channels on one grid.
@@ -78,8 +94,7 @@ def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities:
         modalities: the modalities in the order of the channels.
 
     Returns:
-        warnings, with modalities and files, about channels without contrast, foregrounds that do not overlap, and
-        contrasts in another order.
+        warnings with modalities and files.
     """
     image = _thinned(image)
     channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
@@ -94,13 +109,19 @@ def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities:
             f"{modality} ({files[modality]}) does not lie on the other modalities, its foreground overlaps with theirs "
             f"with a Dice of {dice:.2f} only: register them and resample them to one field of view first"
         )
-    if apart or sorted(masks) != sorted(CONTRASTS):
-        return warnings
-    brain = (image != 0).any(dim=0)
-    if not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
-        return warnings
-    order = contrast_order(torch.stack([channels[m][brain] for m in modalities]))
-    if order is not None and order != tuple(modalities):
-        wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, order) if m != other]
-        warnings.append(f"by their contrast the modalities are in another order: {', '.join(wrong)}")
     return warnings
+
+
+def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings if the channels of a scan do not seem to show the expected modalities.
+
+    Args:
+        image: shape (C, *spatial_size), all channels on one grid.
+        files: file of each modality, for messages; missing modalities have no entry.
+        modalities: the modalities in the order of the channels.
+
+    Returns:
+        warnings, with modalities and files, about channels without contrast, foregrounds that do not overlap, and
+        contrasts in another order. The contrasts are only checked if there is nothing else.
+    """
+    return place_warnings(image, files, modalities) or contrast_warnings(image, files, modalities)
