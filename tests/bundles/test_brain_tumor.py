@@ -10,6 +10,7 @@ import torch
 from monai.transforms import Compose, CropForeground
 
 from rare_unet_networks.networks import StackedConvBlocks
+from rare_unet_networks.transforms import skull
 
 from .conftest import BUNDLES, EVALUATE, command, config, read
 from .conftest import run as run_of
@@ -193,3 +194,37 @@ def test_axis_order_and_flips_do_not_change_the_prediction(heads, trained, tmp_p
     assert np.allclose(predictions[0].affine, predictions[1].affine)
     same = np.asarray(predictions[0].dataobj) == np.asarray(predictions[1].dataobj)
     assert same.mean() > 0.999 and np.asarray(predictions[0].dataobj).any()
+
+
+def test_a_head_with_its_skull_gets_no_label_map_unless_forced_or_stripped(heads, trained, tmp_path, monkeypatch):
+    """The ball has 1 to 2 l of voxels of 4 mm; filled with noise to its corners it is a head of 3 l or more."""
+    _, output = trained
+    image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
+    (tmp_path / "scans").mkdir()
+    affine = LPS * [[4], [4], [4], [1]]
+    noise = 20 + np.random.default_rng(0).random(image.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, affine), tmp_path / "scans" / "brain.nii.gz")
+    nib.save(nib.Nifti1Image(np.where(image == 0, noise, image), affine), tmp_path / "scans" / "head.nii.gz")
+
+    def infer(name, **options):
+        paths = dict(checkpoint=str(output / "model.pt"), input=str(tmp_path / "scans"), output_dir=str(tmp_path / name))
+        evaluator = run("inference.json", report="false", **paths, **options, **SMALL).parser.get_parsed_content(
+            "evaluator"
+        )
+        assert not evaluator.failures
+        assert [case for case, _ in evaluator.refused] == ([] if options else [str(tmp_path / "scans/head.nii.gz")])
+        labels = {path.name for path in (tmp_path / name).glob("*_seg.nii.gz")}
+        assert labels == {"brain_seg.nii.gz", "head_seg.nii.gz"} - (set() if options else {"head_seg.nii.gz"})
+        return json.loads((tmp_path / name / "head_seg.json").read_text())
+
+    assert infer("refused")["status"] == "not segmented"
+    review = infer("forced", force="true")["review"]
+    assert any(re.match(r"[3-5]\.\d l of the scan are not background, a brain has at most 2.3: ", r) for r in review)
+    monkeypatch.setattr(skull, "find_spec", lambda name: True)
+    monkeypatch.setattr(skull, "version", lambda name: "1.0")
+    monkeypatch.setattr(skull.SkullStripper, "mask", lambda self, channel, affine: channel > 45)
+    record = infer("stripped", skull_strip="true")
+    assert re.fullmatch(r"removed, [12]\.\d\d l are left \(mask of T1w by deepbet 1.0\)", record["skull"])
+    assert not any("not background" in reason for reason in record["review"])
+    same = [np.asarray(nib.load(tmp_path / "stripped" / f"{n}_seg.nii.gz").dataobj) for n in ("brain", "head")]
+    assert np.array_equal(*same)

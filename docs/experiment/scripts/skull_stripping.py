@@ -34,6 +34,8 @@ from rare_unet_networks.utils.tables import aligned, append_rows, read_rows, wri
 
 COLUMNS = ("kind", "slices", "scan", "litres", "dice", "left_over", "lost", "hippocampi", "seconds")
 THICK = 5.0  # mm
+BRAINS = 6  # scans without skull, of sixteen
+THICK_HEADS, THICK_BRAINS = 6, 4  # the first ones, which are also measured with thick slices
 SIMULATED = 2  # brains that are put into a simulated head: those of about 1 mm, for which it is made
 
 
@@ -86,9 +88,9 @@ class Table:
 
 
 def measure(folder: Path, table: Table) -> None:
-    for path in sorted((folder / "images").glob("ds000011_sub-??.nii.gz")):
+    for number, path in enumerate(sorted((folder / "images").glob("ds000011_sub-??.nii.gz"))):
         name = path.name.removesuffix(".nii.gz")
-        kinds = {("head", "own", name), ("head", "thick", name)}
+        kinds = {("head", "own", name)} | ({("head", "thick", name)} if number < THICK_HEADS else set())
         stack = path.with_name(f"{name}_T2w.nii.gz")
         kinds |= {("T2w", "thick", name)} if stack.exists() else set()
         if kinds <= table.done:
@@ -98,19 +100,21 @@ def measure(folder: Path, table: Table) -> None:
         if stack.exists():
             t2w = read(stack)
             table.add("T2w", "thick", name, t2w, on_grid(mask, t2w))
-        table.add("head", "thick", name, thick(scan), thick(mask, is_label=True).as_tensor() > 0)
-    for number, path in enumerate(sorted((folder / "images").glob("ds002748_*.nii.gz"))):
+        if number < THICK_HEADS:
+            table.add("head", "thick", name, thick(scan), thick(mask, is_label=True).as_tensor() > 0)
+    for number, path in enumerate(sorted((folder / "images").glob("ds002748_*.nii.gz"))[:BRAINS]):
         name, scan = path.name.removesuffix(".nii.gz"), read(path)
-        for kind, slices, image, brain in forms(scan, number < SIMULATED):
+        for kind, slices, image, brain in forms(scan, number < THICK_BRAINS, number < SIMULATED):
             if (kind, slices, name) not in table.done:
                 table.add(kind, slices, name, image, brain.as_tensor() > 0)
 
 
-def forms(scan: MetaTensor, with_head: bool) -> Iterator[tuple[str, str, MetaTensor, MetaTensor]]:
+def forms(scan: MetaTensor, with_thick: bool, with_head: bool) -> Iterator[tuple[str, str, MetaTensor, MetaTensor]]:
     """Kind, slices, scan and mask of the brain, of a brain as it is, in a head, and each with thick slices."""
     brain = MetaTensor((scan.as_tensor() != 0).float(), affine=scan.affine)
     yield "brain", "own", scan, brain
-    yield "brain", "thick", thick(scan), thick(brain, is_label=True)
+    if with_thick:
+        yield "brain", "thick", thick(scan), thick(brain, is_label=True)
     if with_head:
         head = in_a_head(scan)
         width = (head.shape[1] - scan.shape[1]) // 2
