@@ -207,7 +207,9 @@ def test_a_head_with_its_skull_gets_no_label_map_unless_forced_or_stripped(heads
     nib.save(nib.Nifti1Image(np.where(image == 0, noise, image), affine), tmp_path / "scans" / "head.nii.gz")
 
     def infer(name, **options):
-        paths = dict(checkpoint=str(output / "model.pt"), input=str(tmp_path / "scans"), output_dir=str(tmp_path / name))
+        paths = dict(
+            checkpoint=str(output / "model.pt"), input=str(tmp_path / "scans"), output_dir=str(tmp_path / name)
+        )
         evaluator = run("inference.json", report="false", **paths, **options, **SMALL).parser.get_parsed_content(
             "evaluator"
         )
