@@ -202,7 +202,7 @@ def test_a_head_with_its_skull_gets_no_label_map_unless_forced_or_stripped(heads
     image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
     (tmp_path / "scans").mkdir()
     affine = LPS * [[4], [4], [4], [1]]
-    noise = 20 + np.random.default_rng(0).random(image.shape).astype(np.float32)
+    noise = 40 * np.random.default_rng(0).random(image.shape).astype(np.float32)
     nib.save(nib.Nifti1Image(image, affine), tmp_path / "scans" / "brain.nii.gz")
     nib.save(nib.Nifti1Image(np.where(image == 0, noise, image), affine), tmp_path / "scans" / "head.nii.gz")
 
