@@ -106,6 +106,7 @@ class FaultTolerantDataset(Dataset):
             failure = self._failure(item, root_cause(error))
             cause = innermost(error)
             if isinstance(cause, RefusedError):
+                failure[self.name_key] = cause.name
                 failure[REFUSED] = json.dumps({"reason": cause.reason, "spacing": cause.spacing})
             return failure
         image = loaded.get(self.name_key) if isinstance(loaded, Mapping) else None

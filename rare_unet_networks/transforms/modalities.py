@@ -18,7 +18,7 @@ from ..data.scan_reader import ScanReader
 from ..utils.geometry import extent_of, format_size
 from ..utils.logs import SCAN_NAME
 from ..utils.quality import add_warning, warnings_of
-from .modality_checks import contrast_warnings, modality_warnings, place_warnings
+from .modality_checks import modality_warnings
 
 __all__ = ["LoadModalitiesd", "RandDropChannelsd"]
 
@@ -37,8 +37,8 @@ class LoadModalitiesd(MapTransform):
         keys: paths, or paths by modality, see :py:func:`modality_datalist`.
         modalities: the modalities in the network's order of channels.
         case_key: key of the case, which names the prediction.
-        strip: removes the skull of a loaded scan, see :py:class:`rare_unet_networks.transforms.SkullStripper`. Whether
-            the modalities lie on each other is checked before, their contrasts after it.
+        strip: removes the skull of a loaded scan, see :py:class:`rare_unet_networks.transforms.SkullStripper`,
+            which also checks whether the modalities lie on each other.
 
     Raises:
         ValueError: If a file has the wrong number of channels, does not overlap with the others, is damaged or has
@@ -119,13 +119,9 @@ class LoadModalitiesd(MapTransform):
 
     def _checked(self, image: MetaTensor, path: str, files: Mapping[str, str]) -> MetaTensor:
         """Adds the warnings of the modalities, and removes the skull if that is asked for."""
-        if self.strip is None:
-            warnings = modality_warnings(image.as_tensor(), files, self.modalities)
-        else:
-            warnings = place_warnings(image.as_tensor(), files, self.modalities)
+        if self.strip is not None:
             image = self.strip(image)
-            warnings = warnings or contrast_warnings(image.as_tensor(), files, self.modalities)
-        for warning in warnings:
+        for warning in modality_warnings(image.as_tensor(), files, self.modalities, was_head=self.strip is not None):
             logger.warning(f"{path}: {warning}")
             add_warning(image.meta, warning)
         return image

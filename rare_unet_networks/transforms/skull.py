@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 from ..utils.logs import name_of
-from ..utils.quality import SKULL
+from ..utils.quality import SKULL, add_warning
 from ..utils.switches import is_on
 
 __all__ = ["SkullStripper", "skull_stripper"]
@@ -22,13 +22,15 @@ logger = logging.getLogger(__name__)
 EXTRA = "pip install 'rare-unet-networks[skull]'"
 ORDER = ("T1w", "FLAIR", "T1Gd", "T2w")  # deepbet was trained on T1w; the others serve where T1w is missing or fails
 BRAIN = (0.7, 2.3)  # litres that a mask of a brain may have
+MIN_OVERLAP = 0.9  # Dice of the masks of two channels
 
 
 class SkullStripper:
     """Sets all voxels outside the brain to 0, in all channels of a scan.
 
     The mask is that of one channel: the first of ``T1w, FLAIR, T1Gd, T2w`` whose mask has the volume of a brain, else
-    of any other one. The channels lie on one grid, so the mask fits all of them as well as they are registered. What
+    of any other one. The channels lie on one grid, so the mask fits all of them as well as they are registered. To
+    check that, it is compared with their own masks, over their own fields of view; a small overlap is warned of. What
     was done is noted in the metadata, from which it reaches the record of the case.
 
     deepbet (MIT licence; Fisch et al., Computers in Biology and Medicine 179, 2024) carries its weights and needs no
@@ -54,24 +56,36 @@ class SkullStripper:
             ValueError: if no channel gives the mask of a brain.
         """
         channels = dict(zip(self.modalities, scan.as_tensor()))
-        tried = []
+        voxel = float(torch.linalg.det(scan.affine[:3, :3].double()).abs()) / 1e6
+        masks, tried = {}, []
         for modality in [m for m in ORDER if m in channels] + [m for m in self.modalities if m not in ORDER]:
             channel = channels[modality]
             if channel.min() == channel.max():  # a missing modality
                 continue
             mask = self.mask(channel, scan.affine)
-            litres = float(mask.sum()) * float(torch.linalg.det(scan.affine[:3, :3].double()).abs()) / 1e6
-            if BRAIN[0] <= litres <= BRAIN[1]:
-                stripped = MetaTensor(torch.where(mask, scan.as_tensor(), 0)).copy_meta_from(scan)
-                note = f"removed, {litres:.2f} l are left (mask of {modality} by deepbet {version('deepbet')})"
-                stripped.meta[SKULL] = note
-                logger.info(f"{name_of(scan.meta)}: the skull was {note}")
-                return stripped
+            litres = float(mask.sum()) * voxel
             tried.append(f"{modality} {litres:.2f} l")
-        raise ValueError(
-            f"{name_of(scan.meta)}: deepbet finds no brain of {BRAIN[0]:g} to {BRAIN[1]:g} l ({', '.join(tried)}): "
-            "remove the skull with another tool, and leave skull_strip out"
-        )
+            if BRAIN[0] <= litres <= BRAIN[1]:
+                masks[modality] = mask
+        if not masks:
+            raise ValueError(
+                f"{name_of(scan.meta)}: deepbet finds no brain of {BRAIN[0]:g} to {BRAIN[1]:g} l ({', '.join(tried)}): "
+                "remove the skull with another tool, and leave skull_strip out"
+            )
+        modality, mask = next(iter(masks.items()))
+        stripped = MetaTensor(torch.where(mask, scan.as_tensor(), 0)).copy_meta_from(scan)
+        litres = float(mask.sum()) * voxel
+        stripped.meta[SKULL] = f"removed, {litres:.2f} l are left (mask of {modality} by deepbet {version('deepbet')})"
+        logger.debug(f"{name_of(scan.meta)}: the skull was {stripped.meta[SKULL]}")
+        for other, its_mask in masks.items():
+            overlap = _overlap(mask, its_mask, channels[other])
+            if overlap < MIN_OVERLAP:
+                add_warning(
+                    stripped.meta,
+                    f"{other} does not lie on {modality}: their brains overlap with a Dice of {overlap:.2f} only, "
+                    "register them first",
+                )
+        return stripped
 
     def mask(self, channel: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
         """Returns the mask of the brain, bool, of a channel of shape (D, H, W); empty if deepbet finds none."""
@@ -87,6 +101,13 @@ class SkullStripper:
             logger.debug(f"deepbet: {error}")
             return torch.zeros(channel.shape, dtype=torch.bool)
         return torch.from_numpy(mask)
+
+
+def _overlap(mask: torch.Tensor, its_mask: torch.Tensor, channel: torch.Tensor) -> float:
+    """Dice of two masks within the field of view of a channel, the box of its voxels that are not 0."""
+    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in (channel != 0).nonzero(as_tuple=True))
+    a, b = mask[box], its_mask[box]
+    return 2 * float((a & b).sum()) / max(1.0, float(a.sum() + b.sum()))
 
 
 def skull_stripper(skull_strip: bool | str, modalities: Sequence[str]) -> SkullStripper | None:

@@ -40,6 +40,7 @@ class RefusedError(ValueError):
 
     def __init__(self, name: str, reason: str, spacing: Sequence[float]) -> None:
         super().__init__(f"{name}: {reason}")
+        self.name = name
         self.reason = reason
         self.spacing = [float(s) for s in spacing]
 

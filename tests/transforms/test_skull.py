@@ -66,6 +66,17 @@ def test_all_channels_get_the_mask_of_the_first_modality_with_a_brain(deepbet, b
     assert stripped.meta["skull"] == f"removed, {litres} l are left (mask of {modality} by deepbet 1.0)"
 
 
+@pytest.mark.parametrize("shift, cut, warned", [(0, 12, False), (180, 12, True), (0, 6, False)])
+def test_modalities_whose_brains_lie_apart_are_warned_of_within_their_fields_of_view(deepbet, shift, cut, warned):
+    """Of 1500 voxels in a row, 180 are elsewhere: a Dice of .88. A stack that ends early is no reason."""
+    scan = head(T1w=1500, T2w=1500)
+    scan[3].view(-1)[:shift], scan[3].view(-1)[1500 : 1500 + shift] = 50.0, 100.0
+    scan[3, cut:] = 0
+    warnings = SkullStripper(MODALITIES)(scan).meta.get("warnings", "")
+    text = "T2w does not lie on T1w: their brains overlap with a Dice of 0.88 only, register them first"
+    assert warnings == (text if warned else "")
+
+
 def test_a_scan_without_a_brain_is_an_error_with_the_volumes_that_were_found(deepbet):
     scan = head(T1w=300)
     scan[0] = 7.0  # a missing modality is not tried
