@@ -13,3 +13,4 @@ from .nearest_downsampled import NearestDownsampled
 from .pad import PadInferer
 from .predictions import PredictionsInferer
 from .segmentation_saver import SegmentationSaver
+from .test_time import TestTimeInferer

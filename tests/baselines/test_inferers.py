@@ -4,7 +4,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rare_unet_networks.baselines import FixedLevel, MeanShapeInferer, PadInferer, PredictionsInferer
+from rare_unet_networks.baselines import FixedLevel, MeanShapeInferer, PadInferer, PredictionsInferer, TestTimeInferer
+from rare_unet_networks.inferers import ResolutionRoutingInferer
 from rare_unet_networks.levels import ResolutionLevels
 
 LEVELS = ResolutionLevels(num_levels=4, spatial_size=(32, 64, 32), spacing=(1.0, 1.0, 1.0))
@@ -98,3 +99,35 @@ def test_a_fixed_level_takes_every_spacing():
         FixedLevel(level=4, num_levels=4, spacing=(1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="finite and above 0"):
         levels.level_of_spacing((1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("output", ["scan", "fine"])
+@pytest.mark.parametrize("flips, shifts", [([[0], [1, 2]], []), ([], [[1, 0, 2], [0, 3, 0]])])
+def test_copies_are_brought_back_to_the_voxels_of_the_scan(flips, shifts, output):
+    sums = []
+
+    def net(x, level, output="scan"):  # decides voxel by voxel, so that each copy agrees with the scan
+        sums.append((tuple(x.shape[2:]), float((x * torch.arange(x.shape[2])[:, None, None]).sum())))
+        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4) if output == "fine" else x
+        return torch.cat([-x, x], dim=1)
+
+    image, inferer = scan((8, 12, 10), 2.0), ResolutionRoutingInferer(LEVELS, output=output)
+    expected = inferer(image, net).softmax(dim=1)
+    sums.clear()
+    found = TestTimeInferer(inferer, flips, shifts)(image, net).softmax(dim=1)
+    assert torch.allclose(found.as_tensor(), expected.as_tensor(), atol=1e-6) and found.shape == expected.shape
+    assert len(sums) == 3 and len(set(sums[:2])) == 2  # the network did see copies
+
+
+def test_probabilities_of_copies_are_averaged():
+    def net(x, level):  # 3 to 1 for the class in the first half of the axis, 1 to 3 in the second, whatever x is
+        logits = torch.zeros(1, 2, *x.shape[2:])
+        logits[:, 1, :16], logits[:, 1, 16:] = float(np.log(3)), -float(np.log(3))
+        return logits
+
+    image, inferer = scan((32, 64, 32)), ResolutionRoutingInferer(LEVELS)
+    assert TestTimeInferer(inferer)(image, net).softmax(dim=1)[0, 1, :, 8, 8].tolist() == pytest.approx(
+        [0.75] * 16 + [0.25] * 16
+    )
+    found = TestTimeInferer(inferer, flips=[[0]])(image, net).softmax(dim=1)
+    assert found[0, 1].flatten().tolist() == pytest.approx([0.5] * 32 * 64 * 32)

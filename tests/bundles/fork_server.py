@@ -2,7 +2,7 @@
 
     python fork_server.py SOCKET
 
-Each command is its own process, of which everything is as in ``python -m monai.bundle …`` except that modules of other
+Each command is its own process, of which everything is as in ``python -m MODULE …`` except that modules of other
 packages are loaded already (about 4 of its 5 seconds). This package is imported by the command itself. The client is
 :py:class:`.processes.ForkedProcess`.
 """
@@ -16,13 +16,18 @@ import socket
 import sys
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 
-import monai.bundle
-
-LOADED = ("ignite.engine", "ignite.handlers", "monai.engines", "monai.handlers", "monai.losses", "nibabel", "fire")
+LOADED = (
+    "monai.bundle",
+    "ignite.engine",
+    "ignite.handlers",
+    "monai.engines",
+    "monai.handlers",
+    "monai.losses",
+    "nibabel",
+    "fire",
+)
 OPTIONAL = ("scipy.ndimage", "tensorboard", "torch.utils.tensorboard", "tqdm")
-MAIN = str(Path(monai.bundle.__file__).parent / "__main__.py")
 
 
 def serve(path: str) -> dict:
@@ -73,8 +78,8 @@ def main() -> None:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, closefd=False)
     sys.path[0] = request["cwd"]  # as for ``python -m``
-    sys.argv = [MAIN, *request["words"]]
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    sys.argv = ["-m", *request["words"]]  # alter_sys sets the first word
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 _pipes: list[subprocess.Popen] = []
-PREFIX = [sys.executable, "-m", "monai.bundle"]
+MODULES = ("monai.bundle", "rare_unet_networks")  # that the server runs, as ``python -m`` does
 
 
 @cache
@@ -43,7 +43,7 @@ class ForkedProcess:
         self._connection.connect(_server())
         reading, writing = os.pipe()
         self.stdout = os.fdopen(reading, encoding="utf-8", errors="backslashreplace")
-        request = {"words": words[len(PREFIX) :], "cwd": cwd, "environment": environment}
+        request = {"module": words[2], "words": words[3:], "cwd": cwd, "environment": environment}
         socket.send_fds(self._connection, [json.dumps(request).encode()], [writing])
         os.close(writing)
         self.pid = int.from_bytes(self._connection.recv(4), "big")
@@ -85,7 +85,8 @@ class ForkedProcess:
 def start(words: list[str], cwd: str, environment: dict[str, str]) -> ForkedProcess | subprocess.Popen:
     """Starts a command with its output in ``stdout``."""
     same_paths = environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
-    if words[: len(PREFIX)] == PREFIX and same_paths and hasattr(os, "fork") and "NO_FORK_SERVER" not in os.environ:
+    is_module = words[:2] == [sys.executable, "-m"] and words[2] in MODULES
+    if is_module and same_paths and hasattr(os, "fork") and "NO_FORK_SERVER" not in os.environ:
         return ForkedProcess(words, cwd, environment)
     kwargs = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(words, cwd=cwd, env=environment, **kwargs)

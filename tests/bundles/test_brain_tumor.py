@@ -70,6 +70,9 @@ def test_training_evaluating_and_inferring(heads, trained, tmp_path):
     assert len(rows) == 2 * 4 * 2 * 6  # cases, scales, grids, classes and regions
     run("inference.json", input=str(heads / "imagesTr"), **weights)
     assert len(read(tmp_path / "volumes.csv")) == 4 * 3
+    record = json.loads((tmp_path / "a_seg.json").read_text())
+    assert set(record["agreement"]["classes"]) == {"edema", "non_enhancing", "enhancing"}
+    assert "expected_dice" not in record  # four validation cases are too few to fit a model
     for case in "abcd":
         prediction, scan = (
             nib.load(p) for p in (tmp_path / f"{case}_seg.nii.gz", heads / "imagesTr" / f"{case}.nii.gz")

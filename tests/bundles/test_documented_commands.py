@@ -92,8 +92,10 @@ def repository(tiny, heads, tmp_path_factory):  # noqa: F811
 
 
 def block(path, line, text):
-    """Those of the experiments take longest; every command of a README is always run."""
-    marks = [] if path.name == "README.md" and path.parent != EXPERIMENT else [pytest.mark.slow]
+    """Those of the experiments take longest; commands of a README are always run, trainings those of the first page."""
+    is_readme = path.name == "README.md" and path.parent != EXPERIMENT
+    is_long = (" training " in text or " calibrating " in text) and path != REPOSITORY / "README.md"
+    marks = [] if is_readme and not is_long else [pytest.mark.slow]
     return pytest.param(path, line, text, id=f"{NAMES[path]}:{line}", marks=marks)
 
 

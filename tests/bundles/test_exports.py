@@ -22,7 +22,7 @@ FILES = f"['{CONFIGS}/inference.json','{CONFIGS}/export.json']"
 CASES = [
     *(pytest.param(HIPPOCAMPUS, *p.values, marks=p.marks, id=f"hippocampus-{p.values[0]}")
       for p in map(runtime_or_skip, ("torchscript", "onnx", "openvino"))),
-    pytest.param(BRAIN, "torchscript", id="brain_tumor-torchscript"),
+    pytest.param(BRAIN, "torchscript", id="brain_tumor-torchscript", marks=pytest.mark.slow),
 ]  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def cases_of(path):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_of_100_scans_each_is_done_once_by_two_processes_though_one_is_killed_and_the_run_resumed(tmp_path):
     scans, output = tmp_path / "scans", tmp_path / "out"
     scans.mkdir()
@@ -148,6 +149,7 @@ def table(folder):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read(folder / "volumes.csv")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a fork server and SIGKILL")
 def test_four_processes_three_of_which_are_killed_and_started_again_make_what_one_makes(small, processes, tmp_path):
     one, four = tmp_path / "one", tmp_path / "four"
@@ -187,6 +189,7 @@ def test_parts_are_every_nth_scan_and_the_last_makes_the_table_of_all(small, pro
         assert [row["case"] for row in table(output)] == [case for case in sorted(done) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_collecting_makes_the_table_and_nothing_else(tmp_path):
     scan = SAMPLE / "images" / "icbm152_left_4mm.nii.gz"
     run("inference.json", input=str(scan), output_dir=str(tmp_path), report="false")
@@ -200,6 +203,7 @@ def test_collecting_makes_the_table_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*names, "volumes.csv"}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_has_nothing_left_and_does_all_again_with_overwrite(tmp_path):
     scan = tmp_path / "scan.nii.gz"
     shutil.copy(SAMPLE / "images" / "icbm152_left_4mm.nii.gz", scan)
@@ -282,6 +286,7 @@ workflow.finalize()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_from_batches_twice_as_large(tmp_path):
     """AdamW as it stands, but with an epsilon above the rounding errors of gradients that are 0, and without chance."""
     equal_sizes(tmp_path)

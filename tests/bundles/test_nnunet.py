@@ -22,7 +22,7 @@ def converted(monkeypatch, name, dataset, target):
     return dict(dataset_dir=str(target), splits_file=str(target / "splits_final.json"))
 
 
-@pytest.mark.parametrize("name", ["hippocampus", "brain_tumor"])
+@pytest.mark.parametrize("name", ["hippocampus", pytest.param("brain_tumor", marks=pytest.mark.slow)])
 def test_training_and_evaluating_see_what_they_see_in_the_decathlons_layout(name, tiny, heads, tmp_path, monkeypatch):  # noqa: F811
     if name == "hippocampus":
         run, dataset, small = run_hippocampus, tiny, SMALL

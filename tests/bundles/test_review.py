@@ -54,6 +54,7 @@ def infer(folder, **options):
     return reviews, evaluator.failures
 
 
+@pytest.mark.slow
 def test_every_wrong_order_of_axes_is_to_be_reviewed_and_right_scans_are_not(tmp_path, image):
     assert len(AXES) == 46
     save(tmp_path / "right.nii.gz", image)

@@ -4,11 +4,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from . import processes
 from .conftest import BUNDLES, CONFIGS, SAMPLE, command, read
 
 BRAIN = BUNDLES["brain_tumor_mri_segmentation"]
@@ -17,9 +17,9 @@ BRAIN = BUNDLES["brain_tumor_mri_segmentation"]
 def rare_unet(*words, cwd):
     """The short command, from a folder."""
     words = [sys.executable, "-m", "rare_unet_networks", *map(str, words)]
-    # One thread, as the commands of the fork server have: sums depend on the number of threads in their last digits.
+    # One thread, as the commands of the runner have: sums depend on the number of threads in their last digits.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return processes.finish(processes.start(words, str(cwd), environment))
 
 
 def contents(folder):

@@ -103,6 +103,7 @@ def test_the_best_weights_survive_a_resume(tiny, tmp_path):
     assert (tmp_path / "model.pt").read_bytes() == b"the best"
 
 
+@pytest.mark.slow
 def test_several_processes_train_one_network(tiny, tmp_path):
     files = f"['{CONFIGS}/train.json','{CONFIGS}/multi_gpu_train.json']"
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")

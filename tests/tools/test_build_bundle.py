@@ -375,6 +375,7 @@ def test_the_hub_gives_the_same_bundle(dist, server, downloaded, tmp_path):
         assert (tmp_path / "b" / NAME / path.relative_to(downloaded / NAME)).read_bytes() == path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_wheel_and_source_hold_the_package(tmp_path):
     """Built from what git would give; installed where nothing else of this repository is."""
     pytest.importorskip("build", reason="build (extra test) is not installed")

@@ -33,6 +33,15 @@ COLUMNS = ("case", "spacing", "level", "anterior", "posterior", "volume_error")
 CLASSES = ("anterior", "posterior")
 SHORT = ("1", "1.4", "2", "3", "4", "5", "6", "8", "1×1×3", "1×1×5", "1×1×7", "1×1×10", "2×2×5")
 README = ("1", "2", "3", "5", "8", "1×1×5", "2×2×5")
+# Other ways to use the shipped weights, and one other training: file, title.
+VARIANTS = {
+    "shipped": "the shipped weights",
+    "shifted": "mean with a copy that is shifted by one voxel",
+    "shifted_eight": "mean of eight copies: shifted or not along each axis",
+    "flipped": "mean with a copy that is flipped left to right",
+    "coarser": "mean with the next coarser level",
+    "scratch": "trained from scratch with acquisitions (4,550 steps), not calibrated",
+}
 OURS, RIVAL, BEFORE = "rare_unet", "unet_aug_up", "rare_unet_0.6.1"
 
 Row = Mapping[str, str]
@@ -163,6 +172,18 @@ def readme_table() -> str:
     return "\n".join(lines)
 
 
+def variant_table() -> str:
+    """Dice of other ways to use the network; for each spacing at the level that the router chooses."""
+    router = levels()
+    found = {name: routed(read(f"variant_{name}"), router) for name in VARIANTS}
+    spacings = [name for name in SHORT if name in found["shipped"]]
+    lines = [f"| | {' | '.join(f'{name} mm' for name in spacings)} |", "|---|" + "---|" * len(spacings)]
+    for name, text in VARIANTS.items():
+        cells = [f"{dice(found[name][spacing][1]):.3f}" if spacing in found[name] else "–" for spacing in spacings]
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def level_table() -> str:
     """Every spacing at each level that it could enter; the router's level is bold."""
     router, found = levels(), read(OURS)
@@ -218,7 +239,12 @@ def _mean_error(rows: Sequence[Row]) -> float:
     return fmean(float(row["volume_error"]) for row in rows)
 
 
-TABLES = {"acquisitions": short_table, "readme_acquisitions": readme_table, "acquisition_levels": level_table}
+TABLES = {
+    "acquisitions": short_table,
+    "readme_acquisitions": readme_table,
+    "acquisition_levels": level_table,
+    "acquisition_variants": variant_table,
+}
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def compare(
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
     networks = {name: load_runtime(name, network, export_dir, checkpoint) for name in runtimes}
     inferer = parser.get_parsed_content("inferer")
-    to_maps = Compose(parser.get_parsed_content("to_labels"))
+    to_maps = Compose([*parser.get_parsed_content("to_scan_grid"), *parser.get_parsed_content("to_labels")])
 
     def maps(item: dict, answer: Any) -> list[torch.Tensor]:
         pred = {k: v[0] for k, v in answer.items()} if isinstance(answer, dict) else answer[0]

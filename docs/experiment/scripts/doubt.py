@@ -61,8 +61,8 @@ def main() -> None:
     )
     workflow.initialize()
     logging.disable(logging.WARNING)
-    keys = ("network_def", "inferer", "scaling", "to_labels", "doubt_limit")
-    network, inferer, scaling, (both, _, review, _), limits = map(workflow.parser.get_parsed_content, keys)
+    keys = ("network_def", "inferer", "scaling", "to_scan_grid", "doubt_limit")
+    network, inferer, scaling, (both, _, review), limits = map(workflow.parser.get_parsed_content, keys)
     network.load_state_dict(torch.load(BUNDLE / "models/model.pt", map_location="cpu", weights_only=True))
     network.eval()
 
