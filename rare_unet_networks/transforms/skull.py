@@ -78,7 +78,8 @@ class SkullStripper:
         stripped.meta[SKULL] = f"removed, {litres:.2f} l are left (mask of {modality} by deepbet {version('deepbet')})"
         logger.debug(f"{name_of(scan.meta)}: the skull was {stripped.meta[SKULL]}")
         for other, its_mask in masks.items():
-            overlap = _overlap(mask, its_mask, channels[other])
+            both = _field_of_view(channels[modality]) & _field_of_view(channels[other])
+            overlap = _dice(mask & both, its_mask & both)
             if overlap < MIN_OVERLAP:
                 add_warning(
                     stripped.meta,
@@ -103,10 +104,15 @@ class SkullStripper:
         return torch.from_numpy(mask)
 
 
-def _overlap(mask: torch.Tensor, its_mask: torch.Tensor, channel: torch.Tensor) -> float:
-    """Dice of two masks within the field of view of a channel, the box of its voxels that are not 0."""
+def _field_of_view(channel: torch.Tensor) -> torch.Tensor:
+    """Box of the voxels that are not 0; around it a channel was padded."""
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in (channel != 0).nonzero(as_tuple=True))
-    a, b = mask[box], its_mask[box]
+    mask = torch.zeros(channel.shape, dtype=torch.bool)
+    mask[box] = True
+    return mask
+
+
+def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
     return 2 * float((a & b).sum()) / max(1.0, float(a.sum() + b.sum()))
 
 
