@@ -31,7 +31,7 @@ class SkullStripper:
     The mask is that of one channel: the first of ``T1w, FLAIR, T1Gd, T2w`` whose mask has the volume of a brain, else
     of any other one. The channels lie on one grid, so the mask fits all of them as well as they are registered. To
     check that, it is compared with their own masks, over their own fields of view; a small overlap is warned of. What
-    was done is noted in the metadata, from which it reaches the record of the case.
+    was done is noted in the metadata, from which it reaches the record of the case, and is a reason for a review.
 
     deepbet (MIT licence; Fisch et al., Computers in Biology and Medicine 179, 2024) carries its weights and needs no
     network connection. Its networks are TorchScript programs.
@@ -76,7 +76,8 @@ class SkullStripper:
         stripped = MetaTensor(torch.where(mask, scan.as_tensor(), 0)).copy_meta_from(scan)
         litres = float(mask.sum()) * voxel
         stripped.meta[SKULL] = f"removed, {litres:.2f} l are left (mask of {modality} by deepbet {version('deepbet')})"
-        logger.debug(f"{name_of(scan.meta)}: the skull was {stripped.meta[SKULL]}")
+        # Always a reason for a review: deepbet was made for healthy adults, and was not measured on patients here.
+        add_warning(stripped.meta, f"the skull was {stripped.meta[SKULL]}: look at the border of the brain")
         for other, its_mask in masks.items():
             both = _field_of_view(channels[modality]) & _field_of_view(channels[other])
             overlap = _dice(mask & both, its_mask & both)
