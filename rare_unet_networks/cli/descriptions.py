@@ -17,6 +17,8 @@ OPTIONS = {
     "field_of_view": ("what scans show: auto (decided by their size), head (a whole one) or crop", "head"),
     "side": ("side of the structure: auto, left or right", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),
+    "skull_strip": ("remove the skull first, with the extra skull (deepbet)", "true"),
+    "force": ("segment scans that would be refused, such as heads with their skull, all the same", "true"),
     "extra_levels": ("number of coarser levels that predict together with the scan's own", "0"),
     "report": (
         "whether report.html, with pictures of all cases, is written (needs matplotlib): true, false, or interactive "

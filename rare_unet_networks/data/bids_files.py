@@ -10,7 +10,7 @@ from typing import Any
 from ..utils.files import replaced_as_a_whole
 from .bids import DESCRIPTION, bids_name, bids_root, split_bids_case
 from .colour_tables import COLOUR_TABLES
-from .record_files import label_names
+from .record_files import is_refused, label_names
 
 __all__ = ["bids_sidecar", "write_bids_files"]
 
@@ -59,7 +59,7 @@ def write_bids_files(folder: Path, records: Iterable[Mapping[str, Any]]) -> None
         folder: folder of the derivatives.
         records: records of its cases.
     """
-    records = [record for record in records if split_bids_case(record["case"])]
+    records = [record for record in records if split_bids_case(record["case"]) and not is_refused(record)]
     if not records:
         return
     if not (folder / DESCRIPTION).exists():

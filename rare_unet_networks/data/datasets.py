@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from monai.data import CacheDataset, Dataset, MetaTensor
 
 from ..levels import ResolutionLevels
-from ..utils.errors import root_cause
-from .datalists import FAILURE, expand_levels, files_of, place_of
+from ..utils.errors import RefusedError, innermost, root_cause
+from .datalists import FAILURE, REFUSED, expand_levels, files_of, place_of
 from .files import check_item
 from .scored_levels import expand_scored_levels
 
@@ -117,7 +118,12 @@ class FaultTolerantDataset(Dataset):
             _check_files(item)
             loaded = super().__getitem__(index)
         except Exception as error:  # whatever a reader or a transform raises belongs to this one case
-            return self._failure(item, root_cause(error))
+            failure = self._failure(item, root_cause(error))
+            cause = innermost(error)
+            if isinstance(cause, RefusedError):
+                failure[self.name_key] = cause.name
+                failure[REFUSED] = json.dumps({"reason": cause.reason, "spacing": cause.spacing})
+            return failure
         image = loaded.get(self.name_key) if isinstance(loaded, Mapping) else None
         if isinstance(image, MetaTensor) and "case" in item:
             image.meta["case"] = str(item["case"])  # names the prediction, see PredictionLayout

@@ -19,7 +19,7 @@ from .bids_files import bids_sidecar
 from .datalists import FAILURE, case_id, files_of, prediction_path
 from .dicom_seg import dicom_seg_path
 from .digests import digest, digest_of, digests, with_digest
-from .record_files import claim_path, read_record, record_path, recorded_files
+from .record_files import REFUSED_STATUS, claim_path, is_refused, read_record, record_path, recorded_files
 
 __all__ = ["CaseRecords"]
 
@@ -163,7 +163,7 @@ class CaseRecords:
         """Whether a case has a prediction from the same scan, weights and options."""
         case = _case(item)
         record = self.read(case)
-        if record is None or not all(path.exists() for path in self._files(case)):
+        if record is None or is_refused(record) or not all(path.exists() for path in self._files(case)):
             return False
         if self._redone.get(case) == self._time_written(case):
             return False
@@ -210,6 +210,21 @@ class CaseRecords:
     def begin(self, case: str) -> None:
         """Removes the record of a case before its prediction is replaced."""
         self._path(case).unlink(missing_ok=True)
+
+    def write_refused(self, case: str, reason: str, spacing: Sequence[float]) -> dict[str, Any]:
+        """Writes the record of a case that was refused, and removes an older prediction: it must not lie beside it.
+
+        Args:
+            case: the case.
+            reason: why it was refused.
+            spacing: voxel size of the scan, mm.
+
+        Returns:
+            the record.
+        """
+        self.prediction(case).unlink(missing_ok=True)
+        refused = {"status": REFUSED_STATUS, "spacing": list(spacing), "level": None, "seconds": None, "side": None}
+        return self.write(case, **refused, doubt=None, review=[reason], volumes={})
 
     def write(self, case: str, **measured: Any) -> dict[str, Any]:
         """Writes the record of a case after its prediction, and releases the claim.

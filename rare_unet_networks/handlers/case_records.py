@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,16 @@ from monai.data import MetaTensor
 from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
-from ..data.datalists import case_id
+from ..data.datalists import REFUSED, case_id
 from ..data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_label_names
+from ..data.record_files import is_refused
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
 from ..inferers.whole_head import HeadNotes
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
+from ..utils.quality import SKULL
 from ..utils.tables import aligned
 
 __all__ = ["CaseRecordSaver", "cases_of"]
@@ -90,7 +93,8 @@ def _cells(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[str, 
         for key in ("mm3", "mm3_fine"):
             volumes.append("+".join("" if v.get(key) is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
     to_review = "yes" if record.get("review") else ""
-    return record["case"], _spacing(record, "x"), str(record["level"]), f"{record['seconds']:.2f}", *volumes, to_review
+    placed = ("none", "") if is_refused(record) else (str(record["level"]), f"{record['seconds']:.2f}")
+    return record["case"], _spacing(record, "x"), *placed, *volumes, to_review
 
 
 def _in_words(record: Mapping[str, Any]) -> str:
@@ -181,6 +185,10 @@ class CaseRecordSaver:
         self._seconds = time.perf_counter() - self._start
 
     def iteration_completed(self, engine: Engine) -> None:
+        if REFUSED in engine.state.batch:  # the evaluator has logged it
+            for case, refused in zip(cases_of(engine.state.batch), engine.state.batch[REFUSED]):
+                self._lines.append(_cells(self.records.write_refused(case, **json.loads(refused)), self.class_names))
+            return
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
@@ -208,6 +216,7 @@ class CaseRecordSaver:
                 doubt=pred.meta.get("doubt"),
                 **pred.meta.get("trust_entries", {}),
                 removed=pred.meta.get("removed"),
+                **({SKULL: pred.meta[SKULL]} if SKULL in pred.meta else {}),
                 review=review,
                 volumes=volumes,
                 **of_head,

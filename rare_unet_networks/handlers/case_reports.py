@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ignite.engine import Engine, Events
 
-from ..data.record_files import read_record, record_path
+from ..data.record_files import is_refused, read_record, record_path
 from ..data.records import CaseRecords
 from ..reports.figures import figure_of
 from ..reports.page import can_report, write_report
@@ -44,7 +44,7 @@ class ReportSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for case in cases_of(engine.state.batch):
             record = read_record(record_path(self.records.prediction(case)))
-            if record is not None:  # there is none if the case failed
+            if record is not None and not is_refused(record):  # there is none if the case failed
                 figure_of(record, self.records.folder)
 
     def completed(self, engine: Engine) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..data.record_files import label_names, read_records
+from ..data.record_files import is_refused, label_names, read_records
 from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
 from ..utils.colours import label_colour
@@ -74,7 +74,7 @@ def write_report(
     claims.wait(folder / f".{PAGE}.claim")  # the last of several processes writes the cases of all
     try:
         records = read_records(folder)
-        figures = {record["case"]: figure_of(record, folder) for record in records}
+        figures = {r["case"]: "" if is_refused(r) else figure_of(r, folder) for r in records}
         path = folder / PAGE
         with replaced_as_a_whole(path) as temporary:
             temporary.write_text(_page(folder, records, figures, failures, program), encoding="utf-8")
@@ -116,7 +116,7 @@ def _page(
     rows, cases = [], []
     for number, record in enumerate(records):
         rows.append(_table_row(f"case-{number}", record, columns))
-        volume = viewer_data(record, folder) if niivue_file else ""
+        volume = viewer_data(record, folder) if niivue_file and not is_refused(record) else ""
         cases.append(_case(f"case-{number}", record, figures[record["case"]], columns, volume))
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title="Segmentation report",
@@ -177,6 +177,8 @@ def _content(column: Column, cell: Cell, card: str, record: Mapping[str, Any]) -
 
 
 def _badge(record: Mapping[str, Any]) -> str:
+    if is_refused(record):
+        return '<span class="badge">not segmented</span>'
     return f'<span class="badge">{"review" if review_of(record) else "no remark"}</span>'
 
 
@@ -189,7 +191,8 @@ def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[C
     if mean_of(dice) is not None:
         error = dice.get("error") if isinstance(dice, Mapping) else None
         facts["expected Dice"] = f"{mean_of(dice):.2f}" + (f" ± {error:.2f}" if isinstance(error, float) else "")
-    facts["network"] = f"{float(record['seconds']):.2f} s"
+    if not is_refused(record):
+        facts["network"] = f"{float(record['seconds']):.2f} s"
     for name, scan in (record.get("scans") or {}).items():
         facts["scan" if name == "image" else name] = Path(str(scan.get("file", ""))).name
     entries = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
@@ -200,13 +203,19 @@ def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[C
         button += f'<script type="application/json" id="{card}-volume">{volume}</script>'
     return (
         f'<article class="case {state}" id="{card}"><header><h2>{escape(str(record["case"]))}</h2>{_badge(record)}'
-        f"{button}</header><div>{figure or '<p class=soft>no picture, see the log</p>'}</div>"
+        f"{button}</header><div>{figure or f'<p class=soft>{_without_picture(record)}</p>'}</div>"
         f"<div>{f'<ul>{reasons}</ul>' if reasons else ''}{_volumes(record)}<dl>{entries}</dl></div></article>"
     )
 
 
+def _without_picture(record: Mapping[str, Any]) -> str:
+    return "no label map was written" if is_refused(record) else "no picture, see the log"
+
+
 def _volumes(record: Mapping[str, Any]) -> str:
     rows = []
+    if is_refused(record):
+        return ""
     for name, volume in record["volumes"].items():
         fine = volume.get("mm3_fine")
         cells = [volume["voxels"], f"{volume['mm3']:.0f}", "" if fine is None else f"{fine:.0f}"]

@@ -14,3 +14,4 @@ from .modalities import LoadModalitiesd, RandDropChannelsd
 from .modality_acquisitions import RandModalityAcquisitionsd
 from .pieces import KeepLargestPieced
 from .quality import CheckFinited, ReviewPredictiond
+from .skull import SkullStripper, skull_stripper
