@@ -138,11 +138,14 @@ def _check_switch(key: str, written: str) -> None:
 
 
 def check_existence(key: str, value: str) -> None:
-    """Checks that the path of an override exists, if it is one that must.
+    """Checks that an override that is a path is not empty, and that it exists, if it is one that must.
 
     Raises:
-        SystemExit: if it does not.
+        SystemExit: if it is empty or does not exist.
     """
+    if (key in EXISTING or key.endswith(PATH_ENDS)) and not value.strip():
+        # As a path it is the current folder; a shell makes it of a variable without a value.
+        raise SystemExit(f"error: --{key} must be a path, got none.")
     if key in EXISTING and not Path(value).exists():
         raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
 

@@ -42,8 +42,10 @@ DERIVED = {"LOCALIZER": "a localizer", "PROJECTION IMAGE": "a projection", "MIP"
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file begins as DICOM files do; a pipe or a device is none."""
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             return is_dicom(file.read(132))
     except OSError:

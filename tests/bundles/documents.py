@@ -50,6 +50,7 @@ NOT_RUN = {
     "python docs/experiment/scripts/coarsen_dataset.py to_coarsen": "on other data in new_task.md",
     "rare-unet finetune hippocampus mixed": "on small data in test_label_resolutions.py",
     "rare-unet evaluate hippocampus mixed": "on small data in test_label_resolutions.py",
+    "python docs/experiment/scripts/tumor_doubt.py": "needs the validation cases",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
     "python docs/experiment/scripts/scan_cost.py": "measures for minutes; its parts are tested in test_scan_cost.py",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
