@@ -25,7 +25,7 @@ EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", 
 PATH_ENDS = ("_dir", "_file")
 # Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
-FURTHER = {"trust": ("full",)}  # values of a switch beside true and false
+FURTHER = {"trust": ("full",), "report": ("interactive",)}  # values of a switch beside true and false
 
 
 def component_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:

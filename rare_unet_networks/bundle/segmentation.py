@@ -105,7 +105,7 @@ def _run(workflow: ConfigWorkflow, source: Path, is_file: bool) -> Segmentation:
             f"scan must be one case, {source} has {len(scans)}: {', '.join(item['case'] for item in scans)}."
         )
     workflow.run()
-    failures = content("evaluator").failures
+    failures = content("evaluator").failures + content("evaluator").refused
     if failures:
         name, reason = failures[0]
         raise ValueError(f"{name if is_file else CASE}: {reason}")

@@ -23,6 +23,7 @@ __all__ = ["case_id", "expand_acquisitions", "expand_levels", "input_datalist", 
 logger = logging.getLogger(__name__)
 POSTFIXES = {"scan": "seg", "fine": "fine_seg"}
 FAILURE = "failure"  # key of an item that cannot be used; its value says why
+REFUSED = "refused"  # further key if it could be segmented, but should not be: JSON text of reason and spacing
 # Bytes of a case's name; file systems allow 255 for the name of a file, of which a claim's suffixes need up to 49.
 MAX_CASE = 200
 # Unicode categories of characters that break a log line, change its colours or hide text, and of invalid UTF-8.

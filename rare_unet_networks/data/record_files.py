@@ -10,7 +10,9 @@ from typing import Any
 from .datalists import POSTFIXES, prediction_path
 
 __all__ = [
+    "REFUSED_STATUS",
     "claim_path",
+    "is_refused",
     "label_names",
     "read_record",
     "read_records",
@@ -18,6 +20,8 @@ __all__ = [
     "recorded_files",
     "volume_rows",
 ]
+
+REFUSED_STATUS = "not segmented"  # entry "status" of the record of a case that was refused; others have none
 
 
 def record_path(prediction: Path) -> Path:
@@ -30,16 +34,25 @@ def claim_path(prediction: Path) -> Path:
     return prediction.with_name("." + prediction.name.removesuffix(".nii.gz") + ".claim")
 
 
+def is_refused(record: Mapping[str, Any]) -> bool:
+    """Returns whether the case has no prediction, because it would mislead."""
+    return record.get("status") == REFUSED_STATUS
+
+
 def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns a record's rows in ``volumes.csv``: one per class, in a whole head also one per side and for both.
 
-    Unknown entries are ignored.
+    A case that was refused has one row without class. Unknown entries are ignored.
 
     Raises:
         AttributeError, ArithmeticError, KeyError, TypeError, ValueError: If the record is damaged.
     """
     spacing = "x".join(f"{float(s):.4g}" for s in record["spacing"])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    review = "; ".join(record.get("review") or ())
+    if is_refused(record):
+        case, grid = str(record["case"]), str(record.get("grid") or "")
+        return [{"case": case, "class": "", "spacing": spacing, "grid": grid, "review": review}]
     asymmetry = record.get("asymmetry")
     for name, volume in {**record["volumes"], **record.get("totals", {})}.items():
         fine = volume.get("mm3_fine")
@@ -56,7 +69,7 @@ def volume_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "grid": str(record.get("grid") or ""),
                 "side": str(record.get("side") or ""),
                 "asymmetry": float(asymmetry) if name == "both" and asymmetry is not None else "",
-                "review": "; ".join(record.get("review") or ()),
+                "review": review,
             }
         )
     return rows

@@ -12,7 +12,7 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 
-from ..data.datalists import FAILURE
+from ..data.datalists import FAILURE, REFUSED
 from ..data.records import CaseRecords
 from ..utils.distributed import all_gather, rank
 from ..utils.errors import one_line, root_cause
@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class FaultTolerantEvaluator(SupervisedEvaluator):
     """``monai.engines.SupervisedEvaluator`` that continues after a failed case, for batches of one case.
 
-    ``failures`` lists (file, reason). Arguments as in MONAI; the loader's dataset should be a ``FaultTolerantDataset``.
+    ``failures`` lists (file, reason), and ``refused`` likewise those that raised a ``RefusedError``. Arguments as in
+    MONAI; the loader's dataset should be a ``FaultTolerantDataset``.
     Warnings of single scans are left out of the log: the record of a case has them as reasons for a review.
     With an empty loader MONAI's ``run`` returns at once. This one still fires the events of an epoch, because the other
     ranks wait for this one in the ``all_gather`` of their handlers.
@@ -34,6 +35,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.failures: list[tuple[str, str]] = []
+        self.refused: list[tuple[str, str]] = []
         self.written: list[tuple[str, Path]] = []
         super().__init__(*args, **kwargs)
 
@@ -49,7 +51,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
         engine.state.output = []
         name = self._name(batchdata)
         if FAILURE in batchdata:
-            self._fail(name, batchdata[FAILURE][0])
+            self._fail(name, batchdata[FAILURE][0], self.refused if REFUSED in batchdata else self.failures)
             return []
         try:
             output = super()._iteration(engine, batchdata)
@@ -66,12 +68,13 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
                 self._fail(name, f"{path} was written, but is no longer there")
         self.written = []
 
-    def _fail(self, name: str, reason: str) -> None:
+    def _fail(self, name: str, reason: str, failures: list[tuple[str, str]] | None = None) -> None:
+        failures = self.failures if failures is None else failures
         reason = reason.removeprefix(f"{name}: ")  # the checks of transforms already name the file
         name = one_line(name)
-        if (name, reason) not in self.failures:  # a case can fail alike at several levels
-            logger.error(f"{name}: {reason}")
-        self.failures.append((name, reason))
+        if (name, reason) not in failures:  # a case can fail alike at several levels
+            logger.error(f"{name}: {'not segmented: ' if failures is self.refused else ''}{reason}")
+        failures.append((name, reason))
 
     @staticmethod
     def _name(batchdata: dict[str, Any]) -> str:
@@ -92,7 +95,7 @@ def _saved_files(outputs: Any) -> list[Path]:
 
 
 def exit_status(evaluator: FaultTolerantEvaluator, records: CaseRecords | None = None) -> None:
-    """Logs the number of cases, and ends the program with status 1 if one failed or lost its files.
+    """Logs the number of cases, and ends the program with status 1 if one failed, was refused or lost its files.
 
     For a config's ``finalize``. Counts the cases of all ranks, so that all end with the same status.
 
@@ -101,18 +104,21 @@ def exit_status(evaluator: FaultTolerantEvaluator, records: CaseRecords | None =
         records: counts the cases that were done before the run, too.
 
     Raises:
-        SystemExit: if a case failed.
+        SystemExit: if a case failed or was refused.
     """
     evaluator.check_written()
     before = len(records.done) if records is not None else 0
     total = before
-    failures: list[tuple[str, str]] = []
-    for cases_of_rank, failures_of_rank in all_gather((evaluator.state.epoch_length or 0, evaluator.failures)):
+    failed: dict[str, list[str]] = {"failed": [], "not segmented, volumes.csv has the reason": []}
+    for cases_of_rank, *failures_of_rank in all_gather(
+        (evaluator.state.epoch_length or 0, evaluator.failures, evaluator.refused)
+    ):
         total += cases_of_rank
-        failures += failures_of_rank
-    if failures:
-        if rank() == 0:
-            names = dict.fromkeys(name for name, _ in failures)
-            logger.error(f"{len(failures)} of {total} failed: {', '.join(names)}")
+        for names, failures in zip(failed.values(), failures_of_rank):
+            names += [name for name, _ in failures]
+    if any(failed.values()):
+        for what, names in failed.items():
+            if names and rank() == 0:
+                logger.error(f"{len(names)} of {total} {what}: {', '.join(dict.fromkeys(names))}")
         sys.exit(1)
     logger.info(f"{total} of {total} done{f', {before} of them before this run' if before else ''}")

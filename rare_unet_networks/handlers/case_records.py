@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,16 @@ from monai.data import MetaTensor
 from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
-from ..data.datalists import case_id
-from ..data.head_volumes import asymmetry, side_totals, write_label_names
+from ..data.datalists import REFUSED, case_id
+from ..data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_label_names
+from ..data.record_files import is_refused
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
 from ..inferers.whole_head import HeadNotes
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
+from ..utils.quality import SKULL
 from ..utils.tables import aligned
 
 __all__ = ["CaseRecordSaver", "cases_of"]
@@ -90,7 +93,8 @@ def _cells(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[str, 
         for key in ("mm3", "mm3_fine"):
             volumes.append("+".join("" if v.get(key) is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
     to_review = "yes" if record.get("review") else ""
-    return record["case"], _spacing(record, "x"), str(record["level"]), f"{record['seconds']:.2f}", *volumes, to_review
+    placed = ("none", "") if is_refused(record) else (str(record["level"]), f"{record['seconds']:.2f}")
+    return record["case"], _spacing(record, "x"), *placed, *volumes, to_review
 
 
 def _in_words(record: Mapping[str, Any]) -> str:
@@ -118,9 +122,17 @@ class CaseRecordSaver:
     Args:
         records: the records in the folder of the predictions.
         class_names: names of the classes above background, in order.
+        asymmetry_limit: difference of both sides of a whole head, in percent of their mean volume, above which it
+            should be reviewed; None for no limit.
+
+    Raises:
+        ValueError: if the limit is not a positive number.
     """
 
-    def __init__(self, records: CaseRecords, class_names: Sequence[str]) -> None:
+    def __init__(self, records: CaseRecords, class_names: Sequence[str], asymmetry_limit: float | None = None) -> None:
+        if asymmetry_limit is not None and not (isinstance(asymmetry_limit, (int, float)) and asymmetry_limit > 0):
+            raise ValueError(f"asymmetry_limit must be a positive number or null, got {asymmetry_limit!r}.")
+        self.asymmetry_limit = asymmetry_limit
         self.records = records
         self.class_names = list(class_names)
         self._seconds = self._start = 0.0
@@ -173,6 +185,10 @@ class CaseRecordSaver:
         self._seconds = time.perf_counter() - self._start
 
     def iteration_completed(self, engine: Engine) -> None:
+        if REFUSED in engine.state.batch:  # the evaluator has logged it
+            for case, refused in zip(cases_of(engine.state.batch), engine.state.batch[REFUSED]):
+                self._lines.append(_cells(self.records.write_refused(case, **json.loads(refused)), self.class_names))
+            return
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
@@ -184,6 +200,11 @@ class CaseRecordSaver:
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
+            of_head = {} if head is None else _recorded_head(head, volumes)
+            review = [
+                *pred.meta.get("review", ()),
+                *asymmetry_reason(of_head.get("asymmetry"), self.asymmetry_limit),
+            ]
             route = pred.meta["route"]  # written by the inferer
             record = self.records.write(
                 case,
@@ -195,9 +216,10 @@ class CaseRecordSaver:
                 doubt=pred.meta.get("doubt"),
                 **pred.meta.get("trust_entries", {}),
                 removed=pred.meta.get("removed"),
-                review=list(pred.meta.get("review", ())),
+                **({SKULL: pred.meta[SKULL]} if SKULL in pred.meta else {}),
+                review=review,
                 volumes=volumes,
-                **({} if head is None else _recorded_head(head, volumes)),
+                **of_head,
                 seconds=self._seconds,
             )
             if head is not None:

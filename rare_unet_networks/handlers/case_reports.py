@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ignite.engine import Engine, Events
 
-from ..data.record_files import read_record, record_path
+from ..data.record_files import is_refused, read_record, record_path
 from ..data.records import CaseRecords
 from ..reports.figures import figure_of
 from ..reports.page import can_report, write_report
@@ -22,15 +22,19 @@ class ReportSaver:
 
     Args:
         records: the records in the folder of the predictions.
-        report: whether to write the report. Without matplotlib none is written, and the log says so.
+        report: whether to write the report; ``"interactive"`` with a viewer for each case. Without matplotlib none is
+            written, and the log says so.
+        niivue_file: the program of the viewer.
 
     Raises:
-        ValueError: if ``report`` is neither true nor false.
+        ValueError: if ``report`` is another word, or the program is missing.
     """
 
-    def __init__(self, records: CaseRecords, report: bool | str = True) -> None:
+    def __init__(self, records: CaseRecords, report: bool | str = True, niivue_file: str | None = None) -> None:
         self.records = records
-        self.is_on = can_report(report)
+        self.report = report
+        self.niivue_file = niivue_file
+        self.is_on = can_report(report, niivue_file)
 
     def attach(self, engine: Engine) -> None:
         if self.is_on:
@@ -40,10 +44,10 @@ class ReportSaver:
     def iteration_completed(self, engine: Engine) -> None:
         for case in cases_of(engine.state.batch):
             record = read_record(record_path(self.records.prediction(case)))
-            if record is not None:  # there is none if the case failed
+            if record is not None and not is_refused(record):  # there is none if the case failed
                 figure_of(record, self.records.folder)
 
     def completed(self, engine: Engine) -> None:
         failures = [failure for of_rank in all_gather(getattr(engine, "failures", [])) for failure in of_rank]
         if rank() == 0:
-            write_report(self.records.folder, failures=failures)
+            write_report(self.records.folder, self.report, failures, self.niivue_file)

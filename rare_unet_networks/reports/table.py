@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.record_files import is_refused
 from ..utils.geometry import format_size
 from .pictures import sides_of
 
@@ -66,6 +67,8 @@ def _resolution(record: Record) -> Cell:
 
 def route_of(record: Record) -> str:
     """Level, whether the scan was resampled, and the side, in words."""
+    if is_refused(record):
+        return "not segmented"
     parts = [f"level {record['level']}"]
     if (record.get("route") or {}).get("is_resampled"):
         parts.append("resampled")

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from nibabel.affines import obliquity
 
+from ..utils.errors import RefusedError
 from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_near_spacing, is_whole_head, spacing_of
 from ..utils.logs import name_of
 from ..utils.quality import add_warning
@@ -35,6 +36,8 @@ def _file_in_errors(tensor: MetaTensor) -> Iterator[None]:
     """Prefixes an error with the file name; otherwise a training would not say which file failed."""
     try:
         yield
+    except RefusedError:
+        raise
     except ValueError as error:
         raise ValueError(f"{name_of(tensor.meta)}: {error}") from None
 
@@ -54,6 +57,7 @@ class CheckScand(MapTransform):
         max_foreground: warn if the foreground has more volume than this, litres: probably a head with its skull where a
             brain without skull is expected. Foreground is brighter than a twentieth of the range of intensities. Warn
             also if the voxels that are not 0 have more volume: the background should be 0.
+        refuse: do not warn of more foreground than ``max_foreground``, but refuse the scan.
         max_obliquity: warn if an axis of the scan is rotated by this angle or more from the nearest axis of the body,
             degrees.
         empty_channels: whether to accept channels without contrast, that is missing modalities, if at least one channel
@@ -62,6 +66,7 @@ class CheckScand(MapTransform):
     Raises:
         ValueError: if the number of channels or axes is wrong, a voxel is not finite, there is no contrast, or the
             spacing of the affine is 0, NaN or infinite.
+        RefusedError: if there is too much foreground and ``refuse`` is set.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class CheckScand(MapTransform):
         max_extent: float | None = None,
         field_of_view: str = "crop",
         max_foreground: float | None = None,
+        refuse: bool = False,
         max_obliquity: float | None = 20.0,
         empty_channels: bool = False,
     ) -> None:
@@ -83,6 +89,7 @@ class CheckScand(MapTransform):
             raise ValueError(f"field_of_view must be one of {FIELDS_OF_VIEW}, got {field_of_view!r}.")
         self.field_of_view = field_of_view
         self.max_foreground = max_foreground
+        self.refuse = refuse
         self.max_obliquity = max_obliquity
         self.empty_channels = empty_channels
 
@@ -110,7 +117,7 @@ class CheckScand(MapTransform):
             raise ValueError(f"spacing must be finite and above 0 mm, the affine says {format_size(spacing)}")
         if int(scan.meta.get("sform_code", 1)) == 0 and int(scan.meta.get("qform_code", 1)) == 0:
             _warn(scan, "the file does not say how it is oriented, left and right may be swapped")
-        self._warn_of_skull(scan, ranges, math.prod(spacing))
+        self._check_skull(scan, ranges, spacing)
         extent = [n * s for n, s in zip(scan.shape[1:], spacing)]
         if self.max_extent is not None and is_whole_head(self.field_of_view, extent, self.max_extent):
             return
@@ -133,24 +140,29 @@ class CheckScand(MapTransform):
                 f"less than {self.max_obliquity:g}: resample it along the axes of the body first.",
             )
 
-    def _warn_of_skull(self, scan: MetaTensor, ranges: list[list[float]], voxel: float) -> None:
-        """Warns of too much foreground; ``ranges`` are percentiles of each channel, ``voxel`` is a volume in mm3."""
+    def _check_skull(self, scan: MetaTensor, ranges: list[list[float]], spacing: Sequence[float]) -> None:
+        """Warns of too much foreground, or refuses it; ``ranges`` are percentiles of each channel."""
         if self.max_foreground is None:
             return
         masks = []
         for channel, (_, high) in zip(scan.as_tensor(), ranges):
             lowest = float(channel.min())
             masks.append(channel > lowest + (high - lowest) / 20)
-        litres = float(torch.stack(masks).any(dim=0).sum()) * voxel / 1e6
-        nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * voxel / 1e6
+        litres_of_voxel = math.prod(spacing) / 1e6
+        litres = float(torch.stack(masks).any(dim=0).sum()) * litres_of_voxel
+        nonzero = float((scan.as_tensor() != 0).any(dim=0).sum()) * litres_of_voxel
         if litres <= self.max_foreground < nonzero:
             _warn(scan, f"{nonzero:.1f} l of the scan are not 0: voxels outside the brain must be 0.")
         if litres > self.max_foreground:
-            _warn(
-                scan,
-                f"{litres:.1f} l of the scan are not background, a brain has at most "
-                f"{self.max_foreground:g}: the network was trained on brains whose skull was removed, remove it first.",
-            )
+            reason = f"{litres:.1f} l of the scan are not background, a brain has at most {self.max_foreground:g}: "
+            if self.refuse:
+                raise RefusedError(
+                    name_of(scan.meta),
+                    f"{reason}remove the skull first, or with --skull_strip true (--force true segments it as it is, "
+                    "with false findings outside the brain)",
+                    spacing,
+                )
+            _warn(scan, f"{reason}the network was trained on brains whose skull was removed, remove it first.")
 
 
 class CheckLabeld(MapTransform):
@@ -160,7 +172,7 @@ class CheckLabeld(MapTransform):
         keys: labels, shape (1, D, H, W), as loaded.
         image_key: image whose grid the labels must have.
         num_classes: classes, background included.
-        spacing: voxel size that a labelled scan must have, mm, in the order of its axes; coarse scans are made from it.
+        spacing: voxel size that a labelled scan must have, mm, in the order of its axes; by default any.
         tolerance: fraction by which the spacing of an axis may differ.
 
     Raises:

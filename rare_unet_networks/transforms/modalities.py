@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,25 @@ class LoadModalitiesd(MapTransform):
         keys: paths, or paths by modality, see :py:func:`modality_datalist`.
         modalities: the modalities in the network's order of channels.
         case_key: key of the case, which names the prediction.
+        strip: removes the skull of a loaded scan, see :py:class:`rare_unet_networks.transforms.SkullStripper`,
+            which also checks whether the modalities lie on each other.
 
     Raises:
         ValueError: If a file has the wrong number of channels, does not overlap with the others, is damaged or has
             voxels that are not finite.
     """
 
-    def __init__(self, keys: KeysCollection, modalities: Sequence[str], case_key: str = "case") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        modalities: Sequence[str],
+        case_key: str = "case",
+        strip: Callable[[MetaTensor], MetaTensor] | None = None,
+    ) -> None:
         super().__init__(keys)
         self.modalities = list(modalities)
         self.case_key = case_key
+        self.strip = strip
         self.load = LoadImage(ScanReader, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -70,9 +79,8 @@ class LoadModalitiesd(MapTransform):
         for modality, channel in zip(self.modalities, image):
             _check_finite(channel, modality, path)
         logger.debug(f"{path}: channels are taken as {', '.join(self.modalities)}")
-        self._warn(image, path, {m: f"channel {i}" for i, m in enumerate(self.modalities)})
         self._name(image, path, data)
-        return image
+        return self._checked(image, path, {m: f"channel {i}" for i, m in enumerate(self.modalities)})
 
     def _load_files(self, entries: Mapping[str, Any], data: Mapping[Hashable, Any]) -> MetaTensor:
         scans = {m: self._read(entries[m]) for m in self.modalities if m in entries}
@@ -106,14 +114,17 @@ class LoadModalitiesd(MapTransform):
             add_warning(image.meta, f"the file of {modality} ({files[modality]}) does not say where it lies")
         folder = Path(name).parent
         logger.debug(f"{folder}: files are taken as {', '.join(f'{m} {files[m]}' for m in files)}")
-        self._warn(image, str(folder), files)
         self._name(image, name, data)
-        return image
+        return self._checked(image, str(folder), files)
 
-    def _warn(self, image: MetaTensor, path: str, files: Mapping[str, str]) -> None:
-        for warning in modality_warnings(image.as_tensor(), files, self.modalities):
+    def _checked(self, image: MetaTensor, path: str, files: Mapping[str, str]) -> MetaTensor:
+        """Adds the warnings of the modalities, and removes the skull if that is asked for."""
+        if self.strip is not None:
+            image = self.strip(image)
+        for warning in modality_warnings(image.as_tensor(), files, self.modalities, was_head=self.strip is not None):
             logger.warning(f"{path}: {warning}")
             add_warning(image.meta, warning)
+        return image
 
     def _name(self, image: MetaTensor, path: str, data: Mapping[Hashable, Any]) -> None:
         """Names the prediction by its case, which may differ from the file's name."""

@@ -78,40 +78,69 @@ def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
     return tuple(names[i] for i in range(4))
 
 
-def modality_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+def _contrast_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings if the channels of a brain, on a background of 0, show the contrasts in another order.
+
+    Arguments are those of :py:func:`modality_warnings`; channels of other modalities are not checked.
+    """
+    brain = (image != 0).any(dim=0)
+    if sorted(files) != sorted(CONTRASTS) or not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
+        return []
+    order = contrast_order(torch.stack([channel[brain] for channel in image]))
+    if order is None or order == tuple(modalities):
+        return []
+    wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, order) if m != other]
+    return [f"by their contrast the modalities are in another order: {', '.join(wrong)}"]
+
+
+def _blank_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings about channels without contrast; arguments as of :py:func:`modality_warnings`."""
+    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
+    return [
+        f"{m} ({files[m]}) is blank: all its voxels are {float(channel.flatten()[0]):g}"
+        for m, channel in channels.items()
+        if channel.min() == channel.max()
+    ]
+
+
+def _copy_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings about one image for two modalities; arguments as of :py:func:`modality_warnings`."""
+    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
+    with_contrast = {m: channel for m, channel in channels.items() if channel.min() != channel.max()}
+    return [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in _copies(with_contrast)]
+
+
+def _place_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings about foregrounds that do not overlap; arguments as of :py:func:`modality_warnings`."""
+    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
+    masks = {m: _foreground(channel) for m, channel in channels.items() if channel.min() != channel.max()}
+    if len(masks) < 2:
+        return []
+    return [
+        f"{m} ({files[m]}) does not lie on the other modalities, its foreground overlaps with theirs with a Dice of "
+        f"{dice:.2f} only: register them and resample them to one field of view first"
+        for m, dice in _overlaps(masks).items()
+        if dice < MIN_OVERLAP
+    ]
+
+
+def modality_warnings(
+    image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str], was_head: bool = False
+) -> list[str]:
     """Warnings if the channels of a scan do not seem to show the expected modalities.
 
     Args:
         image: shape (C, *spatial_size), all channels on one grid.
         files: file of each modality, for messages; missing modalities have no entry.
         modalities: the modalities in the order of the channels.
+        was_head: whether the skull was removed by one mask, so that the foregrounds say nothing of the registration.
 
     Returns:
         warnings, with modalities and files, about channels without contrast, copies, foregrounds that do not overlap,
-        and contrasts in another order.
+        and contrasts in another order. The contrasts are only checked if there is nothing else.
     """
     image = _thinned(image)
-    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
-    blank = [m for m, channel in channels.items() if channel.min() == channel.max()]
-    warnings = [f"{m} ({files[m]}) is blank: all its voxels are {float(channels[m].flatten()[0]):g}" for m in blank]
-    masks = {m: _foreground(channel) for m, channel in channels.items() if m not in blank}
-    if len(masks) < 2:
-        return warnings
-    copies = _copies({m: channels[m] for m in masks})
-    warnings += [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in copies]
-    apart = [(m, dice) for m, dice in _overlaps(masks).items() if dice < MIN_OVERLAP]
-    for modality, dice in apart:
-        warnings.append(
-            f"{modality} ({files[modality]}) does not lie on the other modalities, its foreground overlaps with theirs "
-            f"with a Dice of {dice:.2f} only: register them and resample them to one field of view first"
-        )
-    if apart or copies or sorted(masks) != sorted(CONTRASTS):
-        return warnings
-    brain = (image != 0).any(dim=0)
-    if not 1000 <= int(brain.sum()) <= MAX_FOREGROUND * brain.numel():
-        return warnings
-    order = contrast_order(torch.stack([channels[m][brain] for m in modalities]))
-    if order is not None and order != tuple(modalities):
-        wrong = [f"{m} ({files[m]}) looks like {other}" for m, other in zip(modalities, order) if m != other]
-        warnings.append(f"by their contrast the modalities are in another order: {', '.join(wrong)}")
-    return warnings
+    warnings = _blank_warnings(image, files, modalities) + _copy_warnings(image, files, modalities)
+    if not was_head:
+        warnings += _place_warnings(image, files, modalities)
+    return warnings or _contrast_warnings(image, files, modalities)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 
-__all__ = ["is_user_error", "one_line", "root_cause"]
+__all__ = ["RefusedError", "innermost", "is_user_error", "one_line", "root_cause"]
 
 MAX_LENGTH = 1000  # characters of a reason
 TRACEBACK = "Traceback (most recent call last)"
@@ -27,6 +28,22 @@ WORDS = {
     RecursionError: "nested too deeply",
     EOFError: "the file ends too early",
 }
+
+
+class RefusedError(ValueError):
+    """Raised for a scan that could be segmented, but whose result would mislead.
+
+    Args:
+        name: file or folder of the scan.
+        reason: why, in words.
+        spacing: its voxel size in mm.
+    """
+
+    def __init__(self, name: str, reason: str, spacing: Sequence[float]) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+        self.spacing = [float(s) for s in spacing]
 
 
 def innermost(error: BaseException) -> BaseException:

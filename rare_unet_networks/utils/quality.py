@@ -10,6 +10,7 @@ import torch
 __all__ = ["add_warning", "doubt", "slices_through", "touches_border", "warnings_of"]
 
 WARNINGS = "warnings"  # entry of a scan's metadata with one warning per line
+SKULL = "skull"  # likewise, what was done with the skull
 
 
 def doubt(probabilities: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from monai.transforms import Compose, CropForeground
 
 from rare_unet_networks.networks import StackedConvBlocks
+from rare_unet_networks.transforms import skull
 
 from .conftest import BUNDLES, EVALUATE, command, config, read
 from .conftest import run as run_of
@@ -196,3 +197,39 @@ def test_axis_order_and_flips_do_not_change_the_prediction(heads, trained, tmp_p
     assert np.allclose(predictions[0].affine, predictions[1].affine)
     same = np.asarray(predictions[0].dataobj) == np.asarray(predictions[1].dataobj)
     assert same.mean() > 0.999 and np.asarray(predictions[0].dataobj).any()
+
+
+def test_a_head_with_its_skull_gets_no_label_map_unless_forced_or_stripped(heads, trained, tmp_path, monkeypatch):
+    """The ball has 1 to 2 l of voxels of 4 mm; filled with noise to its corners it is a head of 3 l or more."""
+    _, output = trained
+    image = nib.load(heads / "imagesTr" / "a.nii.gz").get_fdata(dtype=np.float32)
+    (tmp_path / "scans").mkdir()
+    affine = LPS * [[4], [4], [4], [1]]
+    noise = 40 * np.random.default_rng(0).random(image.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, affine), tmp_path / "scans" / "brain.nii.gz")
+    nib.save(nib.Nifti1Image(np.where(image == 0, noise, image), affine), tmp_path / "scans" / "head.nii.gz")
+
+    def infer(name, scans, **options):
+        paths = dict(checkpoint=str(output / "model.pt"), input=str(scans), output_dir=str(tmp_path / name))
+        workflow = run("inference.json", report="false", **paths, **options, **SMALL)
+        assert not workflow.parser.get_parsed_content("evaluator").failures
+        labels = {path.name for path in (tmp_path / name).glob("*_seg.nii.gz")}
+        return json.loads((tmp_path / name / "head_seg.json").read_text()), labels
+
+    record, labels = infer("refused", tmp_path / "scans")
+    assert record["status"] == "not segmented" and labels == {"brain_seg.nii.gz"}
+    head = tmp_path / "scans" / "head.nii.gz"
+    record, labels = infer("forced", head, force="true")
+    assert labels == {"head_seg.nii.gz"}
+    reason = r"[3-5]\.\d l of the scan are not background, a brain has at most 2.3: "
+    assert any(re.match(reason, text) for text in record["review"])
+    monkeypatch.setattr(skull, "find_spec", lambda name: True)
+    monkeypatch.setattr(skull, "version", lambda name: "1.0")
+    monkeypatch.setattr(skull.SkullStripper, "mask", lambda self, channel, affine: channel > 45)
+    record, _ = infer("stripped", head, skull_strip="true")
+    assert re.fullmatch(r"removed, [12]\.\d\d l are left \(mask of T1w by deepbet 1.0\)", record["skull"])
+    assert not any("not background" in reason for reason in record["review"])
+    brain, stripped = (
+        nib.load(tmp_path / n).get_fdata() for n in ("refused/brain_seg.nii.gz", "stripped/head_seg.nii.gz")
+    )
+    assert np.array_equal(brain, stripped)

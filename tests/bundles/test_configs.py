@@ -13,7 +13,7 @@ from rare_unet_networks.utils.errors import is_user_error, root_cause
 from .conftest import BUNDLES, REPOSITORY, config, run
 
 HIPPOCAMPUS, BRAIN = BUNDLES["hippocampus_mri_segmentation"], BUNDLES["brain_tumor_mri_segmentation"]
-LINES = {HIPPOCAMPUS: 440, BRAIN: 470}  # of the three configs together
+LINES = {HIPPOCAMPUS: 445, BRAIN: 470}  # of the three configs together
 # What stands in both, because MONAI Label loads inference.json alone.
 SHARED = ["bundle_root", "device", "class_names", "scaling", "levels", "network_def", "check", "prepare"]
 SHARED += ["routing", "inferer"]
@@ -37,6 +37,9 @@ def of_image(loads):
     return {key: value for key, value in load.items() if key != "keys"}
 
 
+WITH_FORCE = "$not rn.utils.is_on(@force)"
+
+
 def test_training_and_inference_name_the_same_network_checks_and_inferer(bundle):
     train, inference = (config(f"{name}.json", bundle) for name in ("train", "inference"))
     for key in [*SHARED, *(key for key in SHARED_IF_THERE if key in inference)]:
@@ -48,15 +51,19 @@ def test_training_and_inference_name_the_same_network_checks_and_inferer(bundle)
             assert got["inferer"]["_target_"].endswith(".TrustInferer")
             got["inferer"] = got["inferer"]["inferer"]
             assert got["inferer"] == "@routing"
+        if key == "check":  # a training warns of a head with its skull
+            assert got.pop("refuse", WITH_FORCE) == WITH_FORCE
         assert got == expected, key
     assert train["validate"]["inferer"] == "@inferer"
-    assert of_image(train["load"]) == of_image(inference["load"])
+    load = of_image(inference["load"])
+    load.pop("strip", None)  # labelled scans to train on have no skull
+    assert of_image(train["load"]) == load
 
 
 def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
     """Whatever else evaluate.json replaced would be evaluated otherwise than it is used."""
     assert set(config("evaluate.json", bundle)) - {"regions"} == {
-        *("dataset_dir", "output_dir", "split", "splits_file", "downsample", "trust", "val_levels"),
+        *("dataset_dir", "output_dir", "split", "splits_file", "downsample", "label_spacing", "trust", "val_levels"),
         *("load", "coarsen", "preprocessing#transforms", "cases", "data", "dataloader#sampler"),
         *("to_scores", "postprocessing#transforms", "key_metric", "evaluator#key_val_metric", "handlers"),
         *("evaluating", "run"),
@@ -98,6 +105,7 @@ def test_training_turns_scans_as_inference_does_and_scales_them_alike(bundle):
         scaling = {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True}
         assert inference["scaling"] == scaling and last["levels"] == "@train_levels"
     else:
+        assert last.pop("allow_missing_keys")  # a coarse label has no fine levels
         assert {**last, "keys": "image"} == inference["scaling"]
 
 
@@ -184,6 +192,15 @@ def test_metadata_says_what_the_configs_do(bundle):
     assert list(io["outputs"]["pred"]["channel_def"].values()) == ["background", *inference["class_names"]]
     if "modalities" in inference:
         assert list(io["inputs"]["image"]["channel_def"].values()) == list(inference["modalities"])
+
+
+def test_metadata_names_the_labels_of_a_crop_and_of_a_whole_head():
+    names = config("inference.json")["class_names"]
+    maps = config("metadata.json")["network_data_format"]["post_processed_outputs"]
+    of_head = [f"{side} {name}" for side in ("left", "right") for name in names]
+    for kind, labels in (("crop", names), ("head", of_head)):
+        assert maps[kind]["label_def"] == {str(i): name for i, name in enumerate(["background", *labels])}
+        assert maps[kind]["value_range"] == [0, len(labels)]
 
 
 def test_weights_of_monai_label_are_replaced_as_a_whole_and_a_full_disk_is_named(bundle, tmp_path, monkeypatch):

