@@ -78,6 +78,11 @@ def _words(error: BaseException) -> str | None:
     return None
 
 
+def _says_its_reason(error: BaseException, text: str) -> bool:
+    """Whether a message needs no name of its exception; that of a missing file may be the file's name alone."""
+    return isinstance(error, (ValueError, ImportError)) or (isinstance(error, OSError) and " " in text)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ALLOCATOR.search(str(error)) is not None
 
@@ -102,7 +107,7 @@ def root_cause(error: BaseException) -> str:
         text = f"{words}: {text}" if text else words
     elif not text:
         text = f"{type(error).__name__} without a message"
-    elif not isinstance(error, (ValueError, ImportError, OSError)) and TRACEBACK not in str(error):
+    elif TRACEBACK not in str(error) and not _says_its_reason(error, text):
         text = f"{type(error).__name__}: {text}"
     # For weights of another network, torch lists every parameter.
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"
