@@ -23,12 +23,12 @@ from monai.transforms import SpatialCrop
 
 from ..data.datalists import prediction_path
 from ..data.record_files import label_names, recorded_files
+from ..utils.colours import COLOURS
 from ..utils.errors import root_cause
 from ..utils.geometry import spacing_of
 from ..utils.resampling import as_plain_tensor
 from ..utils.switches import is_on
 from .figures import load_scan
-from .panels import COLOURS
 from .pictures import channels_on
 
 __all__ = ["report_mode", "viewer_data", "viewer_part"]
