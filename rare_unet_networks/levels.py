@@ -245,6 +245,37 @@ class ResolutionLevels:
         ratios = [math.log2(s / r) for s, r in zip(self._checked_spacing(spacing), reference)]
         return self._level_of(min(ratios) if self.rule == "finest" else sum(ratios) / len(ratios), self.switch)
 
+    def is_level_spacing(self, spacing: Sequence[float], level: int) -> bool:
+        """Whether a voxel size is that of a level, to the tolerance on every axis."""
+        pairs = zip(self._checked_spacing(spacing), self.level_spacing(level))
+        return all(is_near_spacing(s, t, self.tolerance) for s, t in pairs)
+
+    def is_fine(self, spacing: Sequence[float]) -> bool:
+        """Whether voxels are at most as large as those of level 0 on every axis, to the tolerance.
+
+        Only a label as fine as that says what the prediction on the level 0 grid should be.
+        """
+        pairs = zip(self._checked_spacing(spacing), self.level_spacing(0))
+        return all(s <= t or is_near_spacing(s, t, self.tolerance) for s, t in pairs)
+
+    def level_of_label(self, spacing: Sequence[float]) -> int:
+        """Finest level that a label trains: that at which its scan enters, but level 0 only if :py:meth:`is_fine`.
+
+        Args:
+            spacing: voxel size of the label in mm, one entry per axis.
+
+        Raises:
+            ValueError: as :py:meth:`level_of_spacing`, or if a label that is not fine finds no level but 0.
+        """
+        if self.is_fine(spacing):
+            return 0
+        if self.num_levels == 1:
+            raise ValueError(
+                f"a labelled scan must have voxels of at most {format_size(self.level_spacing(0))} mm "
+                f"(to {self.tolerance:.0%}) for a network with one level, got {format_size(tuple(spacing))}."
+            )
+        return max(1, self.level_of_spacing(spacing))
+
     def level_of_size(self, spatial_size: Sequence[int]) -> int:
         """Level whose reference size is nearest in log2 over all axes (the paper's rule).
 

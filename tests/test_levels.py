@@ -272,3 +272,34 @@ def test_a_route_is_the_number_of_its_level_and_survives_copies_and_decollation(
     first, second = decollate_batch({"x": torch.zeros(2, 1), "route": route})
     assert first["route"] == route
     assert type(second["route"]) is type(route) and second["route"].padded_size == route.padded_size
+
+
+# Voxel size of a label, whether it is as fine as level 0 (to 10 %), and the finest level that it trains.
+LABEL_CASES = [
+    ((1.0, 1.0, 1.0), True, 0),
+    ((1.1, 0.9, 1.0), True, 0),
+    ((0.5, 0.5, 0.5), True, 0),  # finer: averaged
+    ((1.2, 1.0, 1.0), False, 1),  # a scan that enters at level 0, with a label too coarse for it
+    ((2.0, 2.0, 2.0), False, 1),
+    ((1.0, 1.0, 5.0), False, 1),  # of a cube of 1.71 mm
+    ((4.0, 4.0, 4.0), False, 2),
+    ((30.0, 30.0, 30.0), False, 3),
+]
+
+
+@pytest.mark.parametrize("spacing, is_fine, level", LABEL_CASES)
+def test_a_label_trains_level_0_only_if_it_is_as_fine(spacing, is_fine, level):
+    levels = ResolutionLevels(4, (32, 64, 32), (1.0, 1.0, 1.0), rule="volume")
+    assert (levels.is_fine(spacing), levels.level_of_label(spacing)) == (is_fine, level)
+    assert levels.is_level_spacing(spacing, 0) == (is_fine and min(spacing) >= 0.9)
+
+
+def test_a_thick_label_trains_no_level_0_where_the_finest_axis_decides():
+    assert LEVELS.level_of_spacing((1.0, 1.0, 5.0)) == 0
+    assert LEVELS.level_of_label((1.0, 1.0, 5.0)) == 1
+
+
+def test_a_network_of_one_level_takes_fine_labels_only():
+    levels = ResolutionLevels(1, (32, 64, 32), (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match=r"voxels of at most 1×1×1 mm \(to 10%\) for a network with one level, got 2"):
+        levels.level_of_label((2.0, 2.0, 2.0))

@@ -1,4 +1,4 @@
-"""The versions of tests/oldest_versions.txt are the lower bounds of setup.cfg, and are there when they are tested."""
+"""The version of the package is the same everywhere; tests/oldest_versions.txt has the lower bounds of setup.cfg."""
 
 import configparser
 import os
@@ -7,6 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
+
+from rare_unet_networks import __version__
 
 TESTS = Path(__file__).parent
 NEWER = {"torch"}  # see tests/oldest_versions.txt
@@ -27,6 +30,16 @@ def test_the_oldest_versions_are_the_lower_bounds_of_the_package():
         numbers = re.sub(r"\.post\d+", "", pins()[name]).split(".")
         bound = bounds[name].split(".")
         assert numbers == bound + ["0"] * (len(numbers) - len(bound))
+
+
+def test_the_citation_and_the_newest_release_of_the_changelog_are_of_the_package_s_version():
+    """CONTRIBUTING.md, "A release" has the steps."""
+    citation = yaml.safe_load((TESTS.parent / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (TESTS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert (citation["version"], citation["date-released"]) == released.groups()
+    assert citation["version"] == __version__
+    assert citation["preferred-citation"]["title"].startswith("RARE-UNet: Resolution-Aligned Routing Entry")
 
 
 @pytest.mark.skipif("OLDEST_VERSIONS" not in os.environ, reason="is for the environment of the oldest versions")

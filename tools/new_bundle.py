@@ -23,7 +23,9 @@ from rare_unet_networks.bundle.overlays import check_overlays
 from rare_unet_networks.utils.files import read_json
 
 # What belongs to the task of the bundle that is copied.
-LEFT_OUT = shutil.ignore_patterns("output", "data", "models", "sample", "docs", "splits*.json", "metadata.json", ".*")
+LEFT_OUT = shutil.ignore_patterns(
+    "output", "data", "models", "sample", "docs", "splits*.json", "segment_codes.json", "metadata.json", ".*"
+)
 CONFIGS = ("inference.json", "train.json", "evaluate.json")
 # Entries of the metadata that say how good or what the copied bundle is.
 OF_THE_SOURCE = ("eval_metrics", "verification", "data_source", "datasets", "references")
@@ -65,6 +67,7 @@ def new_metadata(source: Mapping[str, Any], config: Mapping[str, Any], name: str
         "pred_classes": f"{len(classes)} channels, {', '.join(classes)}",
     }
     data_format = json.loads(json.dumps(source["network_data_format"]))
+    data_format.pop("post_processed_outputs", None)  # the labels of the source
     shape = list(config["levels"]["spatial_size"])
     for direction, key, names in (("inputs", "image", channels), ("outputs", "pred", classes)):
         data_format[direction][key] |= {

@@ -1,5 +1,6 @@
 """Helpers for the command line of a bundle."""
 
+from ..cli.words import check_words
 from .calibration import calibrate
 from .command_line import bundle_root, check_command_line, command_options, config_files
 from .device import check_device
@@ -9,6 +10,5 @@ from .overrides import check_overrides
 from .segmentation import Segmentation, segment
 from .trust import trust_model
 from .trust_scans import find_trust
-from .words import check_words
 
 check_words()  # here, because further words on a command line replace a config's own checks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
+from ..cli.words import check_evaluation, runner_words, taken_apart
 from ..utils.errors import is_user_error, root_cause
 from .device import check_device
 from .logs import drop_repeated_errors
@@ -27,7 +27,6 @@ from .workflow import config_folder, created_with
 __all__ = ["bundle_root", "check_command_line", "command_options", "config_files"]
 
 logger = logging.getLogger(__name__)
-OPTION = re.compile(r"--?[A-Za-z]")
 # A config joins the processes that torchrun started if its ``initialize`` contains one of these.
 JOINING = ("init_distributed", "init_process_group")
 
@@ -47,14 +46,7 @@ def command_options(argv: Sequence[str] | None = None) -> dict[str, str]:
     Like Fire, it accepts ``--key value``, ``--key=value`` and a single dash. Options on the command line take
     precedence over those of ``--args_file``.
     """
-    argv = sys.argv if argv is None else argv
-    if not argv or Path(argv[0]).parts[-2:] != ("bundle", "__main__.py"):
-        return {}
-    options: dict[str, str] = {}
-    for word, following in zip(argv, [*argv[1:], "True"]):
-        if OPTION.match(word):
-            key, equals, value = word.lstrip("-").partition("=")
-            options[key.replace("-", "_")] = value if equals else "True" if OPTION.match(following) else following
+    options = dict(taken_apart(runner_words(argv))[0])
     if "args_file" in options:
         stored = ConfigParser.load_config_file(options["args_file"])
         options = {**{key: str(value) for key, value in stored.items()}, **options}
@@ -164,6 +156,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
             check_name(parser, key, options, [*config, *runner])
         if key not in runner:
             check_value(key, value, parser.get(key))
+        check_evaluation(key, value)  # again, with the values of --args_file
         check_existence(key, value)
     if "device" in options:
         check_device(options["device"])

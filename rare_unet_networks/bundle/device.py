@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..cli.words import EXPRESSIONS
 from ..utils.errors import one_line
 
 __all__ = ["check_device"]
-
-EXPRESSIONS = ("$", "@", "%")  # a value that begins so is evaluated
 
 
 def check_device(value: str) -> None:

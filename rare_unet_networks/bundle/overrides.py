@@ -25,7 +25,7 @@ EXISTING = ("bundle_root", "dataset_dir", "input", "checkpoint", "splits_file", 
 PATH_ENDS = ("_dir", "_file")
 # Overrides that are true or false although their default in the config is not: it is an expression, or missing.
 SWITCHES = ("amp", "network_def#use_checkpoint")
-FURTHER = {"trust": ("full",)}  # values of a switch beside true and false
+FURTHER = {"trust": ("full",), "report": ("interactive",)}  # values of a switch beside true and false
 
 
 def component_arguments(parser: ConfigParser, parent: str, target: str | None = None) -> set[str] | None:
@@ -138,11 +138,14 @@ def _check_switch(key: str, written: str) -> None:
 
 
 def check_existence(key: str, value: str) -> None:
-    """Checks that the path of an override exists, if it is one that must.
+    """Checks that an override that is a path is not empty, and that it exists, if it is one that must.
 
     Raises:
-        SystemExit: if it does not.
+        SystemExit: if it is empty or does not exist.
     """
+    if (key in EXISTING or key.endswith(PATH_ENDS)) and not value.strip():
+        # As a path it is the current folder; a shell makes it of a variable without a value.
+        raise SystemExit(f"error: --{key} must be a path, got none.")
     if key in EXISTING and not Path(value).exists():
         raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
 

@@ -20,7 +20,20 @@ OPTIONS = {
     "skull_strip": ("remove the skull first, with the extra skull (deepbet)", "true"),
     "force": ("segment scans that would be refused, such as heads with their skull, all the same", "true"),
     "extra_levels": ("number of coarser levels that predict together with the scan's own", "0"),
-    "report": ("whether report.html, with pictures of all cases, is written (needs matplotlib)", "false"),
+    "report": (
+        "whether report.html, with pictures of all cases, is written (needs matplotlib): true, false, or interactive "
+        "(scans to scroll through, needs niivue_file)",
+        "false",
+    ),
+    "niivue_file": (
+        "program of an interactive report, from the npm package @niivue/niivue",
+        "node_modules/@niivue/niivue/dist/niivue.umd.js",
+    ),
+    "dicom_seg": (
+        "whether a DICOM segmentation is written beside each label map; the scans must be DICOM series (needs "
+        "highdicom)",
+        "true",
+    ),
     "overwrite": ("segment scans again that are done", "true"),
     "checkpoint": ("file of the weights", "runs/mine/model.pt"),
     "device": ("cpu, cuda, cuda:1 …", "cpu"),
@@ -46,11 +59,18 @@ OPTIONS = {
         "model of the trust, fitted to the weights by calibrating; null for none",
         "runs/mine/trust.json",
     ),
+    "localiser_file": ("weights that find both hippocampi in a whole head", "runs/mine/localiser.pt"),
     "doubt_limit": ("doubt above which a prediction should be reviewed, by level; null for no limit", "None"),
+    "asymmetry_limit": (
+        "difference of the left and the right volume, in percent of their mean, above which a head should be reviewed; "
+        "null for no limit",
+        "30.0",
+    ),
     "split": ("cases of the splits file that are evaluated, or trained on", "test"),
     "val_split": ("cases of the splits file that a training validates", "test"),
     "splits_file": ("JSON file of the cases of each split", "my_splits.json"),
     "downsample": ("how coarse scans are made of fine ones: mean or trilinear", "trilinear"),
+    "label_spacing": ("voxel size (mm) that labelled scans must have; null takes any", "[1,1,1]"),
     "val_levels": ("levels that are evaluated", "[0,2]"),
     "regions": ("unions of classes that are scored, too", "\"{'WT':[1,2,3]}\""),
     "checkpoint_dir": ("folder of the states from which a training resumes", "runs/mine/checkpoints"),

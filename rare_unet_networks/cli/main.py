@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import shlex
 import sys
@@ -16,10 +15,10 @@ from .. import __version__
 from .help import command_help, overview
 from .options import COMMANDS, Command
 from .places import Bundle, find_bundle, find_bundles
+from .words import OPTION, repetition, taken_apart
 
 __all__ = ["main"]
 
-OPTION = re.compile(r"--?[A-Za-z]")
 SHORT = {"-o": "--output_dir", "-v": "--verbose", "-h": "--help"}
 WITH_VALUE = ("--bundle", "--overlay")  # of this command; further options are passed on to MONAI's runner
 DEBUG_LOG = "logging_debug.conf"
@@ -81,6 +80,8 @@ def _existing(name: str, path: str) -> str:
     Raises:
         ValueError: if it does not exist.
     """
+    if not path.strip():
+        raise ValueError(f"{name} must be a path, got none.")
     if not Path(path).exists():
         raise ValueError(f"{name} must exist, {path} does not.")
     return path if os.path.isabs(path) else os.path.join(os.curdir, path)
@@ -90,7 +91,8 @@ def runner_command(request: Request) -> tuple[list[str], Bundle]:
     """Words of the ``monai.bundle`` command of a request, and the bundle that it uses.
 
     Raises:
-        ValueError: if a word is missing, unknown or one too many, or a path does not exist.
+        ValueError: if a word is missing, unknown or one too many, an option has several values, or a path does not
+            exist.
     """
     command, words = _command(request.words)
     if not words:
@@ -110,7 +112,10 @@ def runner_command(request: Request) -> tuple[list[str], Bundle]:
         result += [f"--{command.source}", _existing(command.source, sources[0]) if is_input else sources[0]]
     if "--verbose" in request.switches and bundle.config(DEBUG_LOG).is_file():
         result += ["--logging_file", str(bundle.config(DEBUG_LOG))]
-    return result + request.passed_on, bundle
+    result += request.passed_on
+    if fault := repetition(taken_apart(result)[0]):
+        raise ValueError(f"{fault}.")
+    return result, bundle
 
 
 def _command(words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -9,13 +9,22 @@ from typing import Any
 
 from ..utils.files import replaced_as_a_whole
 from .bids import DESCRIPTION, bids_name, bids_root, split_bids_case
+from .colour_tables import COLOUR_TABLES
 from .record_files import is_refused, label_names
 
 __all__ = ["bids_sidecar", "write_bids_files"]
 
 VERSION = "1.10.0"  # of BIDS
 # Beside the derivatives; a validator must not look at them.
-IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log")
+README = """Label maps of MRI scans, made by RARE-UNet (the Python package rare-unet-networks).
+
+*_dseg.nii.gz: label map of a scan. The names of its labels are in dseg.tsv, or in a table beside it.
+*_dseg.json: what it was made of, volumes of the classes (mm3), and reasons to review it.
+volumes.csv and report.html: all scans. They are no part of BIDS (.bidsignore).
+
+Research software, not a medical device.
+"""
+IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log", *COLOUR_TABLES)
 
 
 def bids_sidecar(case: str, grid: str, files: Sequence[str]) -> dict[str, Any]:
@@ -43,8 +52,8 @@ def bids_sidecar(case: str, grid: str, files: Sequence[str]) -> dict[str, Any]:
 def write_bids_files(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes the files that describe a data set of derivatives, if a record is of a BIDS data set.
 
-    These are ``dataset_description.json``, unless there is one, ``.bidsignore``, and ``dseg.tsv`` with the names of the
-    labels. If the labels differ between the cases, each has its table beside it instead.
+    These are ``dataset_description.json`` and ``README.md``, unless there is one, ``.bidsignore``, and ``dseg.tsv``
+    with the names of the labels. If the labels differ between the cases, each has its table beside it instead.
 
     Args:
         folder: folder of the derivatives.
@@ -55,6 +64,8 @@ def write_bids_files(folder: Path, records: Iterable[Mapping[str, Any]]) -> None
         return
     if not (folder / DESCRIPTION).exists():
         _write(folder / DESCRIPTION, json.dumps(_description(records), indent=1) + "\n")
+    if not any(folder.glob("README*")):
+        _write(folder / "README.md", README)
     tables = {record["case"]: _label_table(label_names(record)) for record in records}
     common = set(tables.values())
     if len(common) == 1:

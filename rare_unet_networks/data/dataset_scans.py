@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import one_line
 from ..utils.switches import is_on
-from .datalists import case_id, input_datalist, list_niftis, refuse_names, refuse_shared_paths
+from .datalists import FAILURE, case_id, files_of, input_datalist, list_niftis, refuse_names, refuse_shared_paths
+from .dicom import is_dicom_file
 from .labelled import CHANNEL, channel_modalities, nnunet_description
 from .modalities import case_item, modality_datalist
 
@@ -21,7 +22,11 @@ FIRST = "0000"
 
 
 def scan_datalist(
-    path: str, grid: str = "scan", modalities: Mapping[str, str] | None = None, allow_missing: bool | str = False
+    path: str,
+    grid: str = "scan",
+    modalities: Mapping[str, str] | None = None,
+    allow_missing: bool | str = False,
+    dicom_seg: bool | str = False,
 ) -> list[dict[str, Any]]:
     """Lists scans to segment.
 
@@ -38,6 +43,7 @@ def scan_datalist(
         grid: grid of the predictions, ``"scan"`` or ``"fine"``; it is part of their names.
         modalities: pattern by modality, see :py:func:`modality_datalist`; None for a task of one channel.
         allow_missing: segment a case without a modality.
+        dicom_seg: mark scans that are no DICOM series as failures, because a DICOM segmentation belongs to a series.
 
     Returns:
         items with ``image`` and ``case``, see :py:func:`input_datalist`.
@@ -61,7 +67,17 @@ def scan_datalist(
             items += modality_datalist(str(folder), modalities, allow_missing, grid)
     refuse_names(items)
     refuse_shared_paths(items, grid)
+    if is_on(dicom_seg):
+        refuse_other_formats(items)
     return items
+
+
+def refuse_other_formats(items: Sequence[dict[str, Any]]) -> None:
+    """Marks items that are no DICOM series as failures."""
+    for item in items:
+        files = files_of(item["image"])
+        if FAILURE not in item and not any(is_dicom_file(Path(file)) for file in files):
+            item[FAILURE] = f"dicom_seg needs a DICOM series as input, got {Path(files[0]).name}"
 
 
 def _channels_of(folder: Path, modalities: Mapping[str, str] | None) -> dict[str, str | None] | None:

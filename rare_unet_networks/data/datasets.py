@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from monai.data import CacheDataset, Dataset, MetaTensor
-from monai.data.utils import pad_list_data_collate
 
+from ..levels import ResolutionLevels
 from ..utils.errors import RefusedError, innermost, root_cause
 from .datalists import FAILURE, REFUSED, expand_levels, files_of, place_of
 from .files import check_item
+from .scored_levels import expand_scored_levels
 
-__all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset", "collate_patches"]
+__all__ = ["CachedDataset", "FaultTolerantDataset", "LevelsDataset"]
 
 FILE_KEYS = ("image", "label")  # entries of an item that are files
 
@@ -67,7 +68,9 @@ class CachedDataset(CacheDataset):
 
 
 class LevelsDataset(CachedDataset):
-    """Contains every item at every level, see :py:func:`rare_unet_networks.data.expand_levels`.
+    """Contains every item at every level, or at those at which it can be scored.
+
+    See :py:func:`rare_unet_networks.data.expand_levels` and :py:func:`rare_unet_networks.data.expand_scored_levels`.
 
     Levels are an argument here because programs such as MONAI Label replace ``data`` in a config.
 
@@ -75,11 +78,23 @@ class LevelsDataset(CachedDataset):
         data: items, dictionaries with ``image``.
         levels: levels at which each item occurs.
         args: further arguments as in MONAI.
-        kwargs: likewise.
+        resolution_levels: the resolution levels of the task, for labelled scans of any voxel size.
+        kwargs: as in MONAI.
     """
 
-    def __init__(self, data: Sequence[dict], levels: Sequence[int], *args: Any, **kwargs: Any) -> None:
-        super().__init__(expand_levels(data, levels), *args, **kwargs)
+    def __init__(
+        self,
+        data: Sequence[dict],
+        levels: Sequence[int],
+        *args: Any,
+        resolution_levels: ResolutionLevels | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if resolution_levels is None:
+            expanded = expand_levels(data, levels)
+        else:
+            expanded = expand_scored_levels(data, levels, resolution_levels)
+        super().__init__(expanded, *args, **kwargs)
 
 
 class FaultTolerantDataset(Dataset):
@@ -127,23 +142,3 @@ class FaultTolerantDataset(Dataset):
         if isinstance(entry, Mapping):
             return str(Path(files_of(entry)[0]).parent / str(item.get("case", "")))
         return place_of(entry)
-
-
-def flatten_patches(items: Sequence[Any]) -> list[Any]:
-    """Lists the patches of all items, each a dictionary or a list of them, as ``RandCropByPosNegLabeld`` returns."""
-    patches: list[Any] = []
-    for item in items:
-        patches.extend(item if isinstance(item, list) else [item])
-    return patches
-
-
-def collate_patches(items: Sequence[Any]) -> Any:
-    """Batches patches with ``monai.data.utils.pad_list_data_collate``, also for transforms that return lists.
-
-    Args:
-        items: as in :py:func:`flatten_patches`. Patches are smaller than requested if the scan is.
-
-    Returns:
-        the batch of all patches; smaller ones are padded with zeros at their ends.
-    """
-    return pad_list_data_collate(flatten_patches(items), method="end")

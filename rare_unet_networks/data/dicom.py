@@ -18,7 +18,7 @@ from ..utils.errors import root_cause
 from .contrasts import contrast_of
 from .files import is_dicom
 
-__all__ = ["DicomSeries", "DicomSeriesReader", "files_of_scan", "find_series", "is_dicom_file"]
+__all__ = ["DicomSeries", "DicomSeriesReader", "files_of_scan", "find_series", "is_dicom_file", "read_headers"]
 
 # MONAI warns of its reader for NVIDIA's decoder each time a LoadImage is made while pydicom is installed without it.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -42,8 +42,10 @@ DERIVED = {"LOCALIZER": "a localizer", "PROJECTION IMAGE": "a projection", "MIP"
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file begins as DICOM files do; a pipe or a device is none."""
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             return is_dicom(file.read(132))
     except OSError:
@@ -176,6 +178,19 @@ def find_series(files: Sequence[Path]) -> tuple[list[DicomSeries], dict[str, str
             continue
         groups.setdefault((path.parent, uid), []).append((str(path), header))
     return [_sorted_series(*zip(*group)) for group in groups.values()], damaged
+
+
+def read_headers(files: Sequence[str]) -> list[Any]:
+    """Reads all tags but the pixels of a series' files, and sorts them by their position.
+
+    Raises:
+        ImportError: if pydicom is not installed.
+    """
+    if find_spec("pydicom") is None:
+        raise ImportError(f"{files[0]}: reading DICOM needs pydicom: {EXTRA}")
+    from pydicom import dcmread
+
+    return _sorted_series(files, [dcmread(name, stop_before_pixels=True) for name in files]).headers
 
 
 class DicomSeriesReader(PydicomReader):

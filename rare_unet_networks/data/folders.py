@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class Folder:
 
 
 UNREADABLE = "left out, because no reader is declared for these formats"
+NO_FILES = "left out, because they are pipes, devices, broken links or links to folders"
 RESULTS = "earlier predictions, labels and hidden files are left out"
 NO_SCANS = "files that are no scans are left out"
 NO_T1W = "left out, because a BIDS data set is read as sub-*/[ses-*/]anat/*_T1w.nii.gz"
@@ -74,11 +75,16 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(one_line, names[:NAMED])) + more
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yields all files of a folder and its subfolders, sorted, without those in hidden subfolders."""
-    for folder, subfolders, names in os.walk(root):
+def _walk(root: Path, fail: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yields all files of a folder and its subfolders, sorted, without those in hidden subfolders.
+
+    A link to a folder, which may lead back to this one, is yielded itself. ``fail`` is called for a subfolder that
+    cannot be opened.
+    """
+    for folder, subfolders, names in os.walk(root, onerror=fail):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(names))
+        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        yield from (Path(folder) / name for name in sorted([*names, *links]))
 
 
 def find_scans(root: Path, bids_t1w: bool = False) -> Folder:
@@ -96,7 +102,11 @@ def find_scans(root: Path, bids_t1w: bool = False) -> Folder:
     """
     found = Folder(root, is_bids=is_bids(root))
     slices = []
-    for path in _walk(root):
+
+    def fail(error: OSError) -> None:
+        found.leave_out("left out, because these folders cannot be opened", Path(error.filename).relative_to(root))
+
+    for path in _walk(root, fail):
         name, suffix = path.relative_to(root), suffix_of(path)
         if suffix in SCAN_SUFFIXES:
             if path.name.startswith(".") or strip_suffix(path.name).lower().endswith(LABEL_ENDS):
@@ -107,6 +117,8 @@ def find_scans(root: Path, bids_t1w: bool = False) -> Folder:
                 found.scans.append(path)
         elif path.name.startswith(".") or path.name in DICOM_EXTRAS:
             found.leave_out(NO_SCANS, name)
+        elif not path.is_file():
+            found.leave_out(NO_FILES, name)
         elif suffix in DICOM_SUFFIXES or (suffix not in UNREAD and is_dicom_file(path)):
             slices.append(path)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..utils.files import replaced_as_a_whole
 
-__all__ = ["asymmetry", "side_totals", "write_label_names"]
+__all__ = ["asymmetry", "asymmetry_reason", "side_totals", "write_label_names"]
 
 Volume = Mapping[str, Any]  # "voxels", "mm3", "mm3_fine"
 BOTH = ("left", "right")
@@ -42,6 +42,13 @@ def asymmetry(totals: Mapping[str, Volume]) -> float | None:
     key = "mm3" if totals["left"]["mm3_fine"] is None else "mm3_fine"
     left, right = (float(totals[side][key]) for side in BOTH)
     return 200 * (left - right) / (left + right) if left + right > 0 else None
+
+
+def asymmetry_reason(percent: float | None, limit: float | None) -> list[str]:
+    """Reason to review a head whose sides differ by more than a limit, in percent of their mean; else none."""
+    if percent is None or limit is None or abs(percent) <= limit:
+        return []
+    return [f"left and right differ by {abs(percent):.0f} % of their mean volume (the limit is {limit:g} %)"]
 
 
 def write_label_names(prediction: Path, class_names: Sequence[str]) -> Path:

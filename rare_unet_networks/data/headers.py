@@ -14,9 +14,11 @@ from nibabel.spatialimages import SpatialImage
 
 from ..utils.geometry import format_size
 
-__all__ = ["contradiction", "damage", "largest_shift", "shear", "stored_header", "unit_of"]
+__all__ = ["NO_PLACE", "contradiction", "damage", "lacks_place", "largest_shift", "shear", "stored_header", "unit_of"]
 
-MAX_SHEAR = 0.5  # degrees; rounded affines are off by less
+MAX_SHEAR = 0.5  # degrees that the network does not notice
+# Largest entry of D Dᵀ - 1 for the directions D of the axes: itkNiftiImageIO.cxx, SetImageIOOrientationFromNIfTI
+ITK_TOLERANCE = 1e-4
 LAST_CODE = 5  # of qform_code and sform_code (nifti1.h, nibabel)
 # Unit of length by the lowest three bits of xyzt_units (NIfTI-1 standard, nifti1.h): its name, and its length in mm.
 UNITS = {0: ("unknown, taken as mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
@@ -64,6 +66,17 @@ def stored_header(image: SpatialImage) -> nib.Nifti1Header | None:
         return type(image.header).from_fileobj(file, check=False)
 
 
+NO_PLACE = "the file does not say how large its voxels are or how it is oriented: left and right may be swapped"
+
+
+def lacks_place(image: SpatialImage) -> bool:
+    """Whether an MGH file says that its geometry is not valid; nibabel and FreeSurfer then take a default."""
+    if not isinstance(image, nib.MGHImage):
+        return False
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        return int.from_bytes(file.read(30)[28:], "big", signed=True) == 0  # goodRASFlag
+
+
 def damage(header: nib.Nifti1Header) -> str:
     """Returns what is wrong with the forms of a stored header, or an empty string.
 
@@ -87,16 +100,25 @@ def damage(header: nib.Nifti1Header) -> str:
     return ""
 
 
-def shear(affine: np.ndarray) -> str:
-    """Returns a warning if the axes of a grid are not at right angles, else an empty string."""
+def shear(affine: np.ndarray, qform_code: int = 0) -> str:
+    """Returns a warning if the axes of a grid are not at right angles, else an empty string.
+
+    ITK does not read a NIfTI file whose sform is off by more than ``ITK_TOLERANCE``, unless it has a qform.
+
+    Args:
+        affine: the grid, shape (4, 4).
+        qform_code: of its file, or of the file of its prediction if it is no NIfTI file.
+    """
     axes = affine[:3, :3] / voxel_sizes(affine)
     degrees = float(np.degrees(np.arcsin(min(1.0, np.abs(axes.T @ axes - np.eye(3)).max()))))
-    if degrees < MAX_SHEAR:
+    effects = []
+    if degrees >= MAX_SHEAR:
+        effects.append("the network takes them as if they were")
+    if qform_code <= 0 and np.abs(axes @ axes.T - np.eye(3)).max() > ITK_TOLERANCE:
+        effects.append("ITK (3D Slicer, ITK-SNAP) does not read a NIfTI file of such a grid that has no qform")
+    if not effects:
         return ""
-    return (
-        f"its axes are not at right angles, they are off by up to {degrees:.2g} degrees: the network takes them as if "
-        "they were, and ITK (3D Slicer, ITK-SNAP) does not read the file"
-    )
+    return f"its axes are not at right angles, they are off by up to {degrees:.2g} degrees: {', and '.join(effects)}"
 
 
 def contradiction(image: SpatialImage, affine: np.ndarray, pixdim: Sequence[float]) -> str:

@@ -21,7 +21,7 @@ from .file_content import (
     times,
 )
 
-__all__ = ["FORMAT_CHECKS"]
+__all__ = ["FORMAT_CHECKS", "metaimage_fields"]
 
 MGH_HEADER = 284  # bytes
 MGH_TAGS = 1 << 24  # most bytes after the voxels
@@ -93,9 +93,14 @@ def _check_nrrd(file: BinaryIO) -> None:
         raise ValueError(f"encoding must be raw or gzip, without skipped bytes, the header says {encoding!r}")
 
 
-def _check_metaimage(file: BinaryIO) -> None:
+def metaimage_fields(file: BinaryIO) -> dict[str, str]:
+    """Reads the header of a MetaImage; keys and values are in small letters."""
     _check_beginning(file, ".mha", "a MetaImage", (b"ObjectType", b"NDims", b"Comment"))
-    fields = _fields(file, "=", end=lambda key, _: key == "elementdatafile")
+    return _fields(file, "=", end=lambda key, _: key == "elementdatafile")
+
+
+def _check_metaimage(file: BinaryIO) -> None:
+    fields = metaimage_fields(file)
     if fields.get("elementdatafile") != "local":
         raise ValueError("its voxels are in another file: save header and voxels in one file")
     shape = _integers(fields.get("dimsize", ""), "DimSize")

@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from ..utils.geometry import format_size
 from .files import check_file
-from .headers import contradiction, damage, shear, stored_header, unit_of
+from .headers import NO_PLACE, contradiction, damage, lacks_place, shear, stored_header, unit_of
 
 __all__ = ["HeaderPreservingNibabelReader"]
 
@@ -126,7 +126,12 @@ class HeaderPreservingNibabelReader(NibabelReader):
             spatial_size,
             f"the header says {format_size(sizes[:axes])}, unit {unit}",
         )
-        warnings = [contradiction(image, affine, pixdim), shear(affine)] if axes == 3 else []
+        qform_code = 0 if stored is None else int(stored["qform_code"])
+        warnings = [contradiction(image, affine, pixdim), shear(affine, qform_code)] if axes == 3 else []
+        return self.log(name, [NO_PLACE if lacks_place(image) else "", *warnings])
+
+    def log(self, name: str, warnings: Sequence[str]) -> str:
+        """Logs the warnings of a file that are not empty, if ``warn``, and returns them, one a line."""
         for warning in filter(None, warnings if self.warn else []):
             logger.warning(f"{name}: {warning}")
         return "\n".join(filter(None, warnings))

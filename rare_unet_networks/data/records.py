@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -14,11 +13,13 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
-from ..utils.files import replaced_as_a_whole, sha256
+from ..utils.files import replaced_as_a_whole
 from ..utils.switches import is_on
 from .bids_files import bids_sidecar
 from .datalists import FAILURE, case_id, files_of, prediction_path
-from .record_files import REFUSED_STATUS, claim_path, is_refused, read_record, record_path
+from .dicom_seg import dicom_seg_path
+from .digests import digest, digest_of, digests, with_digest
+from .record_files import REFUSED_STATUS, claim_path, is_refused, read_record, record_path, recorded_files
 
 __all__ = ["CaseRecords"]
 
@@ -34,25 +35,6 @@ def _scans(item: Mapping) -> dict[str, list[str]]:
 
 def _case(item: Mapping) -> str:
     return str(item.get("case") or case_id(next(iter(_scans(item).values()))[0]))
-
-
-def _sha256(files: Sequence[str]) -> str:
-    """Digest of one file, or of the digests of several, which does not depend on their order and names."""
-    digests = sorted(map(sha256, files))
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _with_digest(files: Sequence[str]) -> dict[str, Any]:
-    """Returns file and digest; of a series its folder, the names in it, and one digest."""
-    paths = [Path(file).absolute() for file in files]
-    if len(paths) == 1:
-        return {"file": str(paths[0]), "sha256": _sha256(files)}
-    return {"file": str(paths[0].parent), "files": [path.name for path in paths], "sha256": _sha256(files)}
-
-
-def _digest(entry: Any) -> Any:
-    """Returns the digest in an entry of a record. Paths do not count, because files may have been moved."""
-    return entry.get("sha256") if isinstance(entry, Mapping) else None
 
 
 def _part_of(items: Sequence[dict], part: str) -> list[dict]:
@@ -82,6 +64,8 @@ class CaseRecords:
         checkpoint: file of the weights.
         options: ``options`` and ``config`` as of :py:func:`rare_unet_networks.bundle.prediction_options`. Without them
             no case of an earlier run counts as done.
+        models: further files that the predictions and their records depend on, by name, such as the localiser's
+            weights. They are recorded with their digests; those that are None or do not exist are left out.
 
     Attributes:
         total: number of cases of this command, after :py:meth:`pending`.
@@ -92,11 +76,19 @@ class CaseRecords:
         ValueError: If ``grid`` is unknown.
     """
 
-    def __init__(self, folder: str, grid: str, checkpoint: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        grid: str,
+        checkpoint: str,
+        options: Mapping[str, Any] | None = None,
+        models: Mapping[str, str | None] | None = None,
+    ) -> None:
         prediction_path("", grid, folder)  # an unknown grid is an error here, not after the first case
         self.folder = Path(folder)
         self.grid = grid
         self.checkpoint = checkpoint
+        self.models = dict(models or {})
         self.options_known = options is not None
         # An id that the processes of this command share and no other command has.
         self.options = options or {"options": {}, "config": broadcast_from_rank0(uuid.uuid4().hex)}
@@ -111,12 +103,26 @@ class CaseRecords:
         """Returns the file of a case's prediction."""
         return prediction_path(case, self.grid, self.folder)
 
+    def _files(self, case: str) -> list[Path]:
+        """Files that a case must have beside its record to be done."""
+        prediction = self.prediction(case)
+        with_dicom_seg = is_on(self.options["options"].get("dicom_seg", False))
+        return [prediction, dicom_seg_path(prediction)] if with_dicom_seg else [prediction]
+
+    def files_by_modality(self, case: str) -> list[list[str]]:
+        """Returns the files of each modality of a case that this process has claimed."""
+        return [recorded_files(scan) for scan in self._scans.get(case, {}).values()]
+
     @cached_property
     def _weights(self) -> dict[str, str]:
         try:
-            return _with_digest([self.checkpoint])
+            return with_digest([self.checkpoint])
         except OSError:  # the network may get its weights elsewhere; then no case counts as done
             return {}
+
+    @cached_property
+    def _models(self) -> dict[str, dict[str, str]]:
+        return {name: with_digest([file]) for name, file in self.models.items() if file and Path(file).is_file()}
 
     def _path(self, case: str) -> Path:
         return record_path(self.prediction(case))
@@ -134,7 +140,7 @@ class CaseRecords:
         """
         items = _part_of(items, part)
         self.total = len(items)
-        _ = self._weights  # read before the network loads the file, which may change later
+        _ = self._weights, self._models  # read before the network loads the files, which may change later
         usable = [item for item in items if FAILURE not in item]
         if is_on(overwrite) or not self.options_known:
             self._redone = broadcast_from_rank0({case: self._time_written(case) for case in map(_case, usable)})
@@ -157,7 +163,7 @@ class CaseRecords:
         """Whether a case has a prediction from the same scan, weights and options."""
         case = _case(item)
         record = self.read(case)
-        if record is None or is_refused(record) or not self.prediction(case).exists():
+        if record is None or is_refused(record) or not all(path.exists() for path in self._files(case)):
             return False
         if self._redone.get(case) == self._time_written(case):
             return False
@@ -165,12 +171,13 @@ class CaseRecords:
         if identity != (case, self.grid, self.options["config"]) or not isinstance(record.get("scans"), Mapping):
             return False
         try:
-            scans = {name: _sha256(files) for name, files in _scans(item).items()}
+            scans = {name: digest_of(files) for name, files in _scans(item).items()}
         except OSError:
             return False
-        recorded = {name: _digest(entry) for name, entry in record["scans"].items()}
-        weights = _digest(record.get("weights"))
-        return recorded == scans and weights is not None and weights == _digest(self._weights)
+        recorded = digests(record["scans"])
+        weights = digest(record.get("weights"))
+        is_same = recorded == scans and digests(record.get("models", {})) == digests(self._models)
+        return is_same and weights is not None and weights == digest(self._weights)
 
     def _time_written(self, case: str) -> int:
         try:
@@ -191,7 +198,7 @@ class CaseRecords:
             return False
         self.left_to_others.discard(case)
         try:
-            self._scans[case] = {name: _with_digest(files) for name, files in _scans(item).items()}
+            self._scans[case] = {name: with_digest(files) for name, files in _scans(item).items()}
         except OSError:  # an unreadable file becomes a failure when it is loaded
             self._scans[case] = {}
         return True
@@ -238,6 +245,7 @@ class CaseRecords:
             "version": __version__,
             "scans": self._scans.get(case, {}),
             "weights": self._weights,
+            **({"models": self._models} if self._models else {}),
             **self.options,
             **measured,
             **bids_sidecar(case, self.grid, [scan["file"] for scan in self._scans.get(case, {}).values()]),

@@ -14,6 +14,8 @@ from nibabel.affines import voxel_sizes
 
 from .dicom import DicomSeriesReader, is_dicom_file
 from .files import check_file, suffix_of
+from .headers import NO_PLACE, shear
+from .other_formats import metaimage_fields
 from .readers import HeaderPreservingNibabelReader
 
 __all__ = ["ScanReader"]
@@ -66,10 +68,15 @@ class ScanReader(HeaderPreservingNibabelReader):
         if affine.shape != (4, 4):
             raise ValueError(f"{names[0]}: expected 3 axes, got {affine.shape[0] - 1}")
         shape = [int(n) for n in meta[MetaKeys.SPATIAL_SHAPE]]
+        has_no_place = suffix == ".mha" and _lacks_place(names[0])
         self.check_grid(names[0], affine, voxel_sizes(affine).tolist(), shape)
         # Without fields that the program which wrote the file has copied from another one.
         meta = {key: meta[key] for key in GEOMETRY}
-        return array, {**meta, MetaKeys.SPACE: SpaceKeys.RAS, "warnings": ""}
+        return array, {
+            **meta,
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            "warnings": self.log(names[0], [NO_PLACE if has_no_place else "", shear(affine)]),
+        }
 
 
 def _require(name: str, suffix: str) -> None:
@@ -98,6 +105,14 @@ def _read_nrrd(name: str) -> tuple[np.ndarray, dict]:
     meta[MetaKeys.ORIGINAL_AFFINE] = np.diag([*signs, 1.0]) @ meta[MetaKeys.ORIGINAL_AFFINE]
     meta[MetaKeys.AFFINE] = meta[MetaKeys.ORIGINAL_AFFINE].copy()
     return array, meta
+
+
+def _lacks_place(name: str) -> bool:
+    """Whether a MetaImage lacks its voxel size or its directions; ITK then takes 1 mm along the axes of LPS."""
+    with open(name, "rb") as file:
+        fields = metaimage_fields(file)
+    needed = (("elementspacing", "elementsize"), ("transformmatrix", "rotation", "orientation"))
+    return any(fields.keys().isdisjoint(names) for names in needed)
 
 
 def _read_metaimage(name: str) -> tuple[np.ndarray, dict]:

@@ -1,4 +1,4 @@
-"""``volumes.csv``, made from the records of a folder."""
+"""``volumes.csv``, made from the records of a folder, and what else a folder has once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ..utils.claims import Claims
 from ..utils.tables import formatted, read_rows, write_rows
 from .bids_files import write_bids_files
+from .colour_tables import write_colour_tables
 from .datalists import POSTFIXES, prediction_path
 from .record_files import claim_path, read_records, volume_rows
 
@@ -38,7 +39,8 @@ def collect_volumes(folder: str | Path) -> list[Row]:
     """Writes ``volumes.csv`` from all records of a folder, sorted by case.
 
     Version 0.6 wrote no records: rows without a record stay if their prediction exists and no process works on it.
-    Unknown columns stay beside rows that did not change.
+    Unknown columns stay beside rows that did not change. Beside it lie the tables of the labels' colours
+    (:py:func:`rare_unet_networks.data.colour_tables.write_colour_tables`) and the files of BIDS.
 
     Columns: case, class, voxels and mm3 on the scan's own grid, mm3_fine (on the level 0 grid, where there is a
     prediction on it), spacing (mm, of the file's own axes), level, seconds (resampling and network), grid of the label
@@ -73,6 +75,7 @@ def collect_volumes(folder: str | Path) -> list[Row]:
         rows = _with_other_columns(rows, before, columns)
         write_rows(folder / TABLE, columns, rows)
         write_bids_files(folder, records)
+        write_colour_tables(folder, records)
     finally:
         claims.release_all()
     logger.info(f"{folder / TABLE} has the volumes of {len(rows_by_case)} case(s)")

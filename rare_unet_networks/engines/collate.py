@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data.utils import pad_list_data_collate
 
-from ..data.datasets import flatten_patches
+from ..data.batches import flatten_patches
 from ..levels import ResolutionLevels
 from ..transforms.acquisition import RandSimulateAcquisitiond
 

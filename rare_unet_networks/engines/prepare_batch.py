@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatch
 
+from ..utils.distributed import all_gather
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["PreparePyramidBatch"]
@@ -18,6 +19,10 @@ class PreparePyramidBatch(PrepareBatch):
 
     Level 0 takes most of the time of a step. If some steps leave out the finest levels, the coarse levels are trained
     more in the same time. The deep stages of the decoder are shared, so every level trains them.
+
+    Members with a coarse label have no level 0; then a level's tensors have fewer members than those of coarser ones,
+    see :py:func:`rare_unet_networks.data.collate_patches`. The ranks of a distributed training must run the same
+    levels, so they leave out those that are not in the batches of all of them.
 
     Args:
         levels: levels of the pyramid, ascending.
@@ -53,9 +58,10 @@ class PreparePyramidBatch(PrepareBatch):
         """Draws the active levels of a step and collects their images and labels.
 
         Returns:
-            a tuple of the images, the labels, positional arguments (none) and keyword arguments (the active ``levels``)
-            of the network. Images and labels are plain tensors, one per active level, because a training step needs no
-            metadata. If level 0 is not active, its label comes last.
+            a tuple of the images, the labels, positional arguments (none) and keyword arguments of the network: the
+            active ``levels``, and ``num_fine`` if some members have no label of level 0. Images and labels are plain
+            tensors, one per active level, because a training step needs no metadata. If level 0 is not active, its
+            label comes last, as far as a member has one.
         """
 
         def gather(name: str, levels: Sequence[int]) -> list[torch.Tensor]:
@@ -66,8 +72,27 @@ class PreparePyramidBatch(PrepareBatch):
             return tensors
 
         start = torch.multinomial(self.start_level_probs, 1, generator=self.generator)
-        # A batch of scans of one acquisition has the level that it enters alone.
-        present = [level for level in self.levels if f"image_{level}" in batchdata]
+        present, has_fine_label = self._common(batchdata)
         active = [level for level in present if level in self.levels[int(start) :]] or present
-        labelled = active if 0 in active else [*active, 0]
-        return gather("image", active), gather("label", labelled), (), {"levels": active}
+        labelled = active if 0 in active or not has_fine_label else [*active, 0]
+        options: dict[str, Any] = {"levels": active}
+        num_fine = len(batchdata["label_0"]) if has_fine_label else 0
+        if any(len(batchdata[f"image_{level}"]) > num_fine for level in active):
+            options["num_fine"] = num_fine
+        return gather("image", active), gather("label", labelled), (), options
+
+    def _common(self, batchdata: dict[str, torch.Tensor]) -> tuple[list[int], bool]:
+        """Returns the levels that the batch has, on every rank, and whether every rank has a label of level 0.
+
+        A batch of scans of one acquisition has the level that it enters alone; one of coarse labels has no level 0.
+
+        Raises:
+            ValueError: if the ranks have no level in common.
+        """
+        own = [level for level in self.levels if f"image_{level}" in batchdata]
+        gathered = all_gather((own, "label_0" in batchdata))
+        present = [level for level in own if all(level in levels for levels, _ in gathered)]
+        if not present:
+            levels_by_rank = [levels for levels, _ in gathered]
+            raise ValueError(f"the batches of all processes must have a level in common, got {levels_by_rank}.")
+        return present, all(has_label for _, has_label in gathered)

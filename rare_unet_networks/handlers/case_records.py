@@ -15,7 +15,7 @@ from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
 from ..data.datalists import REFUSED, case_id
-from ..data.head_volumes import asymmetry, side_totals, write_label_names
+from ..data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_label_names
 from ..data.record_files import is_refused
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
@@ -122,9 +122,17 @@ class CaseRecordSaver:
     Args:
         records: the records in the folder of the predictions.
         class_names: names of the classes above background, in order.
+        asymmetry_limit: difference of both sides of a whole head, in percent of their mean volume, above which it
+            should be reviewed; None for no limit.
+
+    Raises:
+        ValueError: if the limit is not a positive number.
     """
 
-    def __init__(self, records: CaseRecords, class_names: Sequence[str]) -> None:
+    def __init__(self, records: CaseRecords, class_names: Sequence[str], asymmetry_limit: float | None = None) -> None:
+        if asymmetry_limit is not None and not (isinstance(asymmetry_limit, (int, float)) and asymmetry_limit > 0):
+            raise ValueError(f"asymmetry_limit must be a positive number or null, got {asymmetry_limit!r}.")
+        self.asymmetry_limit = asymmetry_limit
         self.records = records
         self.class_names = list(class_names)
         self._seconds = self._start = 0.0
@@ -192,6 +200,11 @@ class CaseRecordSaver:
                     "mm3": _volume(pred, index),
                     "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
                 }
+            of_head = {} if head is None else _recorded_head(head, volumes)
+            review = [
+                *pred.meta.get("review", ()),
+                *asymmetry_reason(of_head.get("asymmetry"), self.asymmetry_limit),
+            ]
             route = pred.meta["route"]  # written by the inferer
             record = self.records.write(
                 case,
@@ -204,9 +217,9 @@ class CaseRecordSaver:
                 **pred.meta.get("trust_entries", {}),
                 removed=pred.meta.get("removed"),
                 **({SKULL: pred.meta[SKULL]} if SKULL in pred.meta else {}),
-                review=list(pred.meta.get("review", ())),
+                review=review,
                 volumes=volumes,
-                **({} if head is None else _recorded_head(head, volumes)),
+                **of_head,
                 seconds=self._seconds,
             )
             if head is not None:

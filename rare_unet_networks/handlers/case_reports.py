@@ -22,15 +22,19 @@ class ReportSaver:
 
     Args:
         records: the records in the folder of the predictions.
-        report: whether to write the report. Without matplotlib none is written, and the log says so.
+        report: whether to write the report; ``"interactive"`` with a viewer for each case. Without matplotlib none is
+            written, and the log says so.
+        niivue_file: the program of the viewer.
 
     Raises:
-        ValueError: if ``report`` is neither true nor false.
+        ValueError: if ``report`` is another word, or the program is missing.
     """
 
-    def __init__(self, records: CaseRecords, report: bool | str = True) -> None:
+    def __init__(self, records: CaseRecords, report: bool | str = True, niivue_file: str | None = None) -> None:
         self.records = records
-        self.is_on = can_report(report)
+        self.report = report
+        self.niivue_file = niivue_file
+        self.is_on = can_report(report, niivue_file)
 
     def attach(self, engine: Engine) -> None:
         if self.is_on:
@@ -46,4 +50,4 @@ class ReportSaver:
     def completed(self, engine: Engine) -> None:
         failures = [failure for of_rank in all_gather(getattr(engine, "failures", [])) for failure in of_rank]
         if rank() == 0:
-            write_report(self.records.folder, failures=failures)
+            write_report(self.records.folder, self.report, failures, self.niivue_file)

@@ -14,9 +14,11 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import DiskSaver
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..networks.weights import check_archive
 from ..utils.errors import root_cause
 
 __all__ = ["AtomicDiskSaver", "BestCheckpointSaver", "ResumableCheckpoint", "last_epoch", "latest_checkpoint"]
@@ -94,9 +96,11 @@ def last_epoch(folder: str) -> int:
 
 def _is_readable(path: Path) -> bool:
     try:
+        check_archive(path)
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler can raise any exception on a damaged file
-        logger.warning(f"{path} cannot be read ({type(error).__name__})")
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+        logger.warning(f"{path} cannot be read ({reason})")
         return False
     return True
 
@@ -147,7 +151,8 @@ class ResumableCheckpoint:
 
     It combines MONAI's ``CheckpointSaver`` and ``CheckpointLoader``. It adds the trainer itself (epoch, iteration and
     the scaler of mixed precision), to which the handlers in a config cannot refer. The last two checkpoints are kept,
-    in case the newest cannot be read. Put this handler after those whose state it saves.
+    in case the newest cannot be read. A training stops before it saves weights that are NaN or infinite. Put
+    this handler after those whose state it saves.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -170,6 +175,7 @@ class ResumableCheckpoint:
         if newest is not None:
             engine.add_event_handler(Events.STARTED, self._resume, newest, objects)
             engine.add_event_handler(Events.STARTED, self._log_if_done)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._check_weights)
         saver = CheckpointSaver(self.save_dir, objects, save_interval=self.interval, n_saved=2)
         saver._interval_checkpoint.save_handler = AtomicDiskSaver(self.save_dir)
         saver.attach(engine)
@@ -187,6 +193,14 @@ class ResumableCheckpoint:
             raise ValueError(f"{path} is of a training with other options: {root_cause(error)}") from None
         for optimizer, groups in zip(optimizers, configured):
             _take_options(optimizer, groups, schedulers)
+
+    def _check_weights(self, engine: Engine) -> None:
+        for module in self.objects.values():
+            if isinstance(module, nn.Module) and not all(p.isfinite().all() for p in module.parameters()):
+                raise ValueError(
+                    f"{self.save_dir}: after epoch {engine.state.epoch} weights are NaN or infinite, so the training "
+                    "cannot go on: go on from the checkpoints with a lower learning_rate."
+                )
 
     def _log_if_done(self, engine: Engine) -> None:
         if engine.state.epoch >= engine.state.max_epochs:

@@ -19,7 +19,7 @@ from monai.utils import optional_import
 
 from ..levels import level_scale
 from ..utils.distributed import all_gather, world_size
-from .summary import KEY, ROW, SUMMARY_ROW, mean_or_nan, summarise
+from .summary import KEY, ROW, SUMMARY_ROW, mean_of_defined, summarise
 
 __all__ = ["MultiScaleMetrics", "dice_per_class", "distance_per_class", "has_scipy", "volume_error_per_class"]
 
@@ -104,7 +104,8 @@ class MultiScaleMetrics(Metric):
     """Ignite metric: Dice of each class at each scale, and its average over scales and grids.
 
     Reads ``pred``, ``label``, ``case`` and ``level`` of every decollated item and, if they exist, the keys of the other
-    grids: ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``.
+    grids: ``pred_nearest`` and ``label_nearest`` (the paper's labels), ``pred_fine`` and ``label_fine``. Where a case
+    has ``pred_fine`` but no ``label_fine``, because its label is too coarse, its scores on the full grid are NaN.
 
     Writes into ``engine.state.metrics``, under the metric's name, the average Dice over scales of the native grid, or
     the mean of those of the native and the full grid if both exist. Adds an entry per scale and class of the native
@@ -146,13 +147,19 @@ class MultiScaleMetrics(Metric):
     def update(self, output: Sequence[dict[str, Any]]) -> None:
         for item in output:
             for grid, (pred, label) in GRIDS.items():
-                if pred in item and label in item:
-                    key = self._key(item, grid)
+                if pred not in item:
+                    continue
+                key = self._key(item, grid)
+                if label in item:
                     # The engine moves only the keys that it knows to its device, so the label may be on another.
                     maps = item[pred], item[label].to(item[pred].device)
                     self._add(key, self.class_names, *maps)
                     for name, classes in self.regions.items():
                         self._add(key, [name], *(_union(m, classes) for m in maps))
+                elif grid == "full":
+                    undefined = [math.nan] * (3 if self.distances else 2)
+                    for name in [*self.class_names, *self.regions]:
+                        self.rows.append(dict(zip(self.columns, (*key, name, *undefined))))
 
     def _key(self, item: Mapping[str, Any], grid: str) -> tuple:
         """What a row is of, in the order of ``columns``."""
@@ -187,7 +194,7 @@ class MultiScaleMetrics(Metric):
             is_average = line["scale"] == "average" and line["class"] == "mean" and line["measure"] == "dice"
             if is_average and line["grid"] in SELECTED:
                 averages.append(line["mean"])
-        return mean_or_nan(averages)
+        return mean_of_defined(averages)
 
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)

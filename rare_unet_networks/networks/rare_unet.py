@@ -148,16 +148,20 @@ class RAREUNet(nn.Module):
         level: int = 0,
         levels: Optional[List[int]] = None,
         output: str = "scan",
+        num_fine: Optional[int] = None,
     ) -> Union[torch.Tensor, Prediction, PyramidOutput]:
         """Runs one path, or, for a list of inputs, all paths of a training step.
 
         Args:
             x: image of shape (B, C, *spatial_size), every axis divisible by ``divisor(level)``; or a pyramid, a list
-                with one such image per active level, the image of level d 1/2^d as large as that of level 0.
+                with one such image per active level, the image of level d 1/2^d as large as that of level 0. A level
+                may have fewer members than coarser ones: their first ones.
             level: level at which a single image enters.
             levels: the active levels of the pyramid in ascending order; by default 0, 1, …, one per image.
             output: for an image, ``"scan"`` predicts on its own grid, ``"fine"`` on that of level 0, ``"both"`` on
                 both.
+            num_fine: of a pyramid, the number of first members that are predicted on the grid of level 0; by default
+                all of them.
 
         Returns:
             For an image: logits of shape (B, out_channels, *spatial_size), for ``output="fine"`` with a
@@ -190,17 +194,18 @@ class RAREUNet(nn.Module):
         for d, image in zip(active, x):
             y, encodings = self.run_path(image, d)
             logits.append(self._scan(y, d))
-            if d > 0 and len(self.full_heads):
-                fine.append(self._fine(y, d))
+            if d > 0 and len(self.full_heads) and num_fine != 0:
+                fine.append(self._fine(y[:num_fine], d))
             if d == 0:
                 encoded = encodings
             elif encoded:
-                if encodings[0].shape != encoded[d].shape:
+                gate = encodings[0][: len(encoded[d])]
+                if gate.shape != encoded[d].shape:
                     raise ValueError(
                         f"the image of level {d} must be 1/{level_scale(d)} as large as that of level 0, got "
                         f"{tuple(image.shape[2:])} and {tuple(x[0].shape[2:])}."
                     )
-                features.append((encodings[0], encoded[d]))
+                features.append((gate, encoded[d]))
         return PyramidOutput(logits, features, fine)
 
     def divisor(self, level: int) -> int:

@@ -14,7 +14,7 @@ from ..data.files import describe_content
 from ..utils.errors import root_cause
 from ..utils.geometry import format_size
 
-__all__ = ["load_weights"]
+__all__ = ["check_archive", "load_weights"]
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "net")  # entries that hold the weights in a file
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and averaged models, and of torch.compile
@@ -38,7 +38,7 @@ def _read(path: Path, map_location: Any) -> Any:
         what = describe_content(head)
         raise ValueError(f"expected weights as torch.save writes them, the file is {what}")
     if head.startswith(b"PK"):
-        _check_archive(path)
+        check_archive(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # the unpickler can raise any exception on a damaged file
@@ -49,8 +49,8 @@ def _read(path: Path, map_location: Any) -> Any:
         raise ValueError(f"the file is damaged or cut ({type(error).__name__})") from None
 
 
-def _check_archive(path: Path) -> None:
-    """Checks the checksums of a zip archive, which PyTorch does not: a flipped bit would be a wrong weight.
+def check_archive(path: Path) -> None:
+    """Checks the checksums of a file of ``torch.save``, which PyTorch does not: a flipped bit would be a wrong weight.
 
     Raises:
         ValueError: if the archive is damaged or holds something else than weights.
@@ -99,8 +99,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def _is_like(value: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a tensor keeps its values in place of a weight: integers and complex numbers would lose a part."""
+    is_dense = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+    return is_dense and (value.is_floating_point() or value.dtype == weight.dtype)
+
+
 def _check_fit(state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
-    """Raises a ``ValueError`` if names or shapes are not those of the network, or a weight is not finite."""
+    """Raises a ``ValueError`` if names, shapes or kinds are not those of the network, or a weight is not finite."""
     expected = network.state_dict()
     faults = []
     if missing := [name for name in expected if name not in state]:
@@ -114,6 +120,10 @@ def _check_fit(state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
         faults.append(f"{len(reshaped)} have another size ({first}: {sizes})")
     if faults:
         raise ValueError(f"the weights are of another network: {'; '.join(faults)}")
+    unlike = [name for name, value in state.items() if not _is_like(value, expected[name])]
+    if unlike:
+        kind = str(state[unlike[0]].dtype).removeprefix("torch.")
+        raise ValueError(f"{len(unlike)} are no dense tensors of real numbers ({_some(unlike)}; the first is {kind})")
     if not_finite := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"{len(not_finite)} weights are NaN or infinite ({_some(not_finite)})")
 

@@ -17,7 +17,7 @@ from ..utils.errors import root_cause
 from ..utils.files import replaced_as_a_whole
 from .pictures import draw_picture
 
-__all__ = ["figure_of", "figure_path"]
+__all__ = ["figure_of", "figure_path", "load_scan"]
 
 logger = logging.getLogger(__name__)
 FIGURES = "figures"
@@ -53,9 +53,10 @@ def figure_of(record: Mapping[str, Any], folder: Path) -> str:
 
 
 def _draw(record: Mapping[str, Any], prediction: Path) -> str:
-    scans = {name: _load(recorded_files(scan)) for name, scan in record["scans"].items()}
-    return draw_picture(scans, _load(str(prediction)), label_names(record))
+    scans = {name: load_scan(recorded_files(scan)) for name, scan in record["scans"].items()}
+    return draw_picture(scans, load_scan(str(prediction)), label_names(record))
 
 
-def _load(path: str | list[str]) -> MetaTensor:
+def load_scan(path: str | list[str]) -> MetaTensor:
+    """Loads a scan or a label map without warnings, channel first."""
     return LoadImage(ScanReader(warn=False), ensure_channel_first=True)(path)

@@ -14,11 +14,11 @@ from typing import Any
 from ..data.record_files import is_refused, label_names, read_records
 from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
+from ..utils.colours import label_colour
 from ..utils.files import replaced_as_a_whole
-from ..utils.switches import is_on
 from .figures import figure_of
-from .panels import COLOURS
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
+from .viewer import report_mode, viewer_data, viewer_part
 
 __all__ = ["PAGE", "can_report", "collect", "write_report"]
 
@@ -27,13 +27,13 @@ PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def can_report(report: bool | str) -> bool:
+def can_report(report: bool | str, niivue_file: str | Path | None = None) -> bool:
     """Whether a report is asked for and can be drawn. Without matplotlib one line of the log says how to get it.
 
     Raises:
-        ValueError: if ``report`` is neither true nor false.
+        ValueError: see :py:func:`rare_unet_networks.reports.viewer.report_mode`.
     """
-    if not is_on(report):
+    if report_mode(report, niivue_file) == "false":
         return False
     if find_spec("matplotlib") is None:
         logger.info(f"no {PAGE}: its pictures need matplotlib (pip install 'rare-unet-networks[report]')")
@@ -42,7 +42,10 @@ def can_report(report: bool | str) -> bool:
 
 
 def write_report(
-    folder: str | Path, report: bool | str = True, failures: Sequence[tuple[str, str]] = ()
+    folder: str | Path,
+    report: bool | str = True,
+    failures: Sequence[tuple[str, str]] = (),
+    niivue_file: str | Path | None = None,
 ) -> Path | None:
     """Writes ``report.html`` of a folder of predictions from their records. Cases to review come first.
 
@@ -50,18 +53,20 @@ def write_report(
 
     Args:
         folder: folder of the predictions.
-        report: whether to write it.
+        report: whether to write it; ``"interactive"`` with a viewer for each case.
         failures: scans that could not be segmented, as (file, reason).
+        niivue_file: the program of the viewer.
 
     Returns:
         the page; None if there is no case, or no report is asked for or possible.
 
     Raises:
-        ValueError: if ``report`` is neither true nor false.
+        ValueError: see :py:func:`rare_unet_networks.reports.viewer.report_mode`.
     """
     folder = Path(folder)
-    if not can_report(report):
+    if not can_report(report, niivue_file):
         return None
+    program = niivue_file if report_mode(report, niivue_file) == "interactive" else None
     records = read_records(folder)
     if not records and not failures:
         return None
@@ -72,25 +77,26 @@ def write_report(
         figures = {r["case"]: "" if is_refused(r) else figure_of(r, folder) for r in records}
         path = folder / PAGE
         with replaced_as_a_whole(path) as temporary:
-            temporary.write_text(_page(folder, records, figures, failures), encoding="utf-8")
+            temporary.write_text(_page(folder, records, figures, failures, program), encoding="utf-8")
     finally:
         claims.release_all()
     logger.info(f"{path} shows {len(records)} case(s)")
     return path
 
 
-def collect(folder: str | Path, report: bool | str = True) -> None:
+def collect(folder: str | Path, report: bool | str = True, niivue_file: str | Path | None = None) -> None:
     """Makes ``volumes.csv`` and ``report.html`` of a folder from its records.
 
     Args:
         folder: folder of predictions.
-        report: whether to write the report.
+        report: whether to write the report, see :py:func:`write_report`.
+        niivue_file: the program of an interactive report.
 
     Raises:
         ValueError: see :py:func:`rare_unet_networks.data.collect_volumes` and :py:func:`write_report`.
     """
     collect_volumes(folder)
-    write_report(folder, report)
+    write_report(folder, report, niivue_file=niivue_file)
 
 
 def _page(
@@ -98,6 +104,7 @@ def _page(
     records: Sequence[Mapping[str, Any]],
     figures: Mapping[str, str],
     failures: Sequence[tuple[str, str]],
+    niivue_file: str | Path | None,
 ) -> str:
     # Python's sort is stable: cases of either kind stay sorted by their names.
     records = sorted(sorted(records, key=lambda r: r["case"]), key=lambda r: not review_of(r))
@@ -109,7 +116,8 @@ def _page(
     rows, cases = [], []
     for number, record in enumerate(records):
         rows.append(_table_row(f"case-{number}", record, columns))
-        cases.append(_case(f"case-{number}", record, figures[record["case"]], columns))
+        volume = viewer_data(record, folder) if niivue_file and not is_refused(record) else ""
+        cases.append(_case(f"case-{number}", record, figures[record["case"]], columns, volume))
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title="Segmentation report",
         subtitle=escape(" · ".join(word for word in words if word)),
@@ -119,6 +127,7 @@ def _page(
         headings="".join(map(_heading, columns)),
         rows="\n".join(rows),
         cases="\n".join(cases),
+        viewer=viewer_part(niivue_file) if niivue_file else "",
     )
 
 
@@ -133,9 +142,9 @@ def _key(records: Sequence[Mapping[str, Any]]) -> str:
     """Returns the colours of the classes, in the order of their indices; of crops and of heads where there are both."""
     keys = []
     for names in dict.fromkeys(tuple(label_names(record)) for record in records):
-        for i, name in enumerate(names):
-            colour = COLOURS[i % len(COLOURS)]
-            keys.append(f'<span class="key"><i style="border-color:{colour}"></i>{escape(_words(name))}</span>')
+        for label, name in enumerate(names, start=1):
+            style = f"border-color:{label_colour(label)}"
+            keys.append(f'<span class="key"><i style="{style}"></i>{escape(_words(name))}</span>')
     return "".join(keys)
 
 
@@ -173,8 +182,8 @@ def _badge(record: Mapping[str, Any]) -> str:
     return f'<span class="badge">{"review" if review_of(record) else "no remark"}</span>'
 
 
-def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[Column]) -> str:
-    """Returns the card of a case: its picture, reasons, volumes and origin."""
+def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[Column], volume: str) -> str:
+    """Returns the card of a case: its picture, reasons, volumes and origin, and what the viewer shows of it."""
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in review_of(record))
     facts = {"resolution": f"{columns[1].cell(record).text} mm", "route": route_of(record)}
     facts |= {column.title: column.cell(record).text for column in columns if column.title in ("asymmetry %", "doubt")}
@@ -188,9 +197,13 @@ def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[C
         facts["scan" if name == "image" else name] = Path(str(scan.get("file", ""))).name
     entries = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
     state = "flagged" if reasons else "clear"
+    button = ""
+    if volume:
+        button = '<button type="button" class="open">scroll through</button>'
+        button += f'<script type="application/json" id="{card}-volume">{volume}</script>'
     return (
         f'<article class="case {state}" id="{card}"><header><h2>{escape(str(record["case"]))}</h2>{_badge(record)}'
-        f"</header><div>{figure or f'<p class=soft>{_without_picture(record)}</p>'}</div>"
+        f"{button}</header><div>{figure or f'<p class=soft>{_without_picture(record)}</p>'}</div>"
         f"<div>{f'<ul>{reasons}</ul>' if reasons else ''}{_volumes(record)}<dl>{entries}</dl></div></article>"
     )
 

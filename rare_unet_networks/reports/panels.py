@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ["COLOURS", "PANEL", "PLANES", "Plane", "captions", "contours_on", "panel_of"]
+from ..utils.colours import label_colour
 
-# Colours of Okabe and Ito, which colour-blind readers can tell apart, without black.
-COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00", "#0072b2")
+__all__ = ["PANEL", "PLANES", "Plane", "captions", "contours_on", "panel_of"]
+
 # Axis orthogonal to a plane, and the axes along its columns and rows. Indices grow to the left, to the back and
 # downwards (LPI), so that the patient's right and the front are on the left of the pictures.
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
@@ -87,10 +87,9 @@ def contours_on(classes: torch.Tensor, plane: Plane) -> Iterator[str]:
         rows, columns = (o + s * (torch.arange(n) - 1) for o, s, n in zip(plane.origin, plane.steps, mask.shape))
         lines = contour_generator(columns.numpy(), rows.numpy(), mask.numpy()).lines(0.5)
         path = "".join("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in line) + "Z" for line in _simplified(lines))
-        colour = COLOURS[(int(index) - 1) % len(COLOURS)]
         yield (
-            f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5" stroke-linejoin="round" '
-            'vector-effect="non-scaling-stroke"/>'
+            f'<path d="{path}" fill="none" stroke="{label_colour(int(index))}" stroke-width="1.5" '
+            'stroke-linejoin="round" vector-effect="non-scaling-stroke"/>'
         )
 
 

@@ -19,7 +19,7 @@ from ..utils.geometry import spacing_of
 from ..utils.resampling import as_plain_tensor
 from .panels import PANEL, PLANES, Plane, captions, contours_on, panel_of
 
-__all__ = ["draw_picture", "sides_of"]
+__all__ = ["channels_on", "draw_picture", "sides_of"]
 
 SIDE = re.compile(r"(left|right)[ _-]", re.IGNORECASE)
 MARGIN = 10.0  # mm around the structure
@@ -88,7 +88,7 @@ def draw_picture(scans: Mapping[str, MetaTensor], labels: MetaTensor, class_name
         # Channels share their contours. The name must be unique in a page of many pictures.
         ids = [f"outline-{hashlib.sha1(text.encode()).hexdigest()[:12]}" for text in contours]
         outlines += [f'<g id="{name}">{text}</g>' for name, text in zip(ids, contours)]
-        for name, channel in _channels(scans, crop):
+        for name, channel in channels_on(scans, crop):
             title = ", ".join(part for part in (view.title, name) if part)
             panels = [panel_of(plane, plane.cut(channel), outline, size) for plane, outline in zip(planes, ids)]
             rows.append(_row(panels, title, planes, size))
@@ -121,7 +121,7 @@ def _views(labels: torch.Tensor, class_names: Sequence[str], spacing: Sequence[f
     return [_View("no voxel is segmented", middle, tuple(n // 2 for n in labels.shape))], extent
 
 
-def _channels(scans: Mapping[str, MetaTensor], crop: MetaTensor) -> Iterator[tuple[str, torch.Tensor]]:
+def channels_on(scans: Mapping[str, MetaTensor], crop: MetaTensor) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields name and voxels of each channel, with intensities from 0 to 1, on the grid of a part of the labels."""
     for name, scan in scans.items():
         # Linear, as the grids are the same, or the labels are on the finer grid of level 0.

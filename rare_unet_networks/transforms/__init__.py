@@ -3,10 +3,11 @@
 from .acquisition import RandSimulateAcquisitiond, SimulateAcquisitiond, simulate_acquisition
 from .anisotropy import RandAnisotropyd
 from .checks import CheckLabeld, CheckScand
-from .grids import ResampleToBothGridsd, prediction_key
+from .grids import ResampleToBothGridsd, ResampleToFineLabeld, prediction_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
-from .level_grids import ResampleToLeveld
+from .level_affine import RandAffineOfLeveld
+from .level_grids import FineLabeld, ResampleToLabelLeveld, ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond
 from .margin_crop import RandMarginCropd
 from .modalities import LoadModalitiesd, RandDropChannelsd

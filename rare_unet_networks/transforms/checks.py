@@ -172,7 +172,7 @@ class CheckLabeld(MapTransform):
         keys: labels, shape (1, D, H, W), as loaded.
         image_key: image whose grid the labels must have.
         num_classes: classes, background included.
-        spacing: voxel size that a labelled scan must have, mm, in the order of its axes; coarse scans are made from it.
+        spacing: voxel size that a labelled scan must have, mm, in the order of its axes; by default any.
         tolerance: fraction by which the spacing of an axis may differ.
 
     Raises:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation
+from monai.transforms import MapTransform, Orientation, ResampleToMatchd
 from nibabel.orientations import aff2axcodes
 from torch.nn import functional as F
 
+from ..inferers.head_regions import translation
 from ..utils.geometry import format_size, rescaled_affine
 from ..utils.resampling import area_resize, as_plain_tensor
 
-__all__ = ["ResampleToBothGridsd", "prediction_key"]
+__all__ = ["ResampleToBothGridsd", "ResampleToFineLabeld", "prediction_key"]
 
 NOTES = ("route", "side", "side_margin", "head", "trust")  # what inferers write into the metadata of a prediction
 
@@ -84,9 +85,8 @@ class ResampleToBothGridsd(MapTransform):
             image = d[self.image_key] = MetaTensor(as_plain_tensor(d[self.image_key])).copy_meta_from(d[self.image_key])
             image.meta.update(notes)
             affine = image.affine
-            if "head" in notes:
-                part = next(iter(predictions.values()))
-                affine = rescaled_affine(part.affine, part.shape[1:], scan_size)
+            if "head" in notes:  # not the prediction's affine: MONAI Label's decollate_batch takes it apart
+                affine = affine.double() @ translation(notes["head"].start).to(affine.device)
             for name, prediction in predictions.items():
                 if tuple(prediction.shape[1:]) not in (scan_size, fine_size):
                     raise ValueError(
@@ -120,6 +120,25 @@ class ResampleToBothGridsd(MapTransform):
     def _probabilities(self, prediction: torch.Tensor) -> torch.Tensor:
         prediction = as_plain_tensor(prediction).float()
         return prediction.softmax(dim=0) if self.softmax else prediction
+
+
+class ResampleToFineLabeld(ResampleToMatchd):
+    """``monai.transforms.ResampleToMatchd`` that leaves a case as it is that has no label on the grid of level 0.
+
+    Args:
+        keys: prediction on the grid of level 0.
+        key_dst: label on that grid; may be absent, see :py:class:`rare_unet_networks.transforms.FineLabeld`.
+        mode: interpolation.
+        kwargs: further arguments as in MONAI.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "pred_fine", key_dst: str = "label_fine", mode: str = "nearest", **kwargs: Any
+    ) -> None:
+        super().__init__(keys, key_dst, mode=mode, **kwargs)
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        return super().__call__(data, lazy=lazy) if self.key_dst in data else dict(data)
 
 
 def _in_background(part: torch.Tensor, start: Sequence[int], spatial_size: Sequence[int]) -> torch.Tensor:

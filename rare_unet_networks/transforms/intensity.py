@@ -17,6 +17,7 @@ from monai.transforms import MapTransform
 from ..levels import level_scale
 from ..utils.coarsening import coarsen
 from ..utils.resampling import as_plain_tensor
+from .level_grids import LABEL_LEVEL
 
 __all__ = ["ForegroundStatisticsd", "StandardizeForegroundd"]
 
@@ -27,7 +28,9 @@ class ForegroundStatisticsd(MapTransform):
     Args:
         keys: images, shape (C, *spatial_size), zero outside the head.
         num_levels: number of resolutions 1, 1/2, 1/4, …. A coarse scan consists of block means; the scan is padded with
-            zeros to whole blocks.
+            zeros to whole blocks. A scan with the voxels of a coarser level (``label_level``, as
+            :py:class:`rare_unet_networks.transforms.ResampleToLabelLeveld` notes it) has its own statistics at the
+            finer ones.
         postfix: the statistics of ``image`` are stored as ``image_statistics``, shape (num_levels, 2, C): means, then
             standard deviations. Those of an empty channel are 0 and 1.
     """
@@ -41,9 +44,10 @@ class ForegroundStatisticsd(MapTransform):
         d = dict(data)
         for key in self.keys:
             scan = as_plain_tensor(d[key])
+            first = int(d.get(LABEL_LEVEL, 0))
             statistics = []
             for level in range(self.num_levels):
-                coarse = coarsen(scan, level_scale(level), align="start")
+                coarse = coarsen(scan, level_scale(max(level - first, 0)), align="start")
                 statistics.append(self._statistics(coarse))
             d[f"{key}_{self.postfix}"] = torch.stack(statistics)
         return d
@@ -62,6 +66,8 @@ class StandardizeForegroundd(MapTransform):
     """Computes z-scores of all nonzero voxels, by the statistics of :py:class:`ForegroundStatisticsd`.
 
     On a whole scan the result is that of ``NormalizeIntensityd(nonzero=True, channel_wise=True)``.
+
+    Images of levels that a coarse label does not train (``label_level``) may be absent.
 
     Args:
         keys: images, shape (C, *spatial_size).
@@ -91,6 +97,8 @@ class StandardizeForegroundd(MapTransform):
         d = dict(data)
         levels = self.levels if self.levels is not None else [d[self.level_key]] * len(self.keys)
         for key, level in zip(self.keys, levels):
+            if key not in d and level < d.get(LABEL_LEVEL, 0):
+                continue
             x = as_plain_tensor(d[key])
             mean, std = (s.reshape(-1, *[1] * (x.ndim - 1)) for s in d[self.statistics_key][level])
             d[key] = MetaTensor(torch.where(x != 0, (x - mean) / std, x)).copy_meta_from(d[key])

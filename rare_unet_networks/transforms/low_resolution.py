@@ -18,6 +18,9 @@ from monai.utils import ensure_tuple, ensure_tuple_rep
 
 from ..levels import ResolutionLevels, level_scale
 from ..utils.coarsening import IMAGE_MODES, LABEL_MODES, coarsen, coarsen_label
+from ..utils.geometry import spacing_of
+from ..utils.logs import name_of
+from .level_grids import LABEL_LEVEL
 
 __all__ = ["MultiResolutionPyramidd", "PadPyramidd", "SimulateLowResolutiond"]
 
@@ -48,16 +51,25 @@ class _Coarsening(MapTransform):
         self.divisor = divisor
         self.image_mode = image_mode
 
-    def coarse(self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int]) -> dict[Hashable, list[MetaTensor]]:
-        """Pads every image and label and coarsens them to each of ``levels``; a list by key."""
-        scales = [level_scale(level) for level in levels]
+    def coarse(
+        self, data: Mapping[Hashable, MetaTensor], levels: Sequence[int], first: int = 0
+    ) -> dict[Hashable, list[MetaTensor]]:
+        """Pads every image and label and coarsens them to each of ``levels``; a list by key.
+
+        Args:
+            data: images and labels.
+            levels: ``first`` and coarser ones.
+            first: level whose voxels the images and labels have.
+        """
+        scales = [level_scale(level - first) for level in levels]
+        divisor = max(1, self.divisor // level_scale(first))  # the same in mm
         scans = {}
         for key in self.keys:
             image, lowest = data[key], float(data[key].min())
-            options = dict(pad_value=lowest, mode=self.image_mode, divisor=self.divisor)
+            options = dict(pad_value=lowest, mode=self.image_mode, divisor=divisor)
             scans[key] = [coarsen(image, scale, **options) for scale in scales]
         for key, mode in zip(self.label_keys, self.label_modes):
-            scans[key] = [coarsen_label(data[key], scale, mode, self.divisor) for scale in scales]
+            scans[key] = [coarsen_label(data[key], scale, mode, divisor) for scale in scales]
         return scans
 
 
@@ -65,7 +77,7 @@ class SimulateLowResolutiond(_Coarsening):
     """Simulates a coarse scan from a fine one: pads it symmetrically to a multiple of ``divisor`` and coarsens it.
 
     The level is read from the data (``level_key``), so that one dataset can hold a case at several scales. Images are
-    padded with their minimum, labels with background. At level 0 nothing is changed.
+    padded with their minimum, labels with background. At the scan's own level nothing is changed.
 
     Args:
         image_keys: images, shape (C, D, H, W).
@@ -74,6 +86,10 @@ class SimulateLowResolutiond(_Coarsening):
         divisor: sizes are padded to multiples of this number of voxels.
         image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`.
         label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`; one for all, or one each.
+        levels: resolution levels, which say what level the given scan has; by default it has level 0.
+
+    Raises:
+        ValueError: if the level is finer than the scan's own. The message names the file.
     """
 
     def __init__(
@@ -84,15 +100,23 @@ class SimulateLowResolutiond(_Coarsening):
         divisor: int = 8,
         image_mode: str = "mean",
         label_mode: str | Sequence[str] = "majority",
+        levels: ResolutionLevels | None = None,
     ) -> None:
         super().__init__(image_keys, label_keys, divisor, image_mode, label_mode)
         self.level_key = level_key
+        self.levels = levels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d, level = dict(data), int(data[self.level_key])
-        if level == 0:
+        given = d[self.keys[0]]
+        first = 0
+        if self.levels is not None:
+            first = self.levels.level_of_spacing(spacing_of(given.affine, given.ndim - 1))
+        if level < first:
+            raise ValueError(f"{name_of(given.meta)}: {self.level_key} must be at least its own, {first}, got {level}.")
+        if level == first:
             return d
-        for key, (scan,) in self.coarse(d, [level]).items():
+        for key, (scan,) in self.coarse(d, [level], first).items():
             # The result stands for a scan loaded from a coarse file, so Invertd must not go back to the fine one.
             scan.applied_operations = []
             d[key] = scan
@@ -106,6 +130,9 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
     labels with background. Image and label of a level have the same grid and affine. Next scale the intensities of each
     level, and last pad to what the network can process: the inferer also pads after scaling.
 
+    A scan whose label is coarser, as :py:class:`rare_unet_networks.transforms.ResampleToLabelLeveld` notes under
+    ``label_level``, gets a pyramid of that level and coarser ones, without level 0.
+
     Args:
         image_keys: images, shape (C, D, H, W).
         label_keys: labels, shape (1, D, H, W).
@@ -113,6 +140,9 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
         divisor: sizes are padded to multiples of this number of voxels, as in :py:class:`SimulateLowResolutiond`.
         image_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen`; one of several is drawn for each case.
         label_mode: see :py:func:`rare_unet_networks.utils.coarsening.coarsen_label`.
+
+    Raises:
+        ValueError: if none of ``levels`` is as coarse as the label. The message names the file.
     """
 
     def __init__(
@@ -137,10 +167,17 @@ class MultiResolutionPyramidd(Randomizable, _Coarsening):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         self.randomize()
-        levels = sorted({0, *self.levels})
-        for key, scans in self.coarse(d, levels).items():
+        first = int(d.get(LABEL_LEVEL, 0))
+        image_levels = [level for level in self.levels if level >= first]
+        if not image_levels:
+            raise ValueError(
+                f"{name_of(d[self.keys[0]].meta)}: its label is too coarse, it trains level {first} and coarser ones, "
+                f"the training has {list(self.levels)}."
+            )
+        levels = sorted({0, *image_levels}) if first == 0 else sorted(image_levels)
+        for key, scans in self.coarse(d, levels, first).items():
             del d[key]
-            levels_of_key = levels if key in self.label_keys else self.levels
+            levels_of_key = levels if key in self.label_keys else image_levels
             for level, scan in zip(levels, scans):
                 if level in levels_of_key:
                     d[f"{key}_{level}"] = scan

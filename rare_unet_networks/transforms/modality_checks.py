@@ -15,6 +15,7 @@ import torch
 __all__ = ["contrast_order", "modality_warnings"]
 
 MIN_OVERLAP = 0.9  # Dice of a modality's foreground with that of the others
+MAX_CORRELATION = 0.9999  # of two modalities, which differ even if they are alike
 MAX_FOREGROUND = 0.9  # fraction of a scan; with more, the background is not 0, and the contrast cannot be checked
 MAX_VOXELS = 200_000  # of a channel; larger scans are subsampled
 CONTRASTS = ("FLAIR", "T1w", "T1Gd", "T2w")
@@ -40,6 +41,16 @@ def _overlaps(masks: Mapping[str, torch.Tensor]) -> dict[str, float]:
         others = torch.stack([other for key, other in masks.items() if key != name]).float().mean(dim=0) > 0.5
         dice[name] = 2 * float((mask & others).sum()) / max(1.0, float(mask.sum() + others.sum()))
     return dice
+
+
+def _copies(channels: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
+    """Pairs of channels with the same image, perhaps at another scale."""
+    if len(channels) < 2:
+        return []
+    values = torch.stack([channel.flatten() for channel in channels.values()])
+    correlation = torch.corrcoef(values.double())
+    pairs = itertools.combinations(enumerate(channels), 2)
+    return [(a, b) for (i, a), (j, b) in pairs if correlation[i, j] > MAX_CORRELATION]
 
 
 def contrast_order(channels: torch.Tensor) -> tuple[str, ...] | None:
@@ -94,6 +105,13 @@ def _blank_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: S
     ]
 
 
+def _copy_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Warnings about one image for two modalities; arguments as of :py:func:`modality_warnings`."""
+    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
+    with_contrast = {m: channel for m, channel in channels.items() if channel.min() != channel.max()}
+    return [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in _copies(with_contrast)]
+
+
 def _place_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
     """Warnings about foregrounds that do not overlap; arguments as of :py:func:`modality_warnings`."""
     channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
@@ -120,11 +138,11 @@ def modality_warnings(
         was_head: whether the skull was removed by one mask, so that the foregrounds say nothing of the registration.
 
     Returns:
-        warnings, with modalities and files, about channels without contrast, foregrounds that do not overlap, and
-        contrasts in another order. The contrasts are only checked if there is nothing else.
+        warnings, with modalities and files, about channels without contrast, copies, foregrounds that do not overlap,
+        and contrasts in another order. The contrasts are only checked if there is nothing else.
     """
     image = _thinned(image)
-    warnings = _blank_warnings(image, files, modalities)
+    warnings = _blank_warnings(image, files, modalities) + _copy_warnings(image, files, modalities)
     if not was_head:
         warnings += _place_warnings(image, files, modalities)
     return warnings or _contrast_warnings(image, files, modalities)

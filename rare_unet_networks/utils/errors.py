@@ -19,6 +19,7 @@ DEVELOPERS = re.compile(
 )
 # The place in PyTorch's C++ code, at the beginning of a message.
 ENFORCE = re.compile(r"\[enforce fail at [^\]]*\]\s*[.:]?\s*")
+ERRNO = re.compile(r"^\[Errno \d+\] ")  # before the words of an error of the operating system
 ALLOCATOR = re.compile(r"DefaultCPUAllocator: .*you tried to allocate (\d+) bytes.*", re.DOTALL)
 # Words for exceptions whose own message is empty or does not say the reason.
 WORDS = {
@@ -87,6 +88,12 @@ def is_user_error(error: BaseException) -> bool:
     return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or _is_out_of_memory(error)
 
 
+def _is_bare(error: BaseException, text: str) -> bool:
+    """Whether a message needs the name of its exception: that of a programming error, or a file's name alone."""
+    is_name = isinstance(error, OSError) and " " not in text
+    return is_name or not isinstance(error, (ValueError, ImportError, OSError))
+
+
 def root_cause(error: BaseException) -> str:
     """Cause of an error in one line: MONAI wraps errors of transforms and expressions in further ones.
 
@@ -95,13 +102,13 @@ def root_cause(error: BaseException) -> str:
     error = innermost(error)
     text = DEVELOPERS.sub("", _last_line(str(error)))
     text = ALLOCATOR.sub(lambda match: f"{int(match[1]) / 2**30:.1f} GiB were asked for", ENFORCE.sub("", text))
-    text = one_line(" ".join(text.split()))
+    text = one_line(" ".join(ERRNO.sub("", text).split()))
     words = WORDS[MemoryError] if _is_out_of_memory(error) else _words(error)
     if words:
         text = f"{words}: {text}" if text else words
     elif not text:
         text = f"{type(error).__name__} without a message"
-    elif not isinstance(error, (ValueError, ImportError)) and TRACEBACK not in str(error):
+    elif _is_bare(error, text) and TRACEBACK not in str(error):
         text = f"{type(error).__name__}: {text}"
     # For weights of another network, torch lists every parameter.
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"

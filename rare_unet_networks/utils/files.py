@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +44,12 @@ def sha256(path: str | Path) -> str:
     """SHA-256 digest of a file's content, in hexadecimal digits. An unchanged file is read only once in a run.
 
     Raises:
-        OSError: if the file cannot be read.
+        OSError: if it is no file or cannot be read. A pipe or a device may have no end.
     """
-    stat = os.stat(path)
-    return _sha256(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    info = os.stat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(f"{path}: expected a file")
+    return _sha256(str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def read_json(path: Path) -> Any:

@@ -54,6 +54,8 @@ def test_known_overrides_pass(config, options):
         (("--trainer#epochs", "3"), "--trainer#epochs is neither"),
         (("--ampp",), "--ampp is neither"),
         (("-inputt", "x"), "--inputt is neither"),  # fire takes one dash as well
+        (("--dataset_dir", ""), r"--dataset_dir must be a path, got none\.$"),
+        (("--output_dir=",), r"--output_dir must be a path, got none\.$"),
         (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
     ],
 )
@@ -135,6 +137,14 @@ def test_overrides_that_add_an_argument_pass(components, option):
 def test_what_no_component_takes_stops_the_program(components, options, match):
     with pytest.raises(SystemExit, match=match):
         check_command_line(command(components, *options))
+
+
+def test_a_file_name_of_an_args_file_is_not_evaluated(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$x").touch()
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": str(config), "dataset_dir": "$x"}))
+    with pytest.raises(SystemExit, match=r"--dataset_dir \$x is a file, but .*: write \./\$x$"):
+        check_command_line([MODULE, "run", "training", "--args_file", "args.json"])
 
 
 def test_an_args_file_counts_as_options(config, tmp_path):
@@ -268,7 +278,7 @@ def test_an_argument_of_a_component_takes_pythons_spelling_only(config, value, p
 
 @pytest.mark.parametrize("text", ['("$", "@", "%")', "inspect.signature(run)"])
 def test_signs_of_expressions_and_options_of_the_runner_are_written_once(text):
-    files = Path(command_line.__file__).parent.glob("*.py")
+    files = Path(command_line.__file__).parents[1].rglob("*.py")
     assert sum(path.read_text().count(text) for path in files) == 1
 
 

@@ -150,4 +150,5 @@ def test_a_new_bundle_of_the_hippocampus_has_one_channel(tmp_path):
     metadata = json.loads((tmp_path / "mine" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["inputs"]["image"]["channel_def"] == {"0": "image"}
     assert metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == 4
+    assert "post_processed_outputs" not in metadata["network_data_format"]  # those are of the source's labels
     shutil.rmtree(tmp_path / "mine")

@@ -169,7 +169,8 @@ def test_inferring_writes_predictions_on_the_scans_own_grid_and_goes_on_after_a_
     }.items():
         assert [line for line in errors if f"{scans / name}: " in line and reason in line], (name, errors)
     assert " of 7: oblique: 1×1×1 mm -> level 0, " in result.stdout
-    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "oblique_seg.json", "volumes.csv"}
+    tables = {"volumes.csv", "labels_itksnap.txt", "labels_slicer.ctbl"}
+    assert {p.name for p in output.iterdir()} == {"oblique_seg.nii.gz", "oblique_seg.json", *tables}
     prediction = nib.load(output / "oblique_seg.nii.gz")
     assert prediction.shape == data.shape and prediction.get_data_dtype() == np.uint8
     np.testing.assert_allclose(prediction.affine, oblique, atol=1e-5)

@@ -129,6 +129,15 @@ def test_verbose_logs_more_and_shows_the_command(runs, capsys):
     [
         (["hippocampus", "absent.nii"], "error: input must exist, absent.nii does not."),
         (["evaluate", "hippocampus", "absent"], "error: dataset_dir must exist, absent does not."),
+        (
+            ["hippocampus", "scan.nii.gz", "--input", "7"],
+            "error: --input is given as ./scan.nii.gz and as 7: give it once.",
+        ),
+        (
+            ["hippocampus", "7", "-o", "a", "--output-dir=b"],
+            "error: --output_dir is given as a and as b: give it once.",
+        ),
+        (["hippocampus", ""], "error: input must be a path, got none."),
         (["hippocampus", "7", "scan.nii.gz"], "error: scan.nii.gz: one file or folder can be given"),
         (["evaluate"], "error: expected a task; rare-unet --help lists the tasks and commands."),
         (["--grid", "fine"], "error: expected a task"),

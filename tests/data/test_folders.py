@@ -125,7 +125,9 @@ def test_a_derivative_on_the_fine_grid_says_what_its_resolution_is(tmp_path):
 def test_other_cases_get_no_files_of_bids(tmp_path):
     finished(tmp_path, "p/a", scan="p/a.nii.gz")
     collect_volumes(tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["p", "volumes.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "labels_itksnap.txt", "labels_slicer.ctbl", "p", "volumes.csv",
+    ]  # fmt: skip
 
 
 def test_cases_of_different_labels_get_a_table_each(tmp_path):

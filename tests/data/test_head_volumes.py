@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rare_unet_networks.data import collect_volumes
-from rare_unet_networks.data.head_volumes import asymmetry, side_totals, write_label_names
+from rare_unet_networks.data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_label_names
 
 VOLUMES = {
     "left anterior": {"voxels": 10, "mm3": 80.0, "mm3_fine": 90.0},
@@ -28,6 +28,12 @@ def test_without_a_fine_grid_the_scans_own_counts():
     totals = side_totals(volumes, ["left", "right"])
     assert totals["both"] == {"voxels": 50, "mm3": 400.0, "mm3_fine": None}
     assert asymmetry(totals) == pytest.approx(40)
+
+
+def test_sides_that_differ_by_more_than_the_limit_are_a_reason_to_review():
+    reason = ["left and right differ by 41 % of their mean volume (the limit is 40 %)"]
+    assert asymmetry_reason(40.6, 40) == asymmetry_reason(-40.6, 40) == reason
+    assert asymmetry_reason(40.0, 40) == asymmetry_reason(None, 40) == asymmetry_reason(90.0, None) == []
 
 
 def test_one_side_has_no_asymmetry_and_no_sum_of_both():

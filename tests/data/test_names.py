@@ -29,6 +29,26 @@ def test_every_file_that_a_folder_leaves_out_is_named(tmp_path, caplog):
     assert f"{tmp_path}: files that are no scans are left out: c.raw, notes.txt" in messages["INFO"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links")
+def test_pipes_and_links_to_folders_are_named_and_not_opened(tmp_path, caplog, monkeypatch):
+    folder = tmp_path / "scans"
+    (folder / "closed").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "a.nii.gz").touch()
+    for name in ("pipe", "pipe.dcm"):
+        os.mkfifo(folder / name)  # opening one would wait for ever
+    (folder / "zero.ima").symlink_to("/dev/zero")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "subject").symlink_to(tmp_path / "elsewhere")
+    scandir = os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda path: os.listdir(f"{path}/no") if "closed" in str(path) else scandir(path)
+    )
+    assert [item["case"] for item in input_datalist(folder)] == ["a"]
+    assert "links to folders: gone, pipe, pipe.dcm, subject, zero.ima\n" in caplog.text
+    assert "left out, because these folders cannot be opened: closed/no" in caplog.text
+
+
 def test_many_files_left_out_are_counted(tmp_path, caplog):
     (tmp_path / "a.nii").touch()
     for i in range(60):

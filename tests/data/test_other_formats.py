@@ -172,3 +172,35 @@ def test_a_missing_package_is_named_in_one_line(tmp_path, name, content, package
     reason = rf"a\.\w+: reading \.\w+ needs {package}: pip install 'rare-unet-networks\[{extra}\]'$"
     with pytest.raises(ImportError, match=reason):
         LoadImage(ScanReader)(write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("name, form, package", [("a.mgz", mgz, "nibabel"), ("a.nrrd", nrrd, "nrrd")])
+def test_axes_that_are_not_at_right_angles_are_warned_of_in_every_format(tmp_path, name, form, package, caplog):
+    pytest.importorskip(package, reason=f"{name} needs {package}")
+    load = LoadImage(ScanReader, ensure_channel_first=True)
+    for shear, warning in ((0.2, "off by up to 11 degrees: the network takes them"), (0.01, "to 0.57 deg"), (0, "")):
+        affine = nib.affines.from_matvec([[1, shear, 0], [0, 1, 0], [0, 0, 1]])  # atan(0.2) is 11.3 degrees
+        caplog.clear()
+        scan = load(write(tmp_path, name, form(VOXELS, affine)))
+        assert warning in scan.meta["warnings"] and bool(warning) == bool(scan.meta["warnings"])
+        assert [record.getMessage() for record in caplog.records] == (
+            [f"{tmp_path / name}: {scan.meta['warnings']}"] if warning else []
+        )
+
+
+@pytest.mark.parametrize(
+    "name, content, package, is_warned",
+    [
+        ("a.mgh", patched(28, ">h", 0), "nibabel", True),
+        ("a.mgz", gzip.compress(patched(28, ">h", 0)), "nibabel", True),
+        ("a.mgz", mgz(), "nibabel", False),
+        ("a.mha", mha(TransformMatrix=None), "itk", True),
+        ("a.mha", mha(ElementSpacing=None), "itk", True),
+        ("a.mha", mha(), "itk", False),
+    ],
+)
+def test_a_file_that_does_not_say_where_it_lies_is_warned_of(tmp_path, name, content, package, is_warned):
+    pytest.importorskip(package, reason=f"{name} needs {package}")
+    scan = LoadImage(ScanReader, ensure_channel_first=True)(write(tmp_path, name, content))
+    warning = "the file does not say how large its voxels are or how it is oriented: left and right may be swapped"
+    assert scan.meta["warnings"] == (warning if is_warned else "")

@@ -199,14 +199,48 @@ def test_a_negative_voxel_size_by_which_some_readers_flip_an_axis_is_warned_of(t
     assert "contradicts itself by up to 18 mm" in scan.meta["warnings"]
 
 
-@pytest.mark.parametrize("shear, degrees", [(0.2, "11"), (0.02, "1.1"), (0.005, None)])
+def sheared(path, shear, qform_code=0):
+    affine = nib.affines.from_matvec([[1, shear, 0], [0, 1, 0], [0, 0, 2]], [1, 2, 3])
+    return write(
+        path,
+        sform=(affine, 1),
+        qform=(nib.affines.from_matvec(np.diag([1, 1, 2]), [1, 2, 3]), 1) if qform_code else None,
+        pixdim=(1, math.hypot(1, shear), 2),
+    )
+
+
+# atan(0.2) is 11.3 degrees, atan(0.0003) 0.017; ITK's limit is 1e-4, 0.0057 degrees
+@pytest.mark.parametrize("shear, degrees", [(0.2, "11"), (0.02, "1.1"), (0.005, "0.29"), (3e-4, "0.017"), (1.1e-4, "")])
 def test_axes_that_are_not_at_right_angles_are_warned_of(tmp_path, shear, degrees):
-    affine = nib.affines.from_matvec([[1, shear, 0], [0, 1, 0], [0, 0, 2]], [1, 2, 3])  # atan(0.2) is 11.3 degrees
-    path = write(tmp_path / "a.nii", sform=(affine, 1), pixdim=(1, math.hypot(1, shear), 2))
+    path = sheared(tmp_path / "a.nii", shear)
     warning = load(path).meta["warnings"]
-    if degrees is None:
-        assert warning == ""
-    else:
-        assert f"not at right angles, they are off by up to {degrees} degrees" in warning
-        with pytest.raises(RuntimeError):
+    assert f"not at right angles, they are off by up to {degrees}" in warning and len(warning.splitlines()) == 1
+    assert ("the network takes them" in warning) == (shear > 0.01)
+    assert warning.endswith("ITK (3D Slicer, ITK-SNAP) does not read a NIfTI file of such a grid that has no qform")
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(path))
+
+
+@pytest.mark.parametrize("shear, qform_code", [(9e-5, 0), (0, 0), (5e-3, 1)])
+def test_axes_that_itk_reads_are_not(tmp_path, shear, qform_code):
+    path = sheared(tmp_path / "a.nii", shear, qform_code)
+    assert load(path).meta["warnings"] == ""
+    sitk.ReadImage(str(path))
+
+
+def test_the_limit_of_itk_holds_in_turned_grids(tmp_path):
+    source, refused = np.random.default_rng(0), 0
+    for i in range(40):
+        matrix = np.eye(3)
+        matrix[source.permutation(3)[:2].tolist(), source.permutation(3)[:2].tolist()] += source.uniform(0, 3e-4, 2)
+        matrix = nib.eulerangles.euler2mat(*source.uniform(-3, 3, 3)) @ matrix @ np.diag(source.uniform(0.5, 4, 3))
+        affine = nib.affines.from_matvec(matrix, source.uniform(-90, 90, 3))
+        path = write(tmp_path / f"{i}.nii", sform=(affine, 1), pixdim=nib.affines.voxel_sizes(affine))
+        try:
             sitk.ReadImage(str(path))
+        except RuntimeError:
+            refused += 1
+            assert "ITK" in load(path).meta["warnings"]
+        else:
+            assert load(path).meta["warnings"] == ""
+    assert 5 < refused < 35

@@ -96,6 +96,24 @@ def test_a_case_whose_scan_or_weights_have_other_content_is_done_again_whatever_
     assert left(records(folder), folder) == ["a", "b", "c"]
 
 
+def test_further_models_are_recorded_with_their_digests_and_decide_what_is_done(folder):
+    model, absent = folder / "localiser.pt", str(folder / "none.pt")
+    model.write_text("hello")
+    models = {"localiser": str(model), "trust": None, "other": absent}
+
+    def with_models(changed=models):
+        return CaseRecords(str(folder / "out"), "scan", str(folder / "model.pt"), OPTIONS, changed)
+
+    assert "models" not in records(folder).read("a")
+    assert left(with_models(), folder) == ["a", "b", "c"]  # a record of an earlier version names none
+    finish(with_models(), item(folder, "a"))
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of hello
+    assert with_models().read("a")["models"] == {"localiser": {"file": str(model), "sha256": digest}}
+    assert left(with_models({"localiser": str(model)}), folder) == ["b", "c"]
+    model.write_text("other")
+    assert left(with_models(), folder) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("name", ["a_seg.nii.gz", "a_seg.json"])
 def test_a_case_without_its_prediction_or_record_is_done_again(folder, name):
     (folder / "out" / name).unlink()

@@ -45,3 +45,50 @@ def test_patches_of_unequal_size_become_one_batch():
     batch = collate_patches([[small], large])["image_0"]
     assert batch.shape == (2, 1, 8, 4, 4)
     assert batch[0, 0, :, 0, 0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def pyramid(first, size, value):
+    """A patch whose label trains ``first`` and coarser levels; ``size`` voxels of level 0 on each axis."""
+    patch = {"label_level": first, "case": "a"}
+    for level in range(first, 4):
+        for key in ("image", "label"):
+            patch[f"{key}_{level}"] = MetaTensor(torch.full((1, *[size >> level] * 3), value))
+    return patch
+
+
+def test_a_batch_of_fine_and_coarse_labels_has_fewer_members_at_fine_levels():
+    batch = collate_patches([pyramid(2, 48, 3.0), [pyramid(0, 32, 1.0)], pyramid(1, 32, 2.0)])
+    assert sorted(batch) == sorted(f"{key}_{level}" for key in ("image", "label") for level in range(4))
+    # The largest extent is 48 voxels of level 0; the finest labels come first.
+    assert {level: tuple(batch[f"image_{level}"].shape) for level in range(4)} == {
+        0: (1, 1, 48, 48, 48),
+        1: (2, 1, 24, 24, 24),
+        2: (3, 1, 12, 12, 12),
+        3: (3, 1, 6, 6, 6),
+    }
+    assert [batch["label_3"][i, 0, 0, 0, 0].item() for i in range(3)] == [1.0, 2.0, 3.0]
+    assert batch["image_3"][0, 0, :, 0, 0].tolist() == [1, 1, 1, 1, 0, 0]  # padded at the end
+
+    images, labels, _, kwargs = PreparePyramidBatch([0, 1, 2, 3])(batch)
+    assert [len(x) for x in images] == [len(x) for x in labels] == [1, 2, 3, 3]
+    assert kwargs == {"levels": [0, 1, 2, 3], "num_fine": 1}
+    images, labels, _, kwargs = PreparePyramidBatch([0, 1, 2, 3], [0.0, 0.0, 1.0])(batch)
+    assert [len(x) for x in labels] == [3, 3, 1] and kwargs == {"levels": [2, 3], "num_fine": 1}
+
+
+def test_a_batch_of_coarse_labels_has_no_level_0():
+    batch = collate_patches([pyramid(1, 32, 1.0), pyramid(1, 48, 2.0)])
+    images, labels, _, kwargs = PreparePyramidBatch([0, 1, 2, 3])(batch)
+    assert [x.shape[-1] for x in images] == [x.shape[-1] for x in labels] == [24, 12, 6]
+    assert kwargs == {"levels": [1, 2, 3], "num_fine": 0}
+
+
+def test_ranks_run_the_levels_that_all_of_them_have(monkeypatch):
+    """Another rank has coarse labels only: level 0 and its label are left out here, too."""
+    prepare = PreparePyramidBatch([0, 1, 2, 3])
+    monkeypatch.setattr("rare_unet_networks.engines.prepare_batch.all_gather", lambda own: [own, ([1, 2, 3], False)])
+    _, labels, _, kwargs = prepare(BATCH)
+    assert len(labels) == 3 and kwargs == {"levels": [1, 2, 3], "num_fine": 0}
+    monkeypatch.setattr("rare_unet_networks.engines.prepare_batch.all_gather", lambda own: [([0], True), ([1], False)])
+    with pytest.raises(ValueError, match=r"must have a level in common, got \[\[0\], \[1\]\]"):
+        prepare({"image_0": BATCH["image_0"], "label_0": BATCH["label_0"]})

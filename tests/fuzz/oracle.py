@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,6 @@ def read(path: Path, link: Path) -> sitk.Image | None:
         return sitk.ReadImage(str(link))
     except SitkError:
         return None
-
-
-def forms(path: Path) -> tuple[float, ...]:
-    """Voxel sizes, codes and both forms as they are stored in a NIfTI-1 file."""
-    content = path.read_bytes() if path.suffix == ".nii" else gzip.decompress(path.read_bytes())
-    order = "<" if content[:4] == struct.pack("<i", 348) else ">"
-    return struct.unpack_from(f"{order}3f", content, 80) + struct.unpack_from(f"{order}2h18f", content, 252)
 
 
 def corners(image: sitk.Image) -> np.ndarray:

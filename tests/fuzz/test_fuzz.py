@@ -82,9 +82,8 @@ class Grids:
         # The name of a link says which of its formats a file has; ITK looks for other suffixes of the same name.
         suffix = ".nii.gz" if case.name.lower().endswith(".gz") else ".nii"
         scan = oracle.read(outcome.path, self.root / "links" / f"{number}{suffix}")
-        if scan is None:  # its axes are a hundredth of a degree from right angles
-            if oracle.forms(outcome.path) != oracle.forms(outcome.prediction):
-                yield "not warned of, SimpleITK cannot read it, and the prediction has other forms than the scan"
+        if scan is None:
+            yield "not warned of, but SimpleITK cannot read it"
             return
         scan = oracle.as_3d(scan)
         prediction = oracle.as_3d(oracle.read(outcome.prediction, self.root / "links" / f"{number}_seg.nii.gz"))

@@ -9,6 +9,7 @@ from monai.engines import IterationEvents
 
 from rare_unet_networks.data import CaseRecords
 from rare_unet_networks.handlers import CaseRecordSaver
+from rare_unet_networks.inferers.whole_head import HeadNotes
 from rare_unet_networks.levels import ResolutionLevels
 
 LEVELS = ResolutionLevels(num_levels=2, spacing=(1.0, 1.0, 1.0))
@@ -159,3 +160,35 @@ def test_without_a_list_of_scans_a_line_has_no_position(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         run(tmp_path, BATCHES["case"](), lambda engine, batch: segment_one(engine, batch, ()))
     assert lines(caplog, "a: 1×1×1 mm -> level 0")
+
+
+def segment_head(engine, batch):
+    """Three voxels of the left side and one of the right one: 2 more, of a mean of 2."""
+    (output,) = segment(engine, batch)
+    output["pred"][:] = 0
+    output["pred"][0, 0, 0, :3], output["pred"][0, 3, 3, 3] = 1, 2
+    names = ["left x", "right x"]
+    output["pred"].meta |= {"head": HeadNotes(names, (0, 0, 0), (4, 4, 4), ["left", "right"], 0.0, {}, {})}
+    output["pred"].meta["review"] = ["it is dark"]
+    return [output]
+
+
+@pytest.mark.parametrize("limit, is_reason", [(99.0, True), (100.0, False), (None, False)])
+def test_a_head_whose_sides_differ_too_much_is_to_be_reviewed(tmp_path, caplog, limit, is_reason):
+    (tmp_path / "model.pt").touch()
+    records = CaseRecords(str(tmp_path), "scan", str(tmp_path / "model.pt"))
+    engine = Engine(segment_head)
+    engine.register_events(*IterationEvents)
+    CaseRecordSaver(records, ["x"], limit).attach(engine)
+    engine.run([list_data_collate([{"image": image("a"), "case": "a"}])])
+    record, reason = records.read("a"), "left and right differ by 100 % of their mean volume (the limit is 99 %)"
+    assert record["asymmetry"] == 100.0
+    assert record["review"] == ["it is dark", *[reason] * is_reason]
+    assert (reason in caplog.text) == is_reason
+    assert (reason in (tmp_path / "volumes.csv").read_text()) == is_reason
+
+
+@pytest.mark.parametrize("limit", [0, -3.0, "much"])
+def test_a_limit_of_asymmetry_that_is_none_is_refused(tmp_path, limit):
+    with pytest.raises(ValueError, match=r"asymmetry_limit must be a positive number or null, got"):
+        CaseRecordSaver(CaseRecords(str(tmp_path), "scan", "model.pt"), ["x"], limit)

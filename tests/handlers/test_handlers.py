@@ -1,5 +1,6 @@
 import logging
 import os
+import struct
 
 import pytest
 import torch
@@ -68,6 +69,27 @@ def test_a_training_whose_checkpoints_cannot_be_read_stops_and_leaves_them(tmp_p
     with pytest.raises(ValueError, match=r"none of the 2 checkpoints can be read.*choose another output_dir"):
         trainer(6, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_resumed(tmp_path, caplog):
+    trainer(2, tmp_path)
+    path = tmp_path / "checkpoint_epoch=2.pt"
+    content = bytearray(path.read_bytes())
+    weight = content.index(struct.pack("<f", 4.0))  # of two epochs of two iterations
+    content[weight + 3] ^= 1  # PyTorch reads it as another weight
+    path.write_bytes(content)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=1.pt")
+    assert "checkpoint_epoch=2.pt cannot be read (the file is damaged" in caplog.text
+
+
+def test_a_training_stops_before_it_saves_weights_that_are_no_numbers(tmp_path):
+    module = torch.nn.Linear(1, 1)
+    engine = Engine(lambda engine, batch: module.bias.data.mul_(float("nan") if engine.state.epoch == 3 else 1))
+    engine.state.max_epochs, engine.state.rank = 5, 0
+    ResumableCheckpoint(str(tmp_path), {"network": module}).attach(engine)
+    with pytest.raises(ValueError, match="after epoch 3 weights are NaN or infinite, so the training cannot go on"):
+        engine.run([0], max_epochs=5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt"]
 
 
 def test_unreadable_checkpoints_of_later_epochs_do_not_count_among_the_two_that_are_kept(tmp_path):

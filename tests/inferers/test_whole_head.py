@@ -105,6 +105,18 @@ def test_both_sides_get_their_own_classes_on_the_grid_of_the_head():
     assert float((left - right).abs().max()) <= 1
 
 
+def test_a_head_that_was_not_collated_is_placed_alike():
+    """MONAI Label adds an axis to the scan, and its prediction goes to ``decollate_batch``, which splits the affine."""
+    image, _ = head((2.0, 2.0, 2.0))
+    expected = on_both_grids(image, inferer()(image, ByIntensity()))
+    scan = decollate_batch(image)[0]
+    prediction = decollate_batch(inferer()(scan[None], ByIntensity()))[0]
+    result = ResampleToBothGridsd("pred")({"image": scan, "pred": prediction})
+    for name, on_grid in zip(("pred", "pred_fine"), expected):
+        assert torch.equal(result[name].as_tensor(), on_grid.as_tensor())
+        torch.testing.assert_close(result[name].affine, on_grid.affine)
+
+
 @pytest.mark.parametrize(
     "spacing, output, least",
     [

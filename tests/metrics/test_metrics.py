@@ -122,6 +122,24 @@ def test_metric_in_an_engine_gives_the_average_over_scales_and_each_scale_and_cl
     assert len(metric.rows) == 4  # an epoch starts afresh
 
 
+def test_scores_that_a_coarse_label_cannot_give_are_undefined_and_count_nowhere():
+    metric = MultiScaleMetrics(["x"], regions={"all": [1]})
+    fine = {"pred_fine": row([0, 1, 1, 0]), "label_fine": row([0, 1, 0, 0])}  # Dice 2/3
+    own = {"pred": row([1, 1, 0, 0]), "label": row([1, 1, 0, 0]), "level": 1}
+    metric.update([{**own, "case": "a", **fine}, {**own, "case": "b", "pred_fine": row([0, 1, 1, 0])}])
+    scores = {(r["case"], r["grid"], r["class"]): r["dice"] for r in metric.rows}
+    assert scores["b", "native", "x"] == 1.0
+    assert math.isnan(scores["b", "full", "x"]) and math.isnan(scores["b", "full", "all"])
+    assert metric.compute() == pytest.approx((1 + 2 / 3) / 2)
+    (line,) = [
+        s for s in metric.summary if (s["grid"], s["scale"], s["class"], s["measure"]) == ("full", 0.5, "x", "dice")
+    ]
+    assert (line["n"], line["left_out"], line["mean"]) == (1, 1, pytest.approx(2 / 3))
+    metric.reset()
+    metric.update([{**own, "case": "b", "pred_fine": row([0, 1, 1, 0])}])
+    assert metric.compute() == 1.0  # of the native grid alone
+
+
 def test_distances_are_taken_with_the_spacing_of_the_label():
     affine = torch.diag(torch.tensor([1.0, 1, 2, 1]))
     maps = {"pred": MetaTensor(row([1, 0, 0, 0]), affine=affine), "label": MetaTensor(row([0, 1, 0, 0]), affine=affine)}

@@ -78,6 +78,13 @@ CONTENTS = [
     (lambda: {}, "expected tensors by name"),
     (lambda: {"a": 1}, "expected tensors by name, a of the file is none"),
     (lambda: network(), "holds Python objects besides tensors and is not loaded: save a state_dict"),
+    (
+        lambda: {k: v.int() for k, v in network().state_dict().items()},
+        r"4 are no dense tensors .*; the first is int32\)",
+    ),
+    (lambda: {k: v.cfloat() for k, v in network().state_dict().items()}, r"no dense .*; the first is complex64\)"),
+    (lambda: {k: v.to("meta") for k, v in network().state_dict().items()}, "4 are no dense tensors of real numbers"),
+    (lambda: {k: v.to_sparse() for k, v in network().state_dict().items()}, "4 are no dense tensors of real numbers"),
     (nan, "1 weights are NaN or infinite .0.bias."),
 ]
 

@@ -11,8 +11,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation, Spacing
 
-from rare_unet_networks.reports.panels import COLOURS
 from rare_unet_networks.reports.pictures import draw_picture, sides_of
+from rare_unet_networks.utils.colours import COLOURS
 
 from ..bundles.conftest import BRAIN_DATA, needs_brain_data
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from rare_unet_networks.bundle.words import check_words
+from rare_unet_networks.cli.words import check_words
 from rare_unet_networks.data import CaseRecords, collect_volumes, labelled_datalist
 from rare_unet_networks.data.acquisitions import read_acquisitions
 from rare_unet_networks.engines import exit_status

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.skipif(
     reason=f"MONAI Label is not in {ENV}: python tools/release/monai_label.py environment --env {ENV}",
 )
 SAMPLES = BUNDLE / "sample"
+HEAD = SAMPLES / "heads" / "icbm152_head_1x1x5mm.nii.gz"
+OF_A_HEAD = {"left anterior": 1, "left posterior": 2, "right anterior": 3, "right posterior": 4}
 
 
 def thick_lps(folder):
@@ -77,7 +79,7 @@ def serve(folder, asked):
         try:
             wait_for(f"{url}/info/", server, log)
             (folder / "asked.json").write_text(json.dumps(list(asked.values()), default=str))
-            client = [ENV / "bin" / "python", REPOSITORY / "tests" / "monai_label_client.py", ENV, url]
+            client = [ENV / "bin" / "python", Path(__file__).with_name("monai_label_client.py"), ENV, url]
             files = [folder / "asked.json", folder / "answers.json"]
             subprocess.run([*client, *files], check=True, env=environment, timeout=1200)
         finally:
@@ -112,6 +114,8 @@ def served(tmp_path_factory):
             "session": ["session", HIPPOCAMPUS, scans["thick"], "session_label.nii.gz"],
             "batch": ["batch", HIPPOCAMPUS, {"multi_gpu": False}],
             "download": ["download", "two", "original", "batch_label.nii.gz"],
+            "upload head": ["upload", HEAD, "head"],  # after the batch, which takes all scans
+            "infer head": ["infer", HIPPOCAMPUS, "head", "head_label.nii.gz"],
             "one channel": ["infer", BRAIN, "one", "none.nii.gz"],
             "upload phantom": ["upload", PHANTOM, "phantom"],
             "infer phantom": ["infer", BRAIN, "phantom", "phantom_label.nii.gz"],
@@ -191,6 +195,19 @@ def test_label_lies_on_the_scan_and_is_what_the_command_gives(served, tmp_path, 
 @pytest.mark.parametrize("scan", ["one", "two", "thick"])
 def test_response_names_the_labels(served, scan):
     assert served[0][f"infer {scan}"]["label_names"] == {"anterior": 1, "posterior": 2}
+
+
+def test_a_whole_head_gets_four_labels_with_their_names_as_the_command_gives_it(served, tmp_path):
+    answers, folder, _ = served
+    assert answers["infer head"]["label_names"] == OF_A_HEAD
+    uploaded, label = folder / "studies" / "head.nii.gz", nib.load(folder / "head_label.nii.gz")
+    assert label.shape == nib.load(uploaded).shape
+    np.testing.assert_allclose(label.affine, nib.load(uploaded).affine, atol=1e-4)
+    run("inference.json", input=str(uploaded), output_dir=str(tmp_path), report="false")
+    record = json.loads((tmp_path / "head_seg.json").read_text())
+    assert {name: int(label) for label, name in record["labels"].items()} == OF_A_HEAD
+    own = nib.load(tmp_path / "head_seg.nii.gz")
+    assert min(dice(label, own, k) for k in OF_A_HEAD.values()) >= 0.99
 
 
 @pytest.mark.parametrize("scan, level", [("one", 0), ("two", 1), ("thick", 0)])

@@ -75,6 +75,13 @@ def test_a_blank_modality_is_warned_of_and_a_missing_one_is_not():
     assert modality_warnings(image, {m: f for m, f in FILES.items() if m != "T1Gd"}, MODALITIES) == []
 
 
+@pytest.mark.parametrize("scale, offset", [(1, 0), (3, -7)])
+def test_one_image_for_two_modalities_is_warned_of(scale, offset):
+    image = IMAGE.clone()
+    image[2] = scale * image[1] + offset
+    assert modality_warnings(image, FILES, MODALITIES) == ["T1w (T1w.nii.gz) and T1Gd (T1Gd.nii.gz) are the same image"]
+
+
 def test_other_modalities_are_checked_for_their_place_alone():
     names = ["T1w", "FLAIR", "PD", "ADC"]
     assert modality_warnings(IMAGE, dict.fromkeys(names, "x"), names) == []

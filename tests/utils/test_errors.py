@@ -32,6 +32,8 @@ def caught(call):
          "nibabel.spatialimages.HeaderDataError: bad header"),
         (RuntimeError(f"{FOREIGN}OSError: [Errno 28] No space left on device"),
          "OSError: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device", "a.csv"), "No space left on device: 'a.csv'"),
+        (FileNotFoundError("a.nii: there is no such file"), "a.nii: there is no such file"),
         (MemoryError(), "not enough memory"),
         (caught(lambda: np.empty((10**7, 10**7), np.float64)),
          "not enough memory: Unable to allocate 728. TiB for an array with shape (10000000, 10000000) "

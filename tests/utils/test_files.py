@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_a_digest_is_that_of_the_content_and_a_file_is_read_again_when_it_change
     path.write_bytes(b"abd")
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))  # of the same size and date
     assert sha256(path) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_pipe_or_device_has_no_digest(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(OSError, match="expected a file"):
+            sha256(path)
 
 
 @pytest.mark.parametrize(

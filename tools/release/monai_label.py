@@ -11,6 +11,8 @@ app's train.json is the bundle's, with finetune.json and monai_label.json (see t
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -22,8 +24,25 @@ from build_bundle import REPOSITORY, copy_with_package
 from monai.bundle import ConfigParser
 
 # What MONAI Label 0.8.5 runs with; its own requirements leave newer versions in that it does not.
-PACKAGES = ["monailabel==0.8.5", "torch==2.13.0", "pydicom<3", "pynetdicom<3", "dicomweb-client[gcp]<0.60"]
-# Without it the response to an unusable scan is "Internal Server Error", and only the log has the reason.
+TORCH = "torch==2.13.0"
+PACKAGES = ["monailabel==0.8.5", TORCH, "pydicom<3", "pynetdicom<3", "dicomweb-client[gcp]<0.60"]
+# Run in the environment: which torch and torchvision it has, and why they do not fit, if so.
+FIT = """
+import json, sys
+from importlib.metadata import version
+import torch
+cuda = torch.version.cuda
+found = {"torch": torch.__version__, "build": "cu" + cuda.replace(".", "") if cuda else "cpu", "fault": ""}
+try:
+    import torchvision
+except Exception as error:
+    found["fault"] = str(error)
+found["torchvision"] = version("torchvision").split("+")[0]
+json.dump(found, sys.stdout)
+"""
+# The end of the app's main.py. Without the first the response to an unusable scan is "Internal Server Error", and only
+# the log has the reason. Without the second the labels of a whole head get the names of a crop's, from metadata.json.
+# Without the third the log does not say at which level a scan entered.
 RESPOND_WITH_REASON = """
 
 def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
@@ -43,14 +62,69 @@ def _infer_or_say_why(self, request, datastore=None, infer=MyApp.infer):
 
 MyApp.infer = _infer_or_say_why
 """
+NAME_LABELS = """
+
+class BundleInferTask(BundleInferTask):
+    def __call__(self, request, callbacks=None):
+        from monailabel.tasks.infer.basic_infer import CallBackTypes
+
+        names = {}
+
+        def note_names(data):
+            head = getattr(data[self.output_label_key], "meta", {}).get("head")
+            if head is not None:
+                names.update({name: index for index, name in enumerate(head.class_names, start=1)})
+            return data
+
+        file, result = super().__call__(request, {**(callbacks or {}), CallBackTypes.POST_TRANSFORMS: note_names})
+        if names:
+            result["label_names"] = names
+        return file, result
+"""
+LOG_LEVELS = """
+
+logging.getLogger("rare_unet_networks").setLevel(logging.DEBUG)
+"""
 TRAINING = ("train.json", "finetune.json", "monai_label.json")
 NEEDED = ("configs/inference.json", *(f"configs/{name}" for name in TRAINING), "models/model.pt")
 
 
 def make_environment(env: Path) -> None:
-    """A virtual environment with MONAI Label (several hundred MB)."""
+    """A virtual environment with MONAI Label; docs/monai_label.md says how much disk it takes.
+
+    Raises:
+        ValueError: If its torch and torchvision do not fit.
+    """
     subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
-    subprocess.run([str(env / "bin" / "pip"), "install", *PACKAGES], check=True)
+    # MONAI Label requires SAM 2, which is built with a torch of its own: the newest, of several GB, if it is not named.
+    constraints = env / "constraints.txt"
+    constraints.write_text(f"{TORCH}\n")
+    variables = {name: str(constraints.absolute()) for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
+    install = [str(env / "bin" / "pip"), "install", *PACKAGES]
+    subprocess.run(install, check=True, env={**os.environ, **variables})
+    check_torchvision(env)
+
+
+def check_torchvision(env: Path) -> None:
+    """Checks that torchvision can be imported; the server stops if it is of another build than torch.
+
+    Raises:
+        ValueError: If it cannot; the message has the command that mends it.
+    """
+    python = env / "bin" / "python"
+    done = subprocess.run([str(python), "-c", FIT], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"env must have torch and torchvision, those of {env} cannot be used: {reason}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["fault"]:
+        words = [str(env / "bin" / "pip"), "install", "--force-reinstall", "--no-deps"]
+        words += [f"torchvision=={found['torchvision']}"]
+        words += ["--index-url", f"https://download.pytorch.org/whl/{found['build']}"]
+        raise ValueError(
+            f"env must have torch and torchvision of one build, torchvision of {env} does not fit its torch "
+            f"{found['torch']} ({' '.join(found['fault'].split())}); mend it with: {shlex.join(words)}"
+        )
 
 
 def add_bundle(bundle: Path, app: Path) -> None:
@@ -75,8 +149,8 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         the command that starts the server, without the folder of scans.
 
     Raises:
-        ValueError: If the environment lacks MONAI Label, a folder is not a bundle's, or there is an app already.
-            Nothing is copied then.
+        ValueError: If the environment lacks MONAI Label, its torch and torchvision do not fit, a folder is not a
+            bundle's, or there is an app already. Nothing is copied then.
     """
     samples = env / "monailabel" / "sample-apps" / "monaibundle"
     if not (samples / "main.py").is_file():
@@ -84,6 +158,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         raise ValueError(
             f"env must be an environment with MONAI Label, {samples / 'main.py'} is missing; make it with: {make}"
         )
+    check_torchvision(env)
     for bundle in bundles:
         missing = [name for name in NEEDED if not (bundle / name).is_file()]
         if missing:
@@ -92,7 +167,7 @@ def make_app(env: Path, app: Path, bundles: Sequence[Path]) -> list[str]:
         raise ValueError(f"app must not exist yet (it holds what was trained in it), {app} does.")
     shutil.copytree(samples, app)
     with open(app / "main.py", "a") as file:
-        file.write(RESPOND_WITH_REASON)
+        file.write(RESPOND_WITH_REASON + NAME_LABELS + LOG_LEVELS)
     for bundle in bundles:
         add_bundle(bundle, app)
     conf = {"models": ",".join(b.name for b in bundles), "zoo_source": "local", "sam2": "false"}
@@ -109,11 +184,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--app", type=Path, default=Path("monai_label_app"))
     parser.add_argument("--bundles", type=Path, nargs="+", default=sorted(REPOSITORY.glob("bundles/*_segmentation")))
     args = parser.parse_args(argv)
-    if args.step == "environment":
-        make_environment(args.env)
-        return
     bundles = [bundle.resolve() for bundle in args.bundles]  # "." has no name
     try:
+        if args.step == "environment":
+            make_environment(args.env)
+            return
         words = make_app(args.env.absolute(), args.app.absolute(), bundles)
     except ValueError as error:
         parser.error(str(error))
