@@ -23,12 +23,12 @@ from monai.transforms import SpatialCrop
 
 from ..data.datalists import prediction_path
 from ..data.record_files import label_names, recorded_files
+from ..utils.colours import COLOURS, label_rgb
 from ..utils.errors import root_cause
 from ..utils.geometry import spacing_of
 from ..utils.resampling import as_plain_tensor
 from ..utils.switches import is_on
 from .figures import load_scan
-from .panels import COLOURS
 from .pictures import channels_on
 
 __all__ = ["report_mode", "viewer_data", "viewer_part"]
@@ -67,7 +67,7 @@ def _program(path: Path) -> str:
 
 def viewer_part(niivue_file: str | Path) -> str:
     """Returns the part of the page that shows a case: NiiVue, its licence, and the program that opens it."""
-    colours = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS]
+    colours = [label_rgb(index) for index in range(1, len(COLOURS) + 1)]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         niivue=_program(Path(niivue_file)), colours=json.dumps(colours)
     )

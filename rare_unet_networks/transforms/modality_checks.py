@@ -45,6 +45,8 @@ def _overlaps(masks: Mapping[str, torch.Tensor]) -> dict[str, float]:
 
 def _copies(channels: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
     """Pairs of channels with the same image, perhaps at another scale."""
+    if len(channels) < 2:
+        return []
     values = torch.stack([channel.flatten() for channel in channels.values()])
     correlation = torch.corrcoef(values.double())
     pairs = itertools.combinations(enumerate(channels), 2)

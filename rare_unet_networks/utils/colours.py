@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["label_colour", "label_rgb"]
+__all__ = ["COLOURS", "label_colour", "label_rgb"]
 
 # Colours of Okabe and Ito, which colour-blind readers can tell apart, without black; label 1 has the first.
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00", "#0072b2")

@@ -78,11 +78,6 @@ def _words(error: BaseException) -> str | None:
     return None
 
 
-def _says_its_reason(error: BaseException, text: str) -> bool:
-    """Whether a message needs no name of its exception; that of a missing file may be the file's name alone."""
-    return isinstance(error, (ValueError, ImportError)) or (isinstance(error, OSError) and " " in text)
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ALLOCATOR.search(str(error)) is not None
 
@@ -91,6 +86,12 @@ def is_user_error(error: BaseException) -> bool:
     """Whether a user can correct the error, without the help of a traceback."""
     error = innermost(error)
     return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or _is_out_of_memory(error)
+
+
+def _is_bare(error: BaseException, text: str) -> bool:
+    """Whether a message needs the name of its exception: that of a programming error, or a file's name alone."""
+    is_name = isinstance(error, OSError) and " " not in text
+    return is_name or not isinstance(error, (ValueError, ImportError, OSError))
 
 
 def root_cause(error: BaseException) -> str:
@@ -107,7 +108,7 @@ def root_cause(error: BaseException) -> str:
         text = f"{words}: {text}" if text else words
     elif not text:
         text = f"{type(error).__name__} without a message"
-    elif TRACEBACK not in str(error) and not _says_its_reason(error, text):
+    elif _is_bare(error, text) and TRACEBACK not in str(error):
         text = f"{type(error).__name__}: {text}"
     # For weights of another network, torch lists every parameter.
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"
