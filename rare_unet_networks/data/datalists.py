@@ -136,8 +136,10 @@ def existing_source(path: str) -> Path:
     """Returns the path of ``input``.
 
     Raises:
-        ValueError: If it does not exist.
+        ValueError: If it is empty or does not exist.
     """
+    if not str(path).strip():  # as a path it would be the current folder
+        raise ValueError("input must be a scan or a folder of scans, got an empty path.")
     source = Path(str(path))
     if not source.exists():
         raise ValueError(f"input must be a scan or a folder of scans, {one_line(str(source))} does not exist.")

@@ -49,6 +49,13 @@ def test_a_folder_whose_name_is_a_number_is_taken(tmp_path, monkeypatch):
     assert [item["case"] for item in input_datalist(2024)] == ["a"]  # the command line makes it a number
 
 
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.nii").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="input must be a scan or a folder of scans, got an empty path"):
+        input_datalist("")
+
+
 @pytest.mark.parametrize(
     "files, match",
     [([], "has none"), (["a_seg.nii.gz", "notes.txt"], "has none"), (None, "does not exist")],
