@@ -109,7 +109,7 @@ def exit_status(evaluator: FaultTolerantEvaluator, records: CaseRecords | None =
     evaluator.check_written()
     before = len(records.done) if records is not None else 0
     total = before
-    failed: dict[str, list[str]] = {"failed": [], "not segmented, volumes.csv has the reason": []}
+    failed: dict[str, list[str]] = {"failed": [], "not segmented, for the reasons above": []}
     for cases_of_rank, *failures_of_rank in all_gather(
         (evaluator.state.epoch_length or 0, evaluator.failures, evaluator.refused)
     ):

@@ -88,6 +88,12 @@ def is_user_error(error: BaseException) -> bool:
     return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or _is_out_of_memory(error)
 
 
+def _is_bare(error: BaseException, text: str) -> bool:
+    """Whether a message needs the name of its exception: that of a programming error, or a file's name alone."""
+    is_name = isinstance(error, OSError) and " " not in text
+    return is_name or not isinstance(error, (ValueError, ImportError, OSError))
+
+
 def root_cause(error: BaseException) -> str:
     """Cause of an error in one line: MONAI wraps errors of transforms and expressions in further ones.
 
@@ -102,7 +108,7 @@ def root_cause(error: BaseException) -> str:
         text = f"{words}: {text}" if text else words
     elif not text:
         text = f"{type(error).__name__} without a message"
-    elif not isinstance(error, (ValueError, ImportError, OSError)) and TRACEBACK not in str(error):
+    elif _is_bare(error, text) and TRACEBACK not in str(error):
         text = f"{type(error).__name__}: {text}"
     # For weights of another network, torch lists every parameter.
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"

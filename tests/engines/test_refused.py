@@ -76,7 +76,7 @@ def test_a_refused_scan_gets_a_record_without_label_map_and_the_others_go_on(tmp
     assert any(m.startswith(f"{tmp_path / 'head.nii.gz'}: not segmented: {REASON}") for m in caplog.messages)
     with pytest.raises(SystemExit, match="1"):
         exit_status(evaluator, records)
-    assert caplog.messages[-1] == f"1 of 2 not segmented, volumes.csv has the reason: {tmp_path / 'head.nii.gz'}"
+    assert caplog.messages[-1] == f"1 of 2 not segmented, for the reasons above: {tmp_path / 'head.nii.gz'}"
     pytest.importorskip("matplotlib", reason="the report needs matplotlib (extra report)")
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('<span class="badge">not segmented</span>') == 2 and "no label map was written" in page
