@@ -1,13 +1,9 @@
 """Checks of the words of a ``monai.bundle run`` command, which no option can switch off.
 
-The bundle runner takes extra words as ``init_id``, ``final_id``, ``meta_file`` and so on. Then the checks in a config's
-``initialize`` do not run, and from the fourth word on the runner stops before it reads a config. A shell makes such
-words of a wildcard without quotes.
-
-So the words are checked twice: at the first import of ``rare_unet_networks.bundle``, and, where the package is
-installed, at the end of ``import torch``. For that, ``setup.cfg`` registers :py:func:`check_words` in the group
-``torch.backends``, whose functions PyTorch calls unless ``TORCH_DEVICE_BACKEND_AUTOLOAD`` is 0. Other programs are left
-alone. The module imports the standard library alone, because PyTorch and MONAI are not imported yet.
+A shell makes such words of a wildcard without quotes. The bundle runner takes them as ``init_id``, ``final_id``,
+``meta_file`` and so on, and the checks in a config's ``initialize`` do not run. So the words are checked at the first
+import of ``rare_unet_networks.bundle``. With three further words or more the runner itself stops before it reads a
+config: ``unknown file input``, with the name of one of them.
 """
 
 from __future__ import annotations
@@ -32,14 +28,9 @@ def runner_words(argv: Sequence[str] | None = None) -> list[str]:
     """Words after ``python -m monai.bundle``; none for other programs.
 
     Args:
-        argv: the command, ``sys.argv`` by default. While Python looks for the module, ``sys.argv`` lacks its name; then
-            it is in ``sys.orig_argv``.
+        argv: the command, ``sys.argv`` by default.
     """
-    if argv is None:
-        argv = sys.argv
-        if argv and argv[0] == "-m":
-            place = sys.orig_argv.index("-m")
-            return sys.orig_argv[place + 2 :] if sys.orig_argv[place + 1 :][:1] == ["monai.bundle"] else []
+    argv = sys.argv if argv is None else argv
     return list(argv[1:]) if argv and Path(argv[0]).parts[-2:] == ("bundle", "__main__.py") else []
 
 

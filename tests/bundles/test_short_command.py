@@ -49,7 +49,7 @@ def test_both_commands_write_the_same_bytes(tmp_path, options):
     long = command("inferring", config, *options, input=scans, output_dir="long", cwd=tmp_path)
     assert long.returncode == 0, long.stdout
     written = contents(tmp_path / "short")
-    assert written == contents(tmp_path / "long") and len(written) == 2 * 2 + 1
+    assert written == contents(tmp_path / "long") and len(written) == 2 * 2 + 3
 
 
 def test_scores_of_both_commands_are_the_same_bytes(tiny, trained, tmp_path):

@@ -22,6 +22,8 @@ PREPROCESSING = ("validate::preprocessing", "validate::dataset::transform", "pre
 TRAINING = ("train::preprocessing", "train::dataset::transform")
 # Transforms that leave values and grid alone.
 NEUTRAL = ("EnsureTyped", "ToTensord", "ToDeviced", "Identityd", "DataStatsd")
+# Arguments that decide whether a scan is used, not what is done to it.
+DECISIONS = ("refuse",)
 # Transforms that decide on what grid the network sees a scan.
 GRID = ("Orientationd", "Spacingd", "Flipd", "Rotate90d", "Rotated", "Transposed", "Resized", "Zoomd", "Affined")
 
@@ -81,7 +83,8 @@ def of_image(recorder: InstantiationRecorder, transform: Any) -> list[tuple[str,
         for name, value in arguments.items():
             per_key = name != "keys" and isinstance(value, list) and len(keys) > 1 and len(value) == len(keys)
             of_key[name] = value[keys.index(IMAGE)] if per_key else value
-        of_key.pop("keys")
+        for name in ("keys", *DECISIONS):
+            of_key.pop(name, None)
         pairs.append((type(part).__name__, of_key))
     return pairs
 
