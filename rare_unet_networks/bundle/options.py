@@ -20,7 +20,7 @@ WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
     *("dataset_dir", "input", "scans", "part", "overwrite", "report", "records", "data"),
     *("dataloader", "num_workers", "device", "gpu", "output_dir", "checkpoint", "export_dir", "no_package"),
-    *("trust_file", "localiser_file", "niivue_file", "force"),
+    *("trust_file", "localiser_file", "niivue_file"),
 }
 
 

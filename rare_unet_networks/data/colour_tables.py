@@ -12,7 +12,7 @@ from typing import Any
 
 from ..utils.colours import label_rgb
 from ..utils.files import replaced_as_a_whole
-from .record_files import label_names
+from .record_files import is_refused, label_names
 
 __all__ = ["COLOUR_TABLES", "write_colour_tables"]
 
@@ -31,13 +31,16 @@ def write_colour_tables(folder: Path, records: Iterable[Mapping[str, Any]]) -> N
     """Writes the tables of a folder of predictions: ``labels_itksnap.txt`` and ``labels_slicer.ctbl``.
 
     The labels of whole heads are others than those of crops: theirs are ``labels_head_*``. If the names differ between
-    records of a kind, those of the last record count.
+    records of a kind, those of the last record count. Cases that were refused have no labels.
 
     Args:
         folder: folder of the predictions.
         records: records of its cases, older first.
     """
-    names_by_stem = {"labels_head" if "labels" in record else "labels": label_names(record) for record in records}
+    names_by_stem = {}
+    for record in records:
+        if not is_refused(record):
+            names_by_stem["labels_head" if "labels" in record else "labels"] = label_names(record)
     for stem, names in names_by_stem.items():
         _write(folder / f"{stem}_itksnap.txt", itk_snap_table(names))
         _write(folder / f"{stem}_slicer.ctbl", slicer_table(names))

@@ -7,7 +7,7 @@ docs/experiment/brain_tumor.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..utils.coarsening import coarsen
 from ..utils.geometry import LINEAR, scaled_box, symmetric_core
 from ..utils.resampling import as_plain_tensor
+from ..utils.trust import TrustNotes, soft_dice
 from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 from .routing import paste_into_background
 
@@ -36,6 +37,9 @@ class MultiLevelInferer(InfererWrapper):
         scaling: dictionary transform that scaled the intensities of the scan; it is applied again to each coarse scan,
             under the key ``"image"``, shape (C, *spatial_size), because a mean of scaled intensities has another scale.
             Needed for ``extra_levels`` above 0.
+        agreement: whether to note, in the metadata of the predictions as ``trust``
+            (:py:class:`rare_unet_networks.utils.trust.TrustNotes`), how well the scan's own level and the next coarser
+            one agree on the scan's grid. It costs nothing. At the last level there is none.
 
     Raises:
         ValueError: if ``extra_levels`` is negative, or above 0 without ``scaling`` or with a ``cval`` other than 0.
@@ -46,6 +50,7 @@ class MultiLevelInferer(InfererWrapper):
         inferer: RoutingInferer,
         extra_levels: int = 0,
         scaling: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
+        agreement: bool = False,
     ) -> None:
         super().__init__(inferer)
         if extra_levels < 0:
@@ -54,6 +59,7 @@ class MultiLevelInferer(InfererWrapper):
             raise ValueError(f"extra_levels needs scaling and cval 0, got {scaling} and {self.cval:g}.")
         self.extra_levels = extra_levels
         self.scaling = scaling
+        self.agreement = agreement
 
     def predict(
         self, x: torch.Tensor, level: int, output: str, network: Callable[..., Any], notes: ScanNotes
@@ -72,6 +78,8 @@ class MultiLevelInferer(InfererWrapper):
             logits = self.inferer.predict(coarse, coarse_level, "scan", network, notes)["pred"]
             padded_size = [n * f for n, f in zip(coarse.shape[2:], factors)]
             coarser.append((logits.float().softmax(dim=1), padded_size))
+        if self.agreement and level == notes.route.level:
+            self._note_agreement(predictions, coarser[0], level, notes)
         box = self.box(x)
         if level == 0:  # the two grids are the same
             scale = self.levels.scale(0)
@@ -82,8 +90,33 @@ class MultiLevelInferer(InfererWrapper):
             means[key] = self._mean(logits, coarser, box, scale)
         return means
 
+    def _note_agreement(
+        self,
+        predictions: Mapping[str, torch.Tensor],
+        coarser: tuple[torch.Tensor, Sequence[int]],
+        level: int,
+        notes: ScanNotes,
+    ) -> None:
+        """Notes the soft Dice of the own prediction, if possible on the level's grid, and the next coarser one."""
+        key = "pred" if "pred" in predictions else "pred_fine"
+        scale = self.levels.scale(0 if key == "pred" else level)
+        logits = predictions[key]
+        second = self._on_grid(*coarser, [n // s for n, s in zip(logits.shape[2:], scale)], scale)
+        pairs = zip(logits.float().softmax(dim=1), second)
+        notes.trust = [TrustNotes({"": {"agreement": soft_dice(own, other)}}) for own, other in pairs]
+
     @staticmethod
+    def _on_grid(
+        probabilities: torch.Tensor, padded_size: Sequence[int], size: Sequence[int], scale: Sequence[int]
+    ) -> torch.Tensor:
+        """Probabilities of a coarser level on the grid of ``size`` voxels, made finer by ``scale``."""
+        fine_size = [n * s for n, s in zip(padded_size, scale)]
+        fine = F.interpolate(probabilities, fine_size, mode=LINEAR[len(fine_size)])
+        return fine[(..., *symmetric_core(size, padded_size, scale))]
+
+    @classmethod
     def _mean(
+        cls,
         logits: torch.Tensor,
         coarser: Sequence[tuple[torch.Tensor, Sequence[int]]],
         box: Sequence[slice],
@@ -100,9 +133,7 @@ class MultiLevelInferer(InfererWrapper):
         size = [n // s for n, s in zip(logits.shape[2:], scale)]
         total = logits.float().softmax(dim=1)
         for probabilities, padded_size in coarser:
-            fine_size = [n * s for n, s in zip(padded_size, scale)]
-            fine = F.interpolate(probabilities, fine_size, mode=LINEAR[len(fine_size)])
-            total += fine[(..., *symmetric_core(size, padded_size, scale))]
+            total += cls._on_grid(probabilities, padded_size, size, scale)
         inside = scaled_box(box, scale)
         mean = total[(..., *inside)].div(1 + len(coarser)).clamp(min=1e-9).log()
         return paste_into_background(mean, inside, logits.shape[2:])

@@ -72,8 +72,8 @@ def main() -> None:
         str(BUNDLE / "configs/inference.json"), workflow_type="infer", logging_file=False, bundle_root=str(BUNDLE)
     )
     workflow.initialize()
-    keys = ("network_def", "inferer", "scaling", "to_labels")
-    network, inferer, scaling, (both, _, review, *_) = map(workflow.parser.get_parsed_content, keys)
+    keys = ("network_def", "inferer", "scaling", "to_scan_grid")
+    network, inferer, scaling, (both, _, review) = map(workflow.parser.get_parsed_content, keys)
     network.load_state_dict(torch.load(BUNDLE / "models/model.pt", map_location="cpu", weights_only=True))
     network.eval()
 
