@@ -15,7 +15,7 @@ OPTIONS = {
     "grid": ("grid of the label maps: scan (the scan's own) or fine (that of level 0, in most tasks 1 mm)", "fine"),
     "keep_largest": ("keep only the largest connected piece of a structure, of each side in a head", "false"),
     "field_of_view": ("what scans show: auto (decided by their size), head (a whole one) or crop", "head"),
-    "side": ("side of the structure: auto, left or right", "right"),
+    "side": ("side of the structure in a crop: auto, left or right; the sides of a whole head are found", "right"),
     "allow_missing": ("segment cases of which a modality is missing, less reliably", "true"),
     "skull_strip": ("remove the skull first, with the extra skull (deepbet)", "true"),
     "force": ("segment scans that would be refused, such as heads with their skull, all the same", "true"),
@@ -104,6 +104,7 @@ DEFAULTS = {
     "$rn.bundle.bundle_root()": "the folder above that of the config",
     "$Path(@calibrated_file).with_name('doubt_limit.json')": "doubt_limit.json beside calibrated_file",
     "$Path(@calibrated_file).with_name('trust.json')": "trust.json beside calibrated_file",
+    "$@levels.spacing": "that of level 0",
     "$[i / 10 for i in range(16)]": "0, 0.1, … 1.5",
     "@dataset_dir": "dataset_dir",
 }

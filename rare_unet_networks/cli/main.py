@@ -104,6 +104,8 @@ def runner_command(request: Request) -> tuple[list[str], Bundle]:
             "command once per file."
         )
     bundle = find_bundle(task, request.bundle)
+    if command.source == "input" and not sources and not _has(request.passed_on, "--input", "--dataset_dir"):
+        raise ValueError(f"expected a scan or a folder of scans after {task}; samples are in {bundle.root / 'sample'}.")
     files = [str(bundle.config(name)) for name in command.files]
     files += [_existing("--overlay", path) for path in request.overlays]
     result = ["run", command.run_id, "--config_file", files[0] if len(files) == 1 else str(files)]
@@ -116,6 +118,11 @@ def runner_command(request: Request) -> tuple[list[str], Bundle]:
     if fault := repetition(taken_apart(result)[0]):
         raise ValueError(f"{fault}.")
     return result, bundle
+
+
+def _has(words: Sequence[str], *names: str) -> bool:
+    """Whether one of the options is among the words."""
+    return any(word.partition("=")[0] in names for word in words)
 
 
 def _command(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -151,6 +158,14 @@ def _text(request: Request) -> str:
     return ""
 
 
+def _show(text: str) -> None:
+    """Prints a text, also to a program that reads its beginning only (``| head``)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line.
 
@@ -168,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if bundle is None:
-        print(text)
+        _show(text)
         return 0
     print(f"rare-unet {__version__}: {bundle.task}, weights {bundle.version}, {bundle.root}", file=sys.stderr)
     if "--verbose" in request.switches:

@@ -156,6 +156,8 @@ def find_bundle(task: str, folder: str | Path | None = None) -> Bundle:
     name = task_of(Path(task))
     if name in bundles:
         return bundles[name]
+    if Path(task).exists():
+        raise BundleError(f"expected a task before {task}, such as {' or '.join(sorted(bundles)) or 'hippocampus'}.")
     places = ", ".join(str(place) for place in _places(folder))
     known = f"these have {', '.join(sorted(bundles))}" if bundles else "give --bundle, a folder or the zip of a release"
     raise BundleError(f"no bundle of the task {task!r} in {places}: {known}.")

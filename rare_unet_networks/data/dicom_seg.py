@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,9 @@ import numpy as np
 from ..utils.files import replaced_as_a_whole
 from .dicom import read_headers
 from .segment_codes import Code, Segment
+
+# It logs what it copies, nine lines a case.
+logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 __all__ = ["dicom_seg_path", "on_slices", "require_highdicom", "series_affine", "write_dicom_seg"]
 

@@ -59,11 +59,14 @@ def expand_scored_levels(
     """
     expanded: list[dict[str, Any]] = []
     partly: list[str] = []
+    left_out: list[str] = []
     for item in items:
         spacing = label_spacing(item, resolution_levels.spatial_dims)
         possible = list(levels) if spacing is None else scored_levels(spacing, levels, resolution_levels)
         scored = expand_levels([item], possible)
         expanded += scored
+        if not scored:
+            left_out.append(one_line(str(item.get("case") or item["image"])))
         if spacing is not None and not resolution_levels.is_level_spacing(spacing, 0):
             (case,) = (one["case"] for one in expand_levels([item], [0]))
             partly.append(f"{one_line(case)} ({format_size([round(s, 2) for s in spacing])})")
@@ -73,6 +76,11 @@ def expand_scored_levels(
             f"{len(partly)} of {len(items)} labelled scans are not of {format_size(resolution_levels.level_spacing(0))}"
             " mm: scored on their own grid at the levels that fit it, on that of level 0 only where the label is as "
             f"fine: {names}"
+        )
+    if left_out and expanded:
+        logger.warning(
+            f"{len(left_out)} of {len(items)} labelled scans are not scored, none of val_levels {list(levels)} fits: "
+            f"{', '.join(left_out)}"
         )
     if items and not expanded:
         raise ValueError(f"val_levels must have a level at which a labelled scan can be scored, got {list(levels)}.")

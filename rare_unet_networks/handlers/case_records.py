@@ -51,6 +51,15 @@ def _volume(labels: MetaTensor, index: int) -> float:
     return int((labels == index).sum()) * float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
 
 
+def _without_intervals_of_empty(entries: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of trust; a class of which no voxel is left after removing small pieces has no interval."""
+    intervals = entries.get("volume_interval")
+    if intervals is None:
+        return dict(entries)
+    empty = [name for name, volume in volumes.items() if not volume["voxels"]]
+    return {**entries, "volume_interval": {name: None if name in empty else i for name, i in intervals.items()}}
+
+
 def _recorded_route(route: Route) -> dict[str, Any]:
     """Entries of a record about a route."""
     return {
@@ -205,6 +214,7 @@ class CaseRecordSaver:
                 *pred.meta.get("review", ()),
                 *asymmetry_reason(of_head.get("asymmetry"), self.asymmetry_limit),
             ]
+            entries = _without_intervals_of_empty(pred.meta.get("trust_entries", {}), volumes)
             route = pred.meta["route"]  # written by the inferer
             record = self.records.write(
                 case,
@@ -214,7 +224,7 @@ class CaseRecordSaver:
                 side=pred.meta.get("side"),
                 side_margin=pred.meta.get("side_margin"),
                 doubt=pred.meta.get("doubt"),
-                **pred.meta.get("trust_entries", {}),
+                **entries,
                 removed=pred.meta.get("removed"),
                 **({SKULL: pred.meta[SKULL]} if SKULL in pred.meta else {}),
                 review=review,

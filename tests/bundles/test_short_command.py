@@ -76,7 +76,7 @@ def test_an_evaluation_with_verbose_names_the_reasons(tiny, trained, tmp_path):
 
 
 def test_the_log_has_one_line_a_scan_and_none_about_engines(tmp_path):
-    result = rare_unet("hippocampus", "-o", "out", cwd=tmp_path)  # the bundle's own samples
+    result = rare_unet("hippocampus", SAMPLE / "images", "-o", "out", cwd=tmp_path)
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     assert lines[0].startswith("rare-unet ")

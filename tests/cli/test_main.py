@@ -80,7 +80,8 @@ def configs(*names):
                 "--output_dir=out",
             ],
         ),
-        (["brain-tumour"], ["inferring", "--config_file", f"{TUMOUR}/inference.json"]),
+        (["brain-tumour", "7"], ["inferring", "--config_file", f"{TUMOUR}/inference.json", "--input", "./7"]),
+        (["brain-tumour", "--input=7"], ["inferring", "--config_file", f"{TUMOUR}/inference.json", "--input=7"]),
         (
             ["evaluate", "hippocampus", "7", "--split", "test"],
             [
@@ -141,10 +142,12 @@ def test_verbose_logs_more_and_shows_the_command(runs, capsys):
         (["hippocampus", "7", "scan.nii.gz"], "error: scan.nii.gz: one file or folder can be given"),
         (["evaluate"], "error: expected a task; rare-unet --help lists the tasks and commands."),
         (["--grid", "fine"], "error: expected a task"),
+        (["hippocampus"], "error: expected a scan or a folder of scans after hippocampus; samples are in "),
+        (["scan.nii.gz"], "error: expected a task before scan.nii.gz, such as brain-tumour or hippocampus."),
         (["hippo"], "error: no bundle of the task 'hippo' in "),
         (["hippocampus", "--bundle"], "error: --bundle needs a value, a path."),
         (["hippocampus", "--overlay", "--grid", "fine"], "error: --overlay needs a value, a path."),
-        (["hippocampus", "--overlay", "absent.json"], "error: --overlay must exist, absent.json does not."),
+        (["hippocampus", "7", "--overlay", "absent.json"], "error: --overlay must exist, absent.json does not."),
         (["hippocampus", "--bundle", "7"], "error: --bundle must be a folder or a zip of a bundle, 7 is a file of"),
     ],
 )

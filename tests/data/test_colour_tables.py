@@ -65,6 +65,13 @@ def test_whole_heads_have_tables_of_their_own_with_all_labels(tmp_path):
     assert [rows[i] for i in range(1, 5)] == list(zip(HEAD, RGB))
 
 
+def test_a_refused_case_leaves_the_tables_as_they_are(tmp_path):
+    record(tmp_path, "a", CROP)
+    record(tmp_path, "z", (), status="not segmented", review=["a head with its skull"])
+    collect_volumes(tmp_path)
+    assert list(read_itk_snap(tmp_path / "labels_itksnap.txt")) == [0, 1, 2]
+
+
 def test_a_folder_without_records_gets_no_table(tmp_path):
     collect_volumes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["volumes.csv"]

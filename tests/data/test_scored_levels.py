@@ -54,3 +54,9 @@ def test_a_dataset_of_a_training_has_the_same_items(items):
     dataset = LevelsDataset(items[:3], [0, 1], resolution_levels=LEVELS, cache_rate=0.0)
     assert levels_by_case(dataset.data) == {"a": [0, 1], "b": [1], "c": [1]}
     assert levels_by_case(LevelsDataset(items[:3], [0, 1], cache_rate=0.0).data) == {case: [0, 1] for case in "abc"}
+
+
+def test_scans_that_no_level_fits_are_named(items, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert levels_by_case(expand_scored_levels(items[:3], [0], LEVELS)) == {"a": [0]}
+    assert caplog.messages == ["2 of 3 labelled scans are not scored, none of val_levels [0] fits: b, c"]

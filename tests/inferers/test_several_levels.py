@@ -153,3 +153,19 @@ def test_extra_levels_needs_a_scaling_and_a_background_of_0(cval, scaling):
 def test_extra_levels_must_not_be_negative():
     with pytest.raises(ValueError, match=r"extra_levels must be a number of levels, 0 or more, got -1\."):
         MultiLevelInferer(base(), extra_levels=-1)
+
+
+@pytest.mark.parametrize("output, level, agreement", [
+    ("both", 0, 2 * 0.9 * 0.5 / (0.9**2 + 0.5**2)), ("both", 2, 2 * 0.3 * 0.1 / (0.3**2 + 0.1**2)),
+    ("fine", 2, 2 * 0.3 * 0.1 / (0.3**2 + 0.1**2)), ("both", 3, None),
+])  # fmt: skip
+def test_the_agreement_with_the_next_coarser_level_is_noted_without_a_further_prediction(output, level, agreement):
+    network = Constant()
+    inferer = MultiLevelInferer(base(output=output), 3, unchanged, agreement=True)
+    prediction = inferer(scan((32, 32, 32), level), network)
+    prediction = prediction["pred"] if output == "both" else prediction
+    assert [seen for seen, _ in network.seen] == list(range(level, 4))
+    if agreement is None:
+        assert "trust" not in prediction.meta
+    else:
+        assert prediction.meta["trust"].features[""]["agreement"] == pytest.approx([agreement], rel=1e-5)
