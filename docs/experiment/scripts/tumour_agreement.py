@@ -18,6 +18,8 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from scipy.stats import spearmanr
 
+from rare_unet_networks.handlers.case_records import cases_of
+
 BUNDLE = ROOT / "bundles/brain_tumor_mri_segmentation"
 DOCUMENT = ROOT / "docs/trust.md"
 CLASSES = ("edema", "non_enhancing", "enhancing")
@@ -35,10 +37,10 @@ def agreements(dataset_dir: str, output_dir: Path) -> dict[Key, float]:
     found: dict[Key, float] = {}
 
     def note(engine: Engine) -> None:
-        for prediction in engine.state.output:
-            entries = prediction["pred"].meta.get("trust_entries")
-            if entries is not None:
-                found[prediction["case"], f"{0.5 ** int(prediction['level']):g}"] = entries["agreement"]["mean"]
+        for case, output in zip(cases_of(engine.state.batch), engine.state.output):
+            meta = output["pred"].meta
+            if "trust_entries" in meta:
+                found[case, f"{0.5 ** meta['route'].level:g}"] = meta["trust_entries"]["agreement"]["mean"]
 
     workflow.parser.get_parsed_content("evaluator").add_event_handler(Events.ITERATION_COMPLETED, note)
     workflow.run()
