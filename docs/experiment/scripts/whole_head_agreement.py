@@ -1,11 +1,12 @@
 """How well the segmentations of whole heads agree with hippodeep's masks: the second table of docs/whole_heads.md.
 
-    python docs/experiment/scripts/whole_head_agreement.py ../shared/data/WholeHead [--boxes] [--checkpoint model.pt]
+    python docs/experiment/scripts/whole_head_agreement.py ../shared/data/WholeHead [--boxes | --pieces]
 
 The ten heads that nothing was trained on are segmented at their own resolution and made 2 mm, 4 mm, 2×2×5 mm and, the
 three fine ones, 1×1×5 mm. The 1 mm probabilities are brought to the grid of the mask, and the Dice of the whole
 hippocampus is the mean of both sides. The masks are a tool's, no truth. --boxes moves the box by 4 mm along each axis,
-and makes it 4 mm smaller and larger, and prints the Dice with the prediction of the box as it is.
+and makes it 4 mm smaller and larger, and prints the Dice with the prediction of the box as it is. --pieces compares
+all pieces with the largest one of each side, in the box as it is and in one that is 14 mm wider on each side.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from monai.transforms import Compose, SpatialResample
 
 from rare_unet_networks.data import Acquisition
 from rare_unet_networks.networks import load_weights
-from rare_unet_networks.transforms import ResampleToBothGridsd, simulate_acquisition
+from rare_unet_networks.transforms import KeepLargestPieced, ResampleToBothGridsd, simulate_acquisition
 from rare_unet_networks.utils.tables import write_rows
 
 BUNDLE = Path(__file__).parents[3] / "bundles/hippocampus_mri_segmentation"
@@ -40,6 +41,7 @@ SPACINGS = {
 }
 COLUMNS = ("head", "spacing", "left", "right", "seconds", "turned", "review")
 MOVE = 4.0  # mm
+WIDER = 28.0  # mm, 14 on each side
 
 
 class Segmenter:
@@ -54,6 +56,7 @@ class Segmenter:
         self.prepare = Compose(config.get_parsed_content("prepare"))
         self.inferer = config.get_parsed_content("inferer")
         self.both = ResampleToBothGridsd("pred")
+        self.keep_largest = KeepLargestPieced("pred", config.get_parsed_content("class_names"))
 
     @torch.no_grad()
     def __call__(self, scan: MetaTensor) -> tuple[MetaTensor, object]:
@@ -123,6 +126,25 @@ def boxes(head: Head, segment: Segmenter) -> list[dict]:
     return rows
 
 
+def pieces(head: Head, segment: Segmenter) -> list[dict]:
+    """Dice with the mask of all pieces and of the largest of each side, and what the latter leaves out."""
+    template, rows = segment.inferer.template, []
+    for box, size in (("box", template.size), ("wide box", tuple(s + WIDER for s in template.size))):
+        segment.inferer.template = replace(template, size=size)
+        probabilities, _ = segment(head.image)
+        classes = probabilities.argmax(dim=0, keepdim=True)
+        largest = segment.keep_largest({"pred": classes})["pred"]
+        removed = largest.meta["removed"]
+        for name, labels in (("all pieces", classes), ("largest piece", largest)):
+            values = probabilities.clone()
+            values[1:] *= (labels > 0).as_tensor()
+            left, right = dice(labels_on(head.mask, values), head.mask[0].as_tensor())
+            row = {"head": head.name, "spacing": f"{box}, {name}", "left": left, "right": right}
+            rows.append({**row, "review": f"{removed['pieces']} pieces, {removed['percent']:.1f} % removed"})
+    segment.inferer.template = template
+    return rows
+
+
 def table(rows: list[dict]) -> list[str]:
     lines = ["| | heads | mean | least | seconds |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(row["spacing"] for row in rows):
@@ -141,13 +163,14 @@ def main() -> None:
     parser.add_argument("--localiser", type=Path, default=BUNDLE / "models/localiser.pt")
     parser.add_argument("--split", default="test", choices=("test", "train"))
     parser.add_argument("--boxes", action="store_true")
+    parser.add_argument("--pieces", action="store_true")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     logging.getLogger("rare_unet_networks").setLevel(logging.ERROR)
     segment, rows = Segmenter(args.checkpoint, args.localiser), []
     for name in head_names(args.split):
         head = load_head(args.dataset_dir, name)
-        for row in (boxes if args.boxes else agreement)(head, segment):
+        for row in (pieces if args.pieces else boxes if args.boxes else agreement)(head, segment):
             rows.append(row)
             print(
                 {key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()}, flush=True
