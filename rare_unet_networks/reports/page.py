@@ -172,7 +172,9 @@ def _content(column: Column, cell: Cell, card: str, record: Mapping[str, Any]) -
     if column.title == "scan":
         return f'<a href="#{card}">{escape(cell.text)}</a>'
     if column.title == "review":
-        return f'{_badge(record)}<div class="reasons soft">{escape(cell.text)}</div>'
+        first, *others = review_of(record) or [""]
+        text = f"{first} … and {len(others)} more" if others else first  # the card has all of them
+        return f'{_badge(record)}<div class="reasons soft">{escape(text)}</div>'
     return escape(cell.text)
 
 

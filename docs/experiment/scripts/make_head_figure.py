@@ -17,15 +17,12 @@ import nibabel as nib
 import numpy as np
 from matplotlib.patches import Patch
 
+from rare_unet_networks.utils.colours import label_colour
+
 ROOT = Path(__file__).parents[3]
 HEADS = ROOT / "bundles/hippocampus_mri_segmentation/sample/heads"
 NAMES = {"icbm152_head_1mm": "1×1×1 mm", "icbm152_head_1x1x5mm": "1×1×5 mm"}
-COLOURS = {
-    "left anterior": "tab:red",
-    "left posterior": "gold",
-    "right anterior": "tab:cyan",
-    "right posterior": "lime",
-}
+CLASSES = ("left anterior", "left posterior", "right anterior", "right posterior")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -35,9 +32,10 @@ def draw(axis: plt.Axes, scan: nib.Nifti1Image, labels: np.ndarray, number: int)
     index = round(float(np.argwhere(np.isin(labels, (1, 2)))[:, number].mean()))
     plane, classes = (np.asarray(x).take(index, axis=number).T for x in (scan.dataobj, labels))
     axis.imshow(plane, cmap="gray", origin="lower", aspect=spacing[1] / spacing[0], interpolation="nearest")
-    for label, colour in enumerate(COLOURS.values(), start=1):
+    for label in range(1, len(CLASSES) + 1):
         if (classes == label).any():
-            axis.contour(classes == label, levels=[0.5], colors=colour, linewidths=1.2)
+            axis.contour(classes == label, levels=[0.5], colors=label_colour(label), linewidths=1.2)
+    axis.invert_xaxis()  # as in the report: the patient's right and the front are on the left
     axis.set(xticks=[], yticks=[])
 
 
@@ -54,7 +52,7 @@ def main() -> None:
             draw(axis, scan, labels, number)
             axis.set_title(plane, fontsize=9)
         row[0].set_ylabel(title, fontsize=11)
-    handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    handles = [Patch(color=label_colour(label), label=name) for label, name in enumerate(CLASSES, start=1)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
     figure.savefig(ROOT / "docs/whole_head.png", dpi=90)
     print(ROOT / "docs/whole_head.png")
