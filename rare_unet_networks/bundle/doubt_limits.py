@@ -12,7 +12,7 @@ from monai.engines import Evaluator
 
 from ..levels import ResolutionLevels
 from ..utils.distributed import all_gather, rank
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 
 __all__ = ["find_doubt_limits"]
 
@@ -61,8 +61,7 @@ def find_doubt_limits(
         largest = f"largest doubt {max(doubts):.3f}, limit {limits[-1]}" if doubts else "no limit"
         logger.info(f"level {level}: {len(doubts)} scan(s), {largest}")
     if output_file is not None and rank() == 0:
-        with replaced_as_a_whole(Path(output_file)) as temporary:
-            temporary.write_text(json.dumps({"doubt_limit": limits}) + "\n", encoding="utf-8")
+        write_text(Path(output_file), json.dumps({"doubt_limit": limits}) + "\n")
         logger.info(f"doubt limits: {output_file}")
     logger.info(f'the line for inference.json: "doubt_limit": {json.dumps(limits)},')
     return limits

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 from .bids import DESCRIPTION, bids_name, bids_root, split_bids_case
 from .colour_tables import COLOUR_TABLES
 from .record_files import is_refused, label_names
@@ -63,19 +63,19 @@ def write_bids_files(folder: Path, records: Iterable[Mapping[str, Any]]) -> None
     if not records:
         return
     if not (folder / DESCRIPTION).exists():
-        _write(folder / DESCRIPTION, json.dumps(_description(records), indent=1) + "\n")
+        write_text(folder / DESCRIPTION, json.dumps(_description(records), indent=1) + "\n")
     if not any(folder.glob("README*")):
-        _write(folder / "README.md", README)
+        write_text(folder / "README.md", README)
     tables = {record["case"]: _label_table(label_names(record)) for record in records}
     common = set(tables.values())
     if len(common) == 1:
-        _write(folder / "dseg.tsv", common.pop())
+        write_text(folder / "dseg.tsv", common.pop())
     else:
         (folder / "dseg.tsv").unlink(missing_ok=True)
         for record in records:
             prediction = folder / bids_name(record["case"], record["grid"])
-            _write(prediction.with_name(prediction.name.replace(".nii.gz", ".tsv")), tables[record["case"]])
-    _write(folder / ".bidsignore", "".join(f"{name}\n" for name in IGNORED))
+            write_text(prediction.with_name(prediction.name.replace(".nii.gz", ".tsv")), tables[record["case"]])
+    write_text(folder / ".bidsignore", "".join(f"{name}\n" for name in IGNORED))
 
 
 def _label_table(names: Sequence[str]) -> str:
@@ -97,8 +97,3 @@ def _description(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         description["DatasetLinks"] = {"raw": Path(sources[0]).as_uri()}
         description["SourceDatasets"] = [{"URL": Path(source).as_uri()} for source in sources]
     return description
-
-
-def _write(path: Path, text: str) -> None:
-    with replaced_as_a_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.colours import label_rgb
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 from .record_files import is_refused, label_names
 
 __all__ = ["COLOUR_TABLES", "write_colour_tables"]
@@ -42,8 +42,8 @@ def write_colour_tables(folder: Path, records: Iterable[Mapping[str, Any]]) -> N
         if not is_refused(record):
             names_by_stem["labels_head" if "labels" in record else "labels"] = label_names(record)
     for stem, names in names_by_stem.items():
-        _write(folder / f"{stem}_itksnap.txt", itk_snap_table(names))
-        _write(folder / f"{stem}_slicer.ctbl", slicer_table(names))
+        write_text(folder / f"{stem}_itksnap.txt", itk_snap_table(names))
+        write_text(folder / f"{stem}_slicer.ctbl", slicer_table(names))
 
 
 def itk_snap_table(names: Sequence[str]) -> str:
@@ -63,8 +63,3 @@ def slicer_table(names: Sequence[str]) -> str:
         red, green, blue = label_rgb(label)
         lines.append(f"{label} {'_'.join(name.split())} {red} {green} {blue} 255\n")
     return "".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    with replaced_as_a_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

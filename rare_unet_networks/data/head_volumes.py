@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 
 __all__ = ["asymmetry", "asymmetry_reason", "side_totals", "write_label_names"]
 
@@ -55,6 +55,5 @@ def write_label_names(prediction: Path, class_names: Sequence[str]) -> Path:
     """Writes the names of the labels of a prediction beside it, as BIDS does: ``<case>_seg.tsv``, index and name."""
     path = prediction.with_name(prediction.name.removesuffix(".nii.gz") + ".tsv")
     lines = ["index\tname", *(f"{index}\t{name}" for index, name in enumerate(class_names, start=1))]
-    with replaced_as_a_whole(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return path

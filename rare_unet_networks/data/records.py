@@ -13,7 +13,7 @@ from typing import Any
 
 from ..utils.claims import Claims
 from ..utils.distributed import broadcast_from_rank0, rank
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 from ..utils.switches import is_on
 from .bids_files import bids_sidecar
 from .datalists import FAILURE, case_id, files_of, prediction_path
@@ -250,7 +250,6 @@ class CaseRecords:
             **measured,
             **bids_sidecar(case, self.grid, [scan["file"] for scan in self._scans.get(case, {}).values()]),
         }
-        with replaced_as_a_whole(self._path(case)) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(self._path(case), json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         self._claims.release(claim_path(self.prediction(case)))
         return record

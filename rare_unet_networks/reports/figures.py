@@ -14,7 +14,7 @@ from ..data.datalists import prediction_path
 from ..data.record_files import label_names, recorded_files
 from ..data.scan_reader import ScanReader
 from ..utils.errors import root_cause
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 from .pictures import draw_picture
 
 __all__ = ["figure_of", "figure_path", "load_scan"]
@@ -43,9 +43,7 @@ def figure_of(record: Mapping[str, Any], folder: Path) -> str:
     figure = figure_path(prediction, folder)
     try:
         if not figure.exists() or figure.stat().st_mtime_ns < prediction.stat().st_mtime_ns:
-            drawn = _draw(record, prediction)
-            with replaced_as_a_whole(figure) as temporary:
-                temporary.write_text(drawn, encoding="utf-8")
+            write_text(figure, _draw(record, prediction))
         return figure.read_text(encoding="utf-8")
     except Exception as error:  # whatever a reader raises: a scan may have been moved since, the report goes on
         logger.warning(f"{record['case']}: no picture in the report: {root_cause(error)}")

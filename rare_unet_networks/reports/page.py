@@ -15,7 +15,7 @@ from ..data.record_files import is_refused, label_names, read_records
 from ..data.volume_table import collect_volumes
 from ..utils.claims import Claims
 from ..utils.colours import label_colour
-from ..utils.files import replaced_as_a_whole
+from ..utils.files import write_text
 from .figures import figure_of
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
 from .viewer import report_mode, viewer_data, viewer_part
@@ -76,8 +76,7 @@ def write_report(
         records = read_records(folder)
         figures = {r["case"]: "" if is_refused(r) else figure_of(r, folder) for r in records}
         path = folder / PAGE
-        with replaced_as_a_whole(path) as temporary:
-            temporary.write_text(_page(folder, records, figures, failures, program), encoding="utf-8")
+        write_text(path, _page(folder, records, figures, failures, program))
     finally:
         claims.release_all()
     logger.info(f"{path} shows {len(records)} case(s)")

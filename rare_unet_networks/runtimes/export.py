@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..levels import OUTPUTS
 from ..networks.weights import load_weights
-from ..utils.files import replaced_as_a_whole, sha256
+from ..utils.files import sha256, write_text
 from .load import FILES, RUNTIMES, STAMP, describe, optional, read
 
 __all__ = ["LevelPath", "export_runtimes"]
@@ -176,6 +176,5 @@ def _stamp(
         "files": {p.name: sha256(p) for p in files},
         "versions": {package: version(package) for package in ("torch", *PACKAGES.get(name, ()))},
     }
-    with replaced_as_a_whole(folder / STAMP) as temporary:
-        temporary.write_text(json.dumps(stamp, indent=4) + "\n", encoding="utf-8")
+    write_text(folder / STAMP, json.dumps(stamp, indent=4) + "\n")
     logger.info(f"runtime {name}: {sum(p.stat().st_size for p in files) / 1e6:.1f} MB in {folder}")

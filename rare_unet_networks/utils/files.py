@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "replaced_as_a_whole", "sha256"]
+__all__ = ["read_json", "replaced_as_a_whole", "sha256", "write_text"]
 
 
 @contextmanager
@@ -29,6 +29,12 @@ def replaced_as_a_whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes or replaces a text file as a whole, see :py:func:`replaced_as_a_whole`."""
+    with replaced_as_a_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @cache
