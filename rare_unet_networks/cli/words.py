@@ -62,7 +62,7 @@ def repetition(options: Sequence[tuple[str, str]]) -> str:
 
 
 def _shown(text: str) -> str:
-    """Escapes line breaks and control codes."""
+    """As ``utils.one_line``, without importing PyTorch: --help answers in less than a second."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -15,7 +15,6 @@ from .record_files import is_refused, label_names
 __all__ = ["bids_sidecar", "write_bids_files"]
 
 VERSION = "1.10.0"  # of BIDS
-# Beside the derivatives; a validator must not look at them.
 README = """Label maps of MRI scans, made by RARE-UNet (the Python package rare-unet-networks).
 
 *_dseg.nii.gz: label map of a scan. The names of its labels are in dseg.tsv, or in a table beside it.
@@ -24,6 +23,7 @@ volumes.csv and report.html: all scans. They are no part of BIDS (.bidsignore).
 
 Research software, not a medical device.
 """
+# Beside the derivatives; a validator must not look at them.
 IGNORED = ("volumes.csv", "report.html", "figures", "figures/**", "*.log", *COLOUR_TABLES)
 
 

@@ -63,13 +63,12 @@ def expand_scored_levels(
     for item in items:
         spacing = label_spacing(item, resolution_levels.spatial_dims)
         possible = list(levels) if spacing is None else scored_levels(spacing, levels, resolution_levels)
-        scored = expand_levels([item], possible)
-        expanded += scored
-        if not scored:
-            left_out.append(one_line(str(item.get("case") or item["image"])))
+        expanded += expand_levels([item], possible)
+        (case,) = (one_line(one["case"]) for one in expand_levels([item], [0]))
+        if not possible:
+            left_out.append(case)
         if spacing is not None and not resolution_levels.is_level_spacing(spacing, 0):
-            (case,) = (one["case"] for one in expand_levels([item], [0]))
-            partly.append(f"{one_line(case)} ({format_size([round(s, 2) for s in spacing])})")
+            partly.append(f"{case} ({format_size([round(s, 2) for s in spacing])})")
     if partly:
         names = ", ".join(partly[:LISTED]) + (", …" if len(partly) > LISTED else "")
         logger.info(

@@ -51,7 +51,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
         engine.state.output = []
         name = self._name(batchdata)
         if FAILURE in batchdata:
-            self._fail(name, batchdata[FAILURE][0], self.refused if REFUSED in batchdata else self.failures)
+            self._fail(name, batchdata[FAILURE][0], is_refused=REFUSED in batchdata)
             return []
         try:
             output = super()._iteration(engine, batchdata)
@@ -68,12 +68,12 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
                 self._fail(name, f"{path} was written, but is no longer there")
         self.written = []
 
-    def _fail(self, name: str, reason: str, failures: list[tuple[str, str]] | None = None) -> None:
-        failures = self.failures if failures is None else failures
+    def _fail(self, name: str, reason: str, is_refused: bool = False) -> None:
+        failures = self.refused if is_refused else self.failures
         reason = reason.removeprefix(f"{name}: ")  # the checks of transforms already name the file
         name = one_line(name)
         if (name, reason) not in failures:  # a case can fail alike at several levels
-            logger.error(f"{name}: {'not segmented: ' if failures is self.refused else ''}{reason}")
+            logger.error(f"{name}: {'not segmented: ' if is_refused else ''}{reason}")
         failures.append((name, reason))
 
     @staticmethod

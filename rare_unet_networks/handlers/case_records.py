@@ -19,7 +19,7 @@ from ..data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_
 from ..data.record_files import is_refused
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
-from ..inferers.whole_head import HeadNotes
+from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import Route
 from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
@@ -201,7 +201,7 @@ class CaseRecordSaver:
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
-            classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
+            classes = classes_of(head, self.class_names)
             volumes = {}
             for index, name in classes.items():
                 volumes[name] = {

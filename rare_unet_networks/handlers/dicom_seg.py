@@ -13,6 +13,7 @@ from ..data.dicom import is_dicom_file
 from ..data.dicom_seg import dicom_seg_path, require_highdicom, write_dicom_seg
 from ..data.records import CaseRecords
 from ..data.segment_codes import read_codes, segment_of
+from ..inferers.whole_head import classes_of
 from ..utils.files import sha256
 from ..utils.switches import is_on
 from .case_records import cases_of
@@ -65,8 +66,7 @@ class DicomSegSaver:
     def model_completed(self, engine: Engine) -> None:
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             meta = output["pred"].meta
-            head = meta.get("head")
-            classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
+            classes = classes_of(meta.get("head"), self.class_names)
             prediction = self.records.prediction(case)
             series = [files for files in self.records.files_by_modality(case) if is_dicom_file(Path(files[0]))]
             weights = Path(self.records.checkpoint)

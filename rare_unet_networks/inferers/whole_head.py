@@ -19,7 +19,7 @@ from .head_regions import Region, affine_of, cut_on_grid, cut_upright, joint_box
 from .landmarks import HIPPOCAMPI, SIDES, Landmarks, PairTemplate, upright_rotation
 from .mirror import MirrorInferer
 
-__all__ = ["HeadNotes", "WholeHeadInferer"]
+__all__ = ["HeadNotes", "WholeHeadInferer", "classes_of"]
 
 
 @dataclass
@@ -55,6 +55,16 @@ class HeadNotes(int):
         """Names of the classes of the sides that were segmented, by index."""
         names = dict(enumerate(self.class_names, start=1))
         return {index: name for index, name in names.items() if name.split()[0] in self.sides}
+
+
+def classes_of(head: HeadNotes | None, class_names: Sequence[str]) -> dict[int, str]:
+    """Names of the classes of a prediction above background, by index.
+
+    Args:
+        head: notes of the inferer, if the scan was a whole head.
+        class_names: classes of a crop.
+    """
+    return dict(enumerate(class_names, start=1)) if head is None else head.classes()
 
 
 class WholeHeadInferer(MirrorInferer):

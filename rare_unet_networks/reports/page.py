@@ -18,7 +18,7 @@ from ..utils.colours import label_colour
 from ..utils.files import write_text
 from .figures import figure_of
 from .table import Cell, Column, columns_of, mean_of, review_of, route_of
-from .viewer import report_mode, viewer_data, viewer_part
+from .viewer import INTERACTIVE, report_mode, viewer_data, viewer_part
 
 __all__ = ["PAGE", "can_report", "collect", "write_report"]
 
@@ -66,7 +66,7 @@ def write_report(
     folder = Path(folder)
     if not can_report(report, niivue_file):
         return None
-    program = niivue_file if report_mode(report, niivue_file) == "interactive" else None
+    program = niivue_file if report == INTERACTIVE else None
     records = read_records(folder)
     if not records and not failures:
         return None

@@ -31,7 +31,7 @@ from ..utils.switches import is_on
 from .figures import load_scan
 from .pictures import channels_on
 
-__all__ = ["report_mode", "viewer_data", "viewer_part"]
+__all__ = ["INTERACTIVE", "report_mode", "viewer_data", "viewer_part"]
 
 logger = logging.getLogger(__name__)
 INTERACTIVE = "interactive"  # value of the option report

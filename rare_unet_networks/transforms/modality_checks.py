@@ -95,29 +95,11 @@ def _contrast_warnings(image: torch.Tensor, files: Mapping[str, str], modalities
     return [f"by their contrast the modalities are in another order: {', '.join(wrong)}"]
 
 
-def _blank_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
-    """Warnings about channels without contrast; arguments as of :py:func:`modality_warnings`."""
-    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
-    return [
-        f"{m} ({files[m]}) is blank: all its voxels are {float(channel.flatten()[0]):g}"
-        for m, channel in channels.items()
-        if channel.min() == channel.max()
-    ]
-
-
-def _copy_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
-    """Warnings about one image for two modalities; arguments as of :py:func:`modality_warnings`."""
-    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
-    with_contrast = {m: channel for m, channel in channels.items() if channel.min() != channel.max()}
-    return [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in _copies(with_contrast)]
-
-
-def _place_warnings(image: torch.Tensor, files: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
-    """Warnings about foregrounds that do not overlap; arguments as of :py:func:`modality_warnings`."""
-    channels = {m: image[i] for i, m in enumerate(modalities) if m in files}
-    masks = {m: _foreground(channel) for m, channel in channels.items() if channel.min() != channel.max()}
-    if len(masks) < 2:
+def _place_warnings(channels: Mapping[str, torch.Tensor], files: Mapping[str, str]) -> list[str]:
+    """Warnings about channels, by modality, whose foregrounds do not overlap."""
+    if len(channels) < 2:
         return []
+    masks = {m: _foreground(channel) for m, channel in channels.items()}
     return [
         f"{m} ({files[m]}) does not lie on the other modalities, its foreground overlaps with theirs with a Dice of "
         f"{dice:.2f} only: register them and resample them to one field of view first"
@@ -142,7 +124,17 @@ def modality_warnings(
         and contrasts in another order. The contrasts are only checked if there is nothing else.
     """
     image = _thinned(image)
-    warnings = _blank_warnings(image, files, modalities) + _copy_warnings(image, files, modalities)
+    warnings = []
+    with_contrast = {}
+    for modality, channel in zip(modalities, image):
+        if modality not in files:
+            continue
+        if channel.min() == channel.max():
+            value = float(channel.flatten()[0])
+            warnings.append(f"{modality} ({files[modality]}) is blank: all its voxels are {value:g}")
+        else:
+            with_contrast[modality] = channel
+    warnings += [f"{a} ({files[a]}) and {b} ({files[b]}) are the same image" for a, b in _copies(with_contrast)]
     if not was_head:
-        warnings += _place_warnings(image, files, modalities)
+        warnings += _place_warnings(with_contrast, files)
     return warnings or _contrast_warnings(image, files, modalities)

@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..inferers.whole_head import HeadNotes
+from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
 from ..utils.logs import name_of
@@ -156,7 +156,7 @@ class ReviewPredictiond(MapTransform):
                 "with --side"
             )
         labels = as_plain_tensor(finest).argmax(dim=0)
-        classes = dict(enumerate(self.class_names, start=1)) if head is None else head.classes()
+        classes = classes_of(head, self.class_names)
         empty = [name for index, name in classes.items() if not bool((labels == index).any())]
         if empty:
             reasons.append(f"no voxel is {', '.join(empty)}")
