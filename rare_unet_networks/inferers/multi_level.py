@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from ..utils.coarsening import coarsen
-from ..utils.geometry import LINEAR, scaled_box, symmetric_core
-from ..utils.resampling import as_plain_tensor
+from ..utils.geometry import scaled_box
+from ..utils.resampling import as_plain_tensor, from_padded
 from ..utils.trust import TrustNotes, soft_dice
 from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 from .routing import paste_into_background
@@ -101,22 +100,12 @@ class MultiLevelInferer(InfererWrapper):
         key = "pred" if "pred" in predictions else "pred_fine"
         scale = self.levels.scale(0 if key == "pred" else level)
         logits = predictions[key]
-        second = self._on_grid(*coarser, [n // s for n, s in zip(logits.shape[2:], scale)], scale)
+        second = from_padded(*coarser, [n // s for n, s in zip(logits.shape[2:], scale)], scale)
         pairs = zip(logits.float().softmax(dim=1), second)
         notes.trust = [TrustNotes({"": {"agreement": soft_dice(own, other)}}) for own, other in pairs]
 
     @staticmethod
-    def _on_grid(
-        probabilities: torch.Tensor, padded_size: Sequence[int], size: Sequence[int], scale: Sequence[int]
-    ) -> torch.Tensor:
-        """Probabilities of a coarser level on the grid of ``size`` voxels, made finer by ``scale``."""
-        fine_size = [n * s for n, s in zip(padded_size, scale)]
-        fine = F.interpolate(probabilities, fine_size, mode=LINEAR[len(fine_size)])
-        return fine[(..., *symmetric_core(size, padded_size, scale))]
-
-    @classmethod
     def _mean(
-        cls,
         logits: torch.Tensor,
         coarser: Sequence[tuple[torch.Tensor, Sequence[int]]],
         box: Sequence[slice],
@@ -133,7 +122,7 @@ class MultiLevelInferer(InfererWrapper):
         size = [n // s for n, s in zip(logits.shape[2:], scale)]
         total = logits.float().softmax(dim=1)
         for probabilities, padded_size in coarser:
-            total += cls._on_grid(probabilities, padded_size, size, scale)
+            total += from_padded(probabilities, padded_size, size, scale)
         inside = scaled_box(box, scale)
         mean = total[(..., *inside)].div(1 + len(coarser)).clamp(min=1e-9).log()
         return paste_into_background(mean, inside, logits.shape[2:])

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..utils.coarsening import coarsen_and_scale
-from ..utils.geometry import LINEAR, symmetric_core
+from ..utils.resampling import from_padded
 from ..utils.trust import TrustNotes, trust_features, trust_mode
 from .base import InfererWrapper, RoutingInferer, ScanNotes, logger
 
@@ -86,10 +86,7 @@ class TrustInferer(InfererWrapper):
         probabilities = logits.float().softmax(dim=1)
         padded_size = [n * f for n, f in zip(coarse.shape[2:], factors)]
         scale = self.levels.scale(level) if grid == "fine" else self.levels.scale(0)
-        size = [n * s for n, s in zip(padded_size, scale)]
-        if list(probabilities.shape[2:]) != size:  # on the grid of the coarse scan
-            probabilities = F.interpolate(probabilities, size, mode=LINEAR[len(size)])
-        return probabilities[(..., *symmetric_core(x.shape[2:], padded_size, scale))]
+        return from_padded(probabilities, padded_size, x.shape[2:], scale)
 
     def _shifted(
         self, x: torch.Tensor, level: int, grid: str, network: Callable[..., Any], notes: ScanNotes

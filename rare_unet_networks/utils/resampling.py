@@ -11,9 +11,9 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from .geometry import LINEAR, rescaled_affine
+from .geometry import LINEAR, rescaled_affine, symmetric_core
 
-__all__ = ["area_resize", "as_plain_tensor", "copy_meta_like", "resample"]
+__all__ = ["area_resize", "as_plain_tensor", "copy_meta_like", "from_padded", "resample"]
 
 
 def as_plain_tensor(x: torch.Tensor) -> torch.Tensor:
@@ -35,6 +35,18 @@ def resample(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         x = GaussianFilter(len(size), sigmas)(x)
         x = x[(..., *(slice(m, n - m) for m, n in zip(margins, x.shape[2:])))]
     return F.interpolate(x, tuple(size), mode=LINEAR[len(size)])
+
+
+def from_padded(x: torch.Tensor, padded_size: Sequence[int], size: Sequence[int], scale: Sequence[int]) -> torch.Tensor:
+    """Brings a prediction of a padded, coarser scan to the grid of the scan, or to one finer by ``scale``.
+
+    Args:
+        x: shape (B, C, *spatial_size), over the extent of the padded scan.
+        padded_size: voxels of the scan after symmetric padding.
+        size: voxels of the scan.
+        scale: factor per axis between the scan's grid and that of the result.
+    """
+    return resample(x, [n * s for n, s in zip(padded_size, scale)])[(..., *symmetric_core(size, padded_size, scale))]
 
 
 def area_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

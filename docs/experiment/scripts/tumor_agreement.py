@@ -1,6 +1,6 @@
 """Table "tumours" of docs/trust.md: the agreement of two predictions beside the Dice with the label.
 
-    python docs/experiment/scripts/tumour_agreement.py --dataset_dir Task01_BrainTumour --output_dir runs/agreement
+    python docs/experiment/scripts/tumor_agreement.py --dataset_dir Task01_BrainTumour --output_dir runs/agreement
 
 The validation cases at the scales of ``run evaluating``: Dice on the grid of 1 mm, mean of the three classes.
 """
