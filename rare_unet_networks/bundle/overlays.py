@@ -40,7 +40,8 @@ def check_overlays(files: Sequence[str]) -> None:
     whole = str(ConfigParser.load_config_files(list(files))).replace("::", "#")
     for i in overlays:
         parser = ConfigParser(ConfigParser.load_config_files(list(files[:i])))
-        for written in ConfigParser.load_config_file(files[i]):
+        overlay = ConfigParser.load_config_file(files[i])
+        for written in overlay:
             key = written.removeprefix("+").replace("::", "#")
             is_used = re.search(rf"[@%]{re.escape(key)}(?![\w#])", whole) is not None
             if key in known or key in parser or is_used:
@@ -48,7 +49,7 @@ def check_overlays(files: Sequence[str]) -> None:
             parent, _, last = key.rpartition("#")
             candidates = known | set(parser.get())
             if parent:
-                names = component_arguments(parser, parent) if parent in parser else None
+                names = component_arguments(parser, parent, overlay.get(f"{parent}#_target_")) if parent in parser else None
                 if names is None or last in names:
                     continue
                 candidates = {f"{parent}#{name}" for name in names}

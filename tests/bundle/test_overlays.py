@@ -50,6 +50,7 @@ def files(tmp_path):
         [{"something": 1}],  # of another program, similar to nothing
         [{"wording": 1}, {"wording": 2}],
         [{"values": {"b": "@class_name"}, "class_name": 1}],
+        [{"levels#_target_": "rare_unet_networks.baselines.FixedLevel", "levels#level": 1}],
     ],
 )
 def test_known_used_and_new_entries_pass(files, contents):
@@ -65,6 +66,7 @@ def test_known_used_and_new_entries_pass(files, contents):
         ([{"levels::num_level": 3}], 0, "levels::num_level", "levels#num_levels"),
         ([{"+loads": []}], 0, "+loads", "load"),
         ([{"wording": 1}, {"wordings": 2}], 1, "wordings", "wording"),
+        ([{"levels#level": 1}], 0, "levels#level", "levels#num_levels"),
     ],
 )
 def test_misspelt_entries_are_named_with_their_file(files, contents, number, entry, guess):
