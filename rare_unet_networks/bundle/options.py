@@ -14,13 +14,13 @@ from .device import EXPRESSIONS
 
 __all__ = ["prediction_options"]
 
-# Entries of a config about the scans, the location of files, and the distribution of the work. Scans and weights are
-# compared by their content instead.
+# Entries of a config about the scans, the location of files, the distribution of the work, and what runs the network,
+# which the records name. Scans and weights are compared by their content instead.
 WITHOUT_EFFECT = {
     *("imports", "bundle_root", "initialize", "run", "inferring", "collecting", "calibrating", "finalize"),
     *("dataset_dir", "input", "scans", "part", "overwrite", "report", "records", "data"),
     *("dataloader", "num_workers", "device", "gpu", "output_dir", "checkpoint", "export_dir", "no_package"),
-    *("trust_file", "localiser_file", "niivue_file"),
+    *("trust_file", "localiser_file", "niivue_file", "runtime"),
 }
 
 

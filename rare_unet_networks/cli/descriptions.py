@@ -41,10 +41,11 @@ OPTIONS = {
     "num_workers": ("processes that load scans beside the one that computes", "2"),
     "part": ("k/n: only every n-th scan, from the k-th on, to share the work between machines", "3/100"),
     "runtime": (
-        "what runs the network: eager (PyTorch), torchscript, onnx or openvino; exporting also takes all",
-        "onnx",
+        "what runs the network: auto (OpenVINO on a CPU where it is installed, else eager), eager (PyTorch), "
+        "torchscript, onnx or openvino; exporting takes the last three or all",
+        "eager",
     ),
-    "export_dir": ("folder of the exported networks", "exports"),
+    "export_dir": ("folder of the exported networks, and of those that auto keeps", "exports"),
     "outputs": ("grids of the exported network: scan, fine or both", "fine"),
     "class_names": ("names of the classes, without background; their number follows from it", "\"['left','right']\""),
     "modalities": (

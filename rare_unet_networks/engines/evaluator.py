@@ -14,6 +14,7 @@ from monai.engines import SupervisedEvaluator
 
 from ..data.datalists import FAILURE, REFUSED
 from ..data.records import CaseRecords
+from ..runtimes.auto import AutoRuntime
 from ..utils.distributed import all_gather, rank
 from ..utils.errors import one_line, root_cause
 from ..utils.logs import SCAN_NAME, without_scan_warnings
@@ -44,6 +45,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
                 self.fire_event(event)
         else:
+            if isinstance(self.network, AutoRuntime):
+                self.network.prepare()  # now, and not within the time of the first scan
             with without_scan_warnings():
                 super().run(global_epoch)
 

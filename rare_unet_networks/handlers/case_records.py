@@ -21,6 +21,7 @@ from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
 from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import Route
+from ..runtimes.load import runtime_in_words
 from ..utils.distributed import all_gather, rank
 from ..utils.logs import time_in_words
 from ..utils.quality import SKULL
@@ -231,6 +232,7 @@ class CaseRecordSaver:
                 volumes=volumes,
                 **of_head,
                 seconds=self._seconds,
+                runtime=runtime_in_words(engine.network),
             )
             if head is not None:
                 write_label_names(self.records.prediction(case), head.class_names)

@@ -16,12 +16,12 @@ from torch.export import Dim, ExportedProgram
 from ..levels import OUTPUTS
 from ..networks.weights import load_weights
 from ..utils.files import sha256, write_text
-from .load import FILES, RUNTIMES, STAMP, describe, optional, read
+from .load import EXPORTED, FILES, STAMP, describe, read
+from .programs import optional
 
 __all__ = ["LevelPath", "export_runtimes"]
 
 logger = logging.getLogger(__name__)
-EXPORTED = RUNTIMES[1:]
 # Packages that an export needs besides torch; their versions are stored.
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
 # Largest accepted difference between logits of an export and of eager; in a correct export it is a few millionths.
@@ -95,11 +95,11 @@ WRITERS: dict[str, Callable[[ExportedProgram, Sequence[str], Path], None]] = {
 }
 
 
-def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
+def _check(name: str, exported: nn.Module, path: LevelPath, tolerance: float = TOLERANCE) -> None:
     """Compares the logits of an export with those of the network, for images with and without an axis of one block.
 
     Raises:
-        RuntimeError: if they differ by more than the tolerance.
+        RuntimeError: if they differ by more than ``tolerance``.
     """
     differences = []
     with torch.no_grad():
@@ -107,16 +107,21 @@ def _check(name: str, exported: nn.Module, path: LevelPath) -> None:
             for output, logits in zip(path.outputs, path(image)):
                 differences.append(float((exported(image, level=path.level, output=output) - logits).abs().max()))
     worst = float(torch.tensor(differences).max())  # NaN if one is NaN; Python's max may ignore it
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         raise RuntimeError(
-            f"the export for runtime {name!r} must give the logits of eager to {TOLERANCE:g}, at level {path.level} "
+            f"the export for runtime {name!r} must give the logits of eager to {tolerance:g}, at level {path.level} "
             f"they differ by {worst:g}."
         )
     logger.info(f"runtime {name}, level {path.level}: logits differ from those of eager by {worst:.1g}")
 
 
 def export_runtimes(
-    runtime: str, network: nn.Module, export_dir: str | Path, checkpoint: str | Path, output: str = "both"
+    runtime: str,
+    network: nn.Module,
+    export_dir: str | Path,
+    checkpoint: str | Path,
+    output: str = "both",
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Exports a network to ``export_dir/<runtime>``, for :py:func:`rare_unet_networks.runtimes.load_runtime`.
 
@@ -124,12 +129,13 @@ def export_runtimes(
     the checkpoint and the files and a description of the network. An export without this file is not used.
 
     Args:
-        runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` except ``"eager"``, or ``"all"``.
+        runtime: one of :py:data:`rare_unet_networks.runtimes.RUNTIMES` that has files, or ``"all"``.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet` on the CPU.
         export_dir: folder of the exports, created if it does not exist.
         checkpoint: weights, in a form that :py:func:`rare_unet_networks.networks.load_weights` accepts.
         output: output of a program, see :py:class:`LevelPath`. One output takes less time than both. In TorchScript it
             is an argument of the program, so all outputs are always exported.
+        tolerance: largest accepted difference of a logit.
 
     Raises:
         ValueError: if the runtime is unknown or needs no export, the network does not have the output, or the
@@ -159,7 +165,7 @@ def export_runtimes(
         outputs = [path.outputs for path in paths]
         exported = read(name, network, folder, outputs)
         for path in paths:
-            _check(name, exported, path)
+            _check(name, exported, path, tolerance)
         _stamp(name, network, outputs, folder, checkpoint)
 
 

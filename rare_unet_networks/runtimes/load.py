@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -21,11 +20,13 @@ from torch import nn
 from ..levels import OUTPUTS, check_divisible, check_level
 from ..networks.outputs import Prediction
 from ..utils.files import read_json, sha256
+from .programs import READERS, Program
 
 __all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
 
 logger = logging.getLogger(__name__)
-RUNTIMES = ("eager", "torchscript", "onnx", "openvino")
+EXPORTED = ("torchscript", "onnx", "openvino")
+RUNTIMES = ("eager", *EXPORTED, "auto")
 # Name of a level's file by runtime; TorchScript has one file for all levels, because ``level`` is an argument there.
 FILES = {
     "torchscript": "network.ts",
@@ -33,22 +34,7 @@ FILES = {
     "openvino": "level_{}.xml",
 }
 STAMP = "export.json"
-Program = Callable[[torch.Tensor], Sequence[torch.Tensor]]
-
-
-def optional(package: str, runtime: str) -> ModuleType:
-    """Imports a package that the extra of a runtime's name installs.
-
-    Raises:
-        ModuleNotFoundError: if the package cannot be imported; the message names the extra.
-    """
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            f"runtime {runtime!r} needs the package {package} ({error}): pip install '.[{runtime}]' in the repository.",
-            name=package,
-        ) from None
+PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino"}  # that runs it; the others are PyTorch
 
 
 def describe(network: nn.Module) -> dict[str, str]:
@@ -58,21 +44,38 @@ def describe(network: nn.Module) -> dict[str, str]:
     return {"package": __version__, "parts": hashlib.sha256(repr(network).encode()).hexdigest()}
 
 
+def runtime_in_words(network: nn.Module) -> str:
+    """What runs a network, and the version of it, such as ``"eager (torch 2.13.0)"``, for the records."""
+    runtime = getattr(network, "runtime", "eager")
+    package = PACKAGE.get(runtime, "torch")
+    return f"{runtime} ({package} {version(package)})"
+
+
 class LevelPrograms(nn.Module):
     """Runs one program per level; called like the ``RAREUNet`` that they were exported from.
 
-    Programs run on the CPU and take one image, so the members of a batch are computed one after the other.
+    Programs run on the CPU and take one image, so the members of a batch are computed one after the other. (A batch in
+    one call takes as long.)
 
     Args:
         programs: one per level, from level 0. Each takes an image of shape (1, C, *spatial_size) and returns the logits
-            of its ``outputs``.
+            of its ``outputs``, which may lie in memory that its next call overwrites. If it has a method ``only``, this
+            returns a program of the named outputs alone, which takes less time.
         divisors: number that every axis must be divisible by, one per level.
         outputs: ``"scan"`` (the image's grid), ``"fine"`` (the level 0 grid) or both, one tuple per level. At level 0
             the two are the same.
+        runtime: what runs the programs, for the records.
     """
 
-    def __init__(self, programs: Sequence[Program], divisors: Sequence[int], outputs: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        divisors: Sequence[int],
+        outputs: Sequence[Sequence[str]],
+        runtime: str = "programs",
+    ) -> None:
         super().__init__()
+        self.runtime = runtime
         self.programs = tuple(programs)
         self.divisors = tuple(divisors)
         self.outputs = tuple(outputs)
@@ -94,39 +97,22 @@ class LevelPrograms(nn.Module):
                 f"output must be {self.outputs[level][0]!r}, the only one of the exported programs, got {output!r}."
             )
         images = x.to("cpu", torch.float32).contiguous()
-        logits_by_image = [self.programs[level](image[None]) for image in images]
-        logits = {}
-        for name, parts in zip(self.outputs[level], zip(*logits_by_image)):
-            logits[name] = torch.cat(parts).to(x.device)
+        program, names = self.programs[level], tuple(self.outputs[level])
+        if level > 0 and hasattr(program, "only"):
+            names = tuple(name for name in names if name in grids)
+            program = program.only(names)
+        logits: dict[str, torch.Tensor] = {}
+        for index in range(len(images)):
+            for name, part in zip(names, program(images[index : index + 1])):
+                if index == 0:
+                    logits[name] = part.new_empty(len(images), *part.shape[1:])
+                logits[name][index] = part[0]
+        logits = {name: y.to(x.device) for name, y in logits.items()}
         if level == 0:  # the two grids are the same
             logits = dict.fromkeys(("scan", "fine"), *logits.values())
         if output == "both":
             return Prediction(logits["scan"], logits["fine"])
         return logits[output]
-
-
-def _read_onnx(path: Path) -> Program:
-    onnxruntime = optional("onnxruntime", "onnx")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda image: [torch.from_numpy(y) for y in session.run(None, {"image": image.numpy()})]
-
-
-def _read_openvino(path: Path) -> Program:
-    openvino = optional("openvino", "openvino")
-    # By default OpenVINO computes in bfloat16 if the CPU supports it, and logits differ by some hundredths.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-
-    def program(image: torch.Tensor) -> list[torch.Tensor]:
-        results = compiled([image.numpy()])
-        return [torch.from_numpy(results[i]) for i in range(len(compiled.outputs))]
-
-    return program
-
-
-READERS = {"onnx": _read_onnx, "openvino": _read_openvino}
 
 
 @contextmanager
@@ -153,10 +139,12 @@ def read(
     """Loads the network from the files in ``folder`` without checking its weights, see :py:func:`load_runtime`."""
     with _weights_only():
         if runtime == "torchscript":
-            return torch.jit.load(folder / FILES[runtime], map_location=device)
+            scripted = torch.jit.load(folder / FILES[runtime], map_location=device)
+            scripted.runtime = runtime
+            return scripted
         levels = range(network.num_levels)
-        programs = [READERS[runtime](folder / FILES[runtime].format(level)) for level in levels]
-    return LevelPrograms(programs, [network.divisor(level) for level in levels], outputs)
+        programs = [READERS[runtime](folder / FILES[runtime].format(level), outputs[level]) for level in levels]
+    return LevelPrograms(programs, [network.divisor(level) for level in levels], outputs, runtime)
 
 
 def load_runtime(
@@ -170,7 +158,7 @@ def load_runtime(
 
     Args:
         runtime: ``"eager"`` is ``network`` itself. ``"torchscript"`` runs on ``device``, ``"onnx"`` (ONNX Runtime) and
-            ``"openvino"`` on the CPU.
+            ``"openvino"`` on the CPU. ``"auto"`` is :py:class:`rare_unet_networks.runtimes.AutoRuntime`.
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
         export_dir: folder that ``export_runtimes`` wrote to; not used for eager.
         checkpoint: weights that the export must have.
@@ -185,6 +173,10 @@ def load_runtime(
         raise ValueError(f"runtime must be one of {RUNTIMES}, got {runtime!r}.")
     if runtime == "eager":
         return network.to(device)
+    if runtime == "auto":
+        from .auto import AutoRuntime  # it exports, with the functions of a module that imports this one
+
+        return AutoRuntime(network, export_dir, checkpoint, device)
     folder = Path(export_dir) / runtime
     paths = f"--checkpoint {Path(checkpoint).absolute()} --export_dir {Path(export_dir).absolute()}"
     command = "run exporting --config_file \"['configs/inference.json','configs/export.json']\""

@@ -30,7 +30,7 @@ from monai.transforms import Compose
 
 from rare_unet_networks.levels import format_scale
 from rare_unet_networks.metrics.multi_scale import dice_per_class
-from rare_unet_networks.runtimes.load import RUNTIMES, load_runtime
+from rare_unet_networks.runtimes.load import EXPORTED, RUNTIMES, load_runtime
 
 COLUMNS = ("runtime", "version", "scale", "scans", "difference", "dice", "threads", "seconds_eager", "seconds")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # the others come with torch
@@ -148,7 +148,7 @@ def take_in(path: Path, rows: Sequence[tuple]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.shipped], required=True)
-    parser.add_argument("--runtimes", choices=RUNTIMES[1:], nargs="+", default=list(RUNTIMES[1:]))
+    parser.add_argument("--runtimes", choices=EXPORTED, nargs="+", default=list(EXPORTED))
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--cases", type=int, default=2, help="as many of the first validation cases")
     parser.add_argument("--runs", type=int, default=5)

@@ -1,0 +1,224 @@
+"""Chooses the fastest runtime that this machine has: OpenVINO on a CPU, exported once, otherwise eager PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..networks.weights import load_weights
+from ..utils.errors import root_cause
+from ..utils.files import read_json, sha256, write_text
+from .load import describe, load_runtime
+
+__all__ = ["AutoRuntime", "cache_folders"]
+
+logger = logging.getLogger(__name__)
+RUNTIME = "openvino"
+PACKAGES = ("openvino", "onnx", "onnxscript")
+TOLERANCE = 0.05  # largest accepted difference between logits of OpenVINO and of eager
+FAILURE = "failure.json"  # beside the exports: why this network cannot be exported
+NOISY = ("onnxscript", "onnx_ir", "torch.onnx")  # loggers
+
+
+class AutoRuntime(nn.Module):
+    """A network that OpenVINO computes where that is possible and right, and eager PyTorch elsewhere.
+
+    OpenVINO is used on a CPU where its packages are installed. The network is exported once, before the first scan,
+    into a cache that has a folder for each checkpoint, network and version. Eager is used if a package is missing, if
+    the export fails, or if its logits differ by more than 0.05 from those of eager. One line of the log says why.
+    Processes may start at the same time: each exports into a folder of its own, and the first one's is kept.
+
+    Args:
+        network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
+        export_dir: the cache is its folder ``auto``; if it cannot be written, it is in the user's cache.
+        checkpoint: weights of the network.
+        device: device of the network.
+
+    Attributes:
+        runtime: ``"openvino"`` or ``"eager"``, after :py:meth:`prepare`.
+    """
+
+    def __init__(
+        self, network: nn.Module, export_dir: str | Path, checkpoint: str | Path, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__()
+        self.network = network.to(device)
+        self.device = torch.device(device)
+        self.export_dir = Path(export_dir)
+        self.checkpoint = Path(checkpoint)
+        self._chosen: nn.Module | None = None
+
+    @property
+    def runtime(self) -> str:
+        return getattr(self._chosen, "runtime", "eager")
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the network."""
+        if self._chosen is None:
+            self.prepare()
+        return self._chosen(x, *args, **kwargs)
+
+    def prepare(self) -> None:
+        """Chooses the runtime, and exports the network if that has not been done."""
+        reason, level = self._why_eager()
+        if reason is None:
+            try:
+                self._set(_openvino(self.network, self.export_dir, self.checkpoint))
+                return
+            except Exception as error:  # whatever an exporter or a driver raises, eager can be used
+                reason, level = root_cause(error), logging.WARNING
+        logger.log(level, f"runtime auto: eager, because {reason}")
+        self._set(self.network)
+
+    def _set(self, chosen: nn.Module) -> None:
+        self.__dict__["_chosen"] = chosen  # not a submodule: it may be the network once more
+
+    def _why_eager(self) -> tuple[str | None, int]:
+        """Why OpenVINO is not tried, None if it is, and the level of the line that says so."""
+        if self.device.type != "cpu":
+            return f"the network runs on {self.device}", logging.INFO
+        missing = [package for package in PACKAGES if find_spec(package) is None]
+        if missing:
+            return f"{' and '.join(missing)} are not installed", logging.DEBUG
+        try:
+            load_weights(self.checkpoint, self.network, map_location="cpu")
+        except ValueError as error:  # the handler that loads the weights raises it, if they are needed
+            return str(error), logging.DEBUG
+        return None, logging.INFO
+
+
+def cache_folders(export_dir: Path) -> list[Path]:
+    """Folders that may hold the exports of ``auto``, the preferred one first."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [export_dir / "auto", user / "rare_unet_networks"]
+
+
+def _key(network: nn.Module, checkpoint: Path) -> str:
+    """Name of an export: it differs by weights, network, its code, and the versions of the packages."""
+    code = {p.name: sha256(p) for p in sorted((Path(__file__).parents[1] / "networks").glob("*.py"))}
+    content = [sha256(checkpoint), describe(network), code, {p: _version(p) for p in ("torch", *PACKAGES)}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Module:
+    """The network of OpenVINO from the cache, exported into it if it is not there.
+
+    Raises:
+        RuntimeError: if it was or is not possible to export it.
+    """
+    key = _key(network, checkpoint)
+    for root in cache_folders(export_dir):
+        folder = root / key
+        if (folder / FAILURE).exists():
+            raise RuntimeError(read_json(folder / FAILURE)["reason"])
+        if folder.is_dir():
+            try:
+                return _loaded(network, folder, checkpoint)
+            except ValueError as error:
+                logger.debug(f"{folder} is exported again: {error}")
+                _remove(folder)
+    folder = _writable(cache_folders(export_dir)) / key
+    logger.info(f"runtime auto: exports the network to OpenVINO, once, into {folder}")
+    _export(network, folder, checkpoint)
+    if (folder / FAILURE).exists():
+        raise RuntimeError(read_json(folder / FAILURE)["reason"])
+    return _loaded(network, folder, checkpoint)
+
+
+def _loaded(network: nn.Module, folder: Path, checkpoint: Path) -> nn.Module:
+    return load_runtime(RUNTIME, network, folder, checkpoint, "cpu")
+
+
+def _writable(roots: list[Path]) -> Path:
+    """The first folder that can be written to.
+
+    Raises:
+        OSError: if there is none.
+    """
+    for root in roots:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            trial = root / f".{uuid.uuid4().hex[:12]}"
+            trial.mkdir()
+            trial.rmdir()
+            return root
+        except OSError as error:
+            logger.debug(f"{root} cannot be written to: {error}")
+    raise OSError(f"none of the folders for its export can be written to: {', '.join(map(str, roots))}")
+
+
+def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
+    """Exports into a folder of its own and renames it, so that processes that do so at once do not disturb each other.
+
+    A network that cannot be exported gets a folder that says why: it would be tried before each run otherwise.
+    """
+    from .export import export_runtimes  # it takes a second to import
+
+    temporary = folder.with_name(f".{uuid.uuid4().hex[:12]}.{folder.name}")
+    try:
+        with _quiet():
+            try:
+                export_runtimes(RUNTIME, network, temporary, checkpoint, tolerance=TOLERANCE)
+            except (OSError, MemoryError, ImportError):  # of this machine at this time, not of this network
+                raise
+            except Exception as error:
+                rmtree(temporary, ignore_errors=True)
+                write_text(temporary / FAILURE, json.dumps({"reason": root_cause(error)}))
+        _put(temporary, folder)
+    finally:
+        rmtree(temporary, ignore_errors=True)
+
+
+def _put(temporary: Path, folder: Path) -> None:
+    """Renames a folder, unless another process was faster."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _remove(folder: Path) -> None:
+    """Removes a damaged export at once, if that is possible: other processes never see a part of it."""
+    hidden = folder.with_name(f".{uuid.uuid4().hex[:12]}.{folder.name}")
+    try:
+        folder.rename(hidden)
+    except OSError:  # another process did it, or the folder cannot be written to
+        return
+    rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what exporters say of their own code."""
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    try:
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
