@@ -1,4 +1,7 @@
-"""Export of networks to other runtimes, and loading of exports. What exports is imported at its first use: it is slow."""
+"""Export of networks to other runtimes, and loading of exports.
+
+What exports is imported at its first use, because that takes a second.
+"""
 
 from importlib import import_module
 

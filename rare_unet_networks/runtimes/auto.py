@@ -34,6 +34,10 @@ FAILURE = "failure.json"  # beside the exports: why this network cannot be expor
 NOISY = ("onnxscript", "onnx_ir", "torch.onnx")  # loggers
 
 
+class ExportError(ValueError):
+    """Raised for a network that OpenVINO cannot compute rightly; a user's error, whose message is enough."""
+
+
 class AutoRuntime(nn.Module):
     """A network that OpenVINO computes where that is possible and right, and eager PyTorch elsewhere.
 
@@ -93,7 +97,7 @@ class AutoRuntime(nn.Module):
             return f"the network runs on {self.device}", logging.INFO
         missing = [package for package in PACKAGES if find_spec(package) is None]
         if missing:
-            return f"{' and '.join(missing)} are not installed", logging.DEBUG
+            return f"of missing packages: {', '.join(missing)}", logging.DEBUG
         try:
             load_weights(self.checkpoint, self.network, map_location="cpu")
         except ValueError as error:  # the handler that loads the weights raises it, if they are needed
@@ -125,13 +129,13 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
     """The network of OpenVINO from the cache, exported into it if it is not there.
 
     Raises:
-        RuntimeError: if it was or is not possible to export it.
+        ExportError: if it was or is not possible to export it.
     """
     key = _key(network, checkpoint)
     for root in cache_folders(export_dir):
         folder = root / key
         if (folder / FAILURE).exists():
-            raise RuntimeError(read_json(folder / FAILURE)["reason"])
+            raise ExportError(read_json(folder / FAILURE)["reason"])
         if folder.is_dir():
             try:
                 return _loaded(network, folder, checkpoint)
@@ -142,7 +146,7 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
     logger.info(f"runtime auto: exports the network to OpenVINO, once, into {folder}")
     _export(network, folder, checkpoint)
     if (folder / FAILURE).exists():
-        raise RuntimeError(read_json(folder / FAILURE)["reason"])
+        raise ExportError(read_json(folder / FAILURE)["reason"])
     return _loaded(network, folder, checkpoint)
 
 

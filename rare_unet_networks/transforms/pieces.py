@@ -49,7 +49,10 @@ class KeepLargestPieced(MapTransform):
             finest = d[names[-1]]
             d[names[-1]], removed = self._keep(finest, classes)
             for name in names[:-1]:  # the finest grid says what is a piece
-                d[name], _ = self._keep(d[name], classes, d[names[-1]])
+                if _is_same(d[name], finest):  # at level 0 the two grids are the same
+                    d[name] = MetaTensor(as_plain_tensor(d[names[-1]]).clone()).copy_meta_from(d[name])
+                else:
+                    d[name], _ = self._keep(d[name], classes, d[names[-1]])
             review = self._reasons(finest, d[names[-1]], classes, removed)
             for name in names:
                 d[name].meta["removed"] = removed
@@ -106,6 +109,12 @@ class KeepLargestPieced(MapTransform):
         if gone:
             reasons.append(f"without the stray pieces no voxel is {', '.join(gone)}")
         return reasons
+
+
+def _is_same(label_map: MetaTensor, finest: MetaTensor) -> bool:
+    """Whether two label maps have the same voxels at the same places."""
+    same_grid = label_map.shape == finest.shape and torch.allclose(label_map.affine, finest.affine, atol=1e-4)
+    return same_grid and torch.equal(as_plain_tensor(label_map), as_plain_tensor(finest))
 
 
 def _voxels_of(finest: MetaTensor, labels: Sequence[int], coarse: MetaTensor) -> torch.Tensor:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 __all__ = ["component_sizes", "largest_component"]
 
-POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+
+def _spread(numbers: torch.Tensor) -> torch.Tensor:
+    """The largest number among each voxel and its neighbours: along one axis after the other, which is the same."""
+    for axis in range(numbers.ndim):
+        n = numbers.shape[axis] - 1
+        spread = numbers.clone()
+        for to, source in ((0, 1), (1, 0)):
+            here = spread.narrow(axis, to, n)
+            torch.maximum(here, numbers.narrow(axis, source, n), out=here)
+        numbers = spread
+    return numbers
 
 
 def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,16 +32,16 @@ def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         the number of each voxel's part, 0 outside of the mask; and the size of each part by its number, in voxels.
     """
     count = mask.numel()
-    numbers = torch.arange(1, count + 1, dtype=torch.float64, device=mask.device).reshape(mask.shape) * mask
+    numbers = torch.arange(1, count + 1, device=mask.device).reshape(mask.shape) * mask
     while True:
-        spread = POOL[mask.ndim](numbers[None, None], kernel_size=3, stride=1, padding=1)[0, 0] * mask
-        spread[mask] = spread.flatten()[spread[mask].long() - 1]
-        if torch.equal(spread, numbers):
+        spread = _spread(numbers)[mask]
+        spread = numbers.flatten()[spread - 1].maximum(spread)
+        if torch.equal(spread, numbers[mask]):
             break
-        numbers = spread
-    sizes = torch.bincount(numbers.long().flatten(), minlength=count + 1)
+        numbers[mask] = spread
+    sizes = torch.bincount(numbers.flatten(), minlength=count + 1)
     sizes[0] = 0
-    return numbers.long(), sizes
+    return numbers, sizes
 
 
 def largest_component(mask: torch.Tensor, seeds: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:

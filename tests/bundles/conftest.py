@@ -54,7 +54,8 @@ def config(name, bundle=BUNDLE):
 
 def run(*files, workflow_type="infer", run=True, bundle=BUNDLE, **overrides):
     """Runs configs of a bundle in this process; returns the workflow."""
-    overrides = {"bundle_root": str(bundle), **overrides}
+    eager = {"runtime": "eager"} if files == ("inference.json",) else {}  # also where OpenVINO is installed
+    overrides = {"bundle_root": str(bundle), **eager, **overrides}
     files = [str(bundle / "configs" / name) for name in files]
     workflow = ConfigWorkflow(files, workflow_type=workflow_type, logging_file=False, **overrides)
     workflow.initialize()
@@ -65,6 +66,8 @@ def run(*files, workflow_type="infer", run=True, bundle=BUNDLE, **overrides):
 
 def command(run_id, file, *options, launcher=(), start=False, variables=None, cwd="/", **overrides):
     """The command of the documentation, from another folder; returns the process, finished unless ``start``."""
+    if run_id == "inferring" and "--runtime" not in options:
+        overrides = {"runtime": "eager", **overrides}
     words = [sys.executable, "-m", *launcher, "monai.bundle", "run", run_id, "--config_file", str(file)]
     words += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})}
