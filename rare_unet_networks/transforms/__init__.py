@@ -6,6 +6,7 @@ from .checks import CheckLabeld, CheckScand
 from .grids import ResampleToBothGridsd, ResampleToFineLabeld, prediction_key
 from .hemisphere import RandMirrorHealthyHemisphered, mirror_healthy_hemisphere
 from .intensity import ForegroundStatisticsd, StandardizeForegroundd
+from .label_maps import AsLabelMapd
 from .level_affine import RandAffineOfLeveld
 from .level_grids import FineLabeld, ResampleToLabelLeveld, ResampleToLeveld
 from .low_resolution import MultiResolutionPyramidd, PadPyramidd, SimulateLowResolutiond

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..utils.components import largest_component
+from ..utils.labels import is_one_of
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["KeepLargestPieced"]
@@ -22,7 +23,7 @@ class KeepLargestPieced(MapTransform):
     In a whole head (``head`` in the metadata, see :py:class:`rare_unet_networks.inferers.HeadNotes`) it keeps one piece
     for each side. ``meta["removed"]`` says what was removed: ``pieces``, ``voxels`` and ``percent`` of the volume, on
     the finest grid of the prediction. If that is more than ``max_percent``, ``meta["review"]`` gets a reason. Apply it
-    after ``ReviewPredictiond`` and ``AsDiscreted``.
+    after ``ReviewPredictiond`` and ``AsLabelMapd``.
 
     Args:
         keys: label maps, shape (1, *spatial_size); ``<key>_fine``, if it exists, is treated likewise.
@@ -81,7 +82,7 @@ class KeepLargestPieced(MapTransform):
         kept = torch.zeros_like(labels)
         pieces = 0
         for of_side in classes.values():
-            mask = torch.isin(labels, torch.tensor(list(of_side), dtype=labels.dtype, device=labels.device))
+            mask = is_one_of(labels, of_side)
             seeds = None if finest is None else _voxels_of(finest, list(of_side), prediction)
             largest, others = largest_component(mask, seeds)
             kept[largest] = labels[largest]
@@ -104,8 +105,12 @@ class KeepLargestPieced(MapTransform):
                 f"{removed['pieces']} stray piece(s) with {removed['percent']:.0f} % of the volume were removed: the "
                 "network may have been misled"
             )
-        lost = set(torch.unique(as_plain_tensor(before)).tolist()) - set(torch.unique(as_plain_tensor(kept)).tolist())
-        gone = [name for of_side in classes.values() for index, name in of_side.items() if index in lost]
+        gone = []
+        for of_side in classes.values() if removed["voxels"] else ():
+            for index, name in of_side.items():
+                was_there, is_there = (bool((as_plain_tensor(labels) == index).any()) for labels in (before, kept))
+                if was_there and not is_there:
+                    gone.append(name)
         if gone:
             reasons.append(f"without the stray pieces no voxel is {', '.join(gone)}")
         return reasons
@@ -119,7 +124,7 @@ def _is_same(label_map: MetaTensor, finest: MetaTensor) -> bool:
 
 def _voxels_of(finest: MetaTensor, labels: Sequence[int], coarse: MetaTensor) -> torch.Tensor:
     """Mask of the voxels of a coarse grid in which the centres of a finer grid's labelled voxels lie."""
-    inside = torch.isin(as_plain_tensor(finest)[0], torch.tensor(labels, dtype=finest.dtype, device=finest.device))
+    inside = is_one_of(as_plain_tensor(finest)[0], labels)
     to_coarse = torch.linalg.inv(coarse.affine.double()) @ finest.affine.double()
     indices = inside.nonzero().double().cpu() @ to_coarse[:-1, :-1].cpu().T + to_coarse[:-1, -1].cpu()
     spatial_size = torch.tensor(coarse.shape[1:])

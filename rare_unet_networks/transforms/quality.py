@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import ResolutionLevels, Route
 from ..utils.geometry import spacing_of
+from ..utils.labels import most_likely
 from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor
@@ -55,7 +56,7 @@ class ReviewPredictiond(MapTransform):
     ``meta["trust_entries"]`` holds what a record says of them (:py:func:`rare_unet_networks.utils.trust_entries`), and
     further reasons are a low expected Dice and a volume outside the range of the training. New reasons are logged as
     warnings. In a whole head the inferer's reasons (and its names of classes) replace that of the border. Apply it to
-    probabilities, before ``AsDiscreted``.
+    probabilities, before ``AsLabelMapd``.
 
     Args:
         keys: probabilities on the scan's grid, shape (C, *spatial_size), with the inferer's route in their metadata,
@@ -155,7 +156,7 @@ class ReviewPredictiond(MapTransform):
                 f"left and right look nearly alike (their doubt differs by {margin:.2f}): check the side, or give it "
                 "with --side"
             )
-        labels = as_plain_tensor(finest).argmax(dim=0)
+        labels = most_likely(as_plain_tensor(finest))
         classes = classes_of(head, self.class_names)
         empty = [name for index, name in classes.items() if not bool((labels == index).any())]
         if empty:

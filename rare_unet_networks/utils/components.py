@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .labels import is_one_of
+
 __all__ = ["component_sizes", "largest_component"]
 
 
@@ -23,7 +25,8 @@ def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers the connected parts of a mask; voxels that share a face, an edge or a corner are connected.
 
     Every voxel takes the largest number in its neighbourhood, until nothing changes. A number is that of a voxel, so
-    each voxel also follows the voxel whose number it has, which takes few steps also along a thin structure.
+    it is passed on to the voxel whose number was replaced, and each voxel follows the voxel whose number it has. This
+    takes few steps also along a thin structure.
 
     Args:
         mask: shape (*spatial_size), 2-D or 3-D, boolean.
@@ -32,16 +35,18 @@ def component_sizes(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         the number of each voxel's part, 0 outside of the mask; and the size of each part by its number, in voxels.
     """
     count = mask.numel()
-    numbers = torch.arange(1, count + 1, device=mask.device).reshape(mask.shape) * mask
+    inside = mask.flatten().nonzero().squeeze(dim=1)
+    numbers = torch.zeros(count, dtype=torch.int64, device=mask.device)
+    numbers[inside] = inside + 1
     while True:
-        spread = _spread(numbers)[mask]
-        spread = numbers.flatten()[spread - 1].maximum(spread)
-        if torch.equal(spread, numbers[mask]):
+        before, largest = numbers[inside], _spread(numbers.view(mask.shape)).flatten()[inside]
+        if torch.equal(before, largest):
             break
-        numbers[mask] = spread
-    sizes = torch.bincount(numbers.flatten(), minlength=count + 1)
+        numbers.scatter_reduce_(0, before - 1, largest, "amax")
+        numbers[inside] = numbers[largest - 1]
+    sizes = torch.bincount(numbers, minlength=count + 1)
     sizes[0] = 0
-    return numbers, sizes
+    return numbers.view(mask.shape), sizes
 
 
 def largest_component(mask: torch.Tensor, seeds: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:
@@ -63,5 +68,5 @@ def largest_component(mask: torch.Tensor, seeds: torch.Tensor | None = None) -> 
     if seeds is not None:
         found |= set(numbers[seeds[box]].tolist()) - {0}
     largest = torch.zeros_like(mask)
-    largest[box] = torch.isin(numbers, torch.tensor(sorted(found), device=mask.device))
+    largest[box] = is_one_of(numbers, found)
     return largest, int((sizes > 0).sum()) - len(found)

@@ -56,6 +56,8 @@ def area_resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         x: shape (B, C, *spatial_size).
         size: voxels of the result.
     """
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
     pairs = list(zip(x.shape[2:], size))
     if any(n % m and m % n for n, m in pairs):
         return resample(x, size)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .labels import most_likely
 from .quality import doubt
 
 __all__ = ["TrustNotes", "soft_dice", "trust_features", "trust_mode"]
@@ -66,7 +67,7 @@ def own_dice(p: torch.Tensor) -> list[float]:
     Args:
         p: probabilities, shape (classes, *spatial_size), background first.
     """
-    labels = p.argmax(dim=0)
+    labels = most_likely(p)
     values = []
     for index in range(1, len(p)):
         mask = labels == index
@@ -106,7 +107,7 @@ def trust_features(
     axes = own.ndim - 1
     spacing = route.spacing or [s * f for s, f in zip(level_spacing or (1.0,) * axes, route.scale)]
     voxel = math.prod(s * n / m for s, n, m in zip(spacing, route.spatial_size, own.shape[1:]))
-    labels = own.argmax(dim=0)
+    labels = most_likely(own)
     features: dict[str, Any] = {
         "agreement": soft_dice(own, second),
         "confidence": own_dice(own),

@@ -66,6 +66,7 @@ def test_evaluating_is_the_inference_but_for_labels_and_scores(bundle):
     """Whatever else evaluate.json replaced would be evaluated otherwise than it is used."""
     assert set(config("evaluate.json", bundle)) - {"regions"} == {
         *("dataset_dir", "output_dir", "split", "splits_file", "downsample", "label_spacing", "trust", "val_levels"),
+        *("runtime",),
         *("load", "coarsen", "preprocessing#transforms", "cases", "data", "dataloader#sampler"),
         *("to_scores", "postprocessing#transforms", "key_metric", "evaluator#key_val_metric", "handlers"),
         *("evaluating", "run"),
