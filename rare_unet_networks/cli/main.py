@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import shlex
@@ -9,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
@@ -191,6 +193,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bundle.is_own:
         # MONAI warns that a config can run code. So can the package, with which this one came.
         warnings.filterwarnings("ignore", message="parsing config_file")
+    gc.disable()  # MONAI makes 400,000 objects while it is imported; looking through them takes a second
+    import_module("monai.bundle")
+    gc.freeze()
+    gc.enable()
     sys.argv = ["monai.bundle", *words]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
     return 0
