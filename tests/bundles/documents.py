@@ -55,6 +55,7 @@ NOT_RUN = {
     "rare-unet evaluate hippocampus mixed": "on small data in test_label_resolutions.py",
     "python docs/experiment/scripts/tumor_doubt.py": "needs the validation cases",
     "python docs/experiment/scripts/doubt.py": "needs the validation volumes",
+    "python docs/experiment/scripts/speed.py": "measures for minutes; its parts are tested in test_speed.py",
     "python docs/experiment/scripts/scan_cost.py": "measures for minutes; its parts are tested in test_scan_cost.py",
     "python docs/experiment/scripts/false_alarms.py": "needs the shipped task's real scans",
     "python docs/experiment/scripts/skull_warnings.py": "needs real scans; its parts are tested in test_scripts.py",

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, ROOT
 from monai.data import MetaTensor
+from monai.utils import ensure_tuple_rep
 
 from rare_unet_networks.data import Acquisition
 from rare_unet_networks.transforms import simulate_acquisition
@@ -41,13 +42,13 @@ sys.exit(status)
 """
 
 
-def coarser(path: Path, spacing: float, target: Path) -> Path:
+def coarser(path: Path, spacing: float | Sequence[float], target: Path) -> Path:
     """A scan of one or several channels at another voxel size, as a scanner would acquire it."""
     image = nib.load(path)
     data = np.asarray(image.dataobj, dtype=np.float32)
     channels = torch.from_numpy(data.reshape(*data.shape[:3], -1)).movedim(-1, 0)
     scan = simulate_acquisition(
-        MetaTensor(channels, affine=torch.from_numpy(image.affine)), Acquisition((spacing,) * 3)
+        MetaTensor(channels, affine=torch.from_numpy(image.affine)), Acquisition(ensure_tuple_rep(spacing, 3))
     )
     voxels = scan.as_tensor().movedim(0, -1).squeeze(-1).numpy()
     nib.save(nib.Nifti1Image(voxels, scan.affine.double().numpy()), target)

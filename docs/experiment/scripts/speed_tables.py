@@ -1,0 +1,137 @@
+"""The tables of docs/speed.md and the lines of README.md from docs/experiment/hippocampus/speed.csv."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+Lines = Sequence[Mapping[str, str]]
+PEERS = ("BasicUNet", "DynUNet")
+MARKS = re.compile(r"(<!-- table: speed_(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def in_words(seconds: float) -> str:
+    """Seconds with two or three digits."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def found(lines: Lines, part: str, scan: str, what: str, runtime: str) -> float | None:
+    """Seconds of an entry, None if it was not measured."""
+    for line in lines:
+        if (line["part"], line["scan"], line["what"], line["runtime"]) == (part, scan, what, runtime):
+            return float(line["seconds"])
+    return None
+
+
+def scans(lines: Lines, part: str) -> dict[str, Mapping[str, str]]:
+    """The first line of each scan of a part."""
+    first: dict[str, Mapping[str, str]] = {}
+    for line in lines:
+        if line["part"] == part:
+            first.setdefault(line["scan"], line)
+    return first
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a document."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def times(lines: Lines, part: str, kinds: Sequence[str]) -> str:
+    """Seconds of each scan, by eager and by OpenVINO with its share of eager's."""
+    rows = []
+    for scan, line in scans(lines, part).items():
+        cells = [scan, line["voxels"], line["level"]]
+        for kind in kinds:
+            eager, openvino = (found(lines, part, scan, kind, runtime) for runtime in ("eager", "auto"))
+            cells += [in_words(eager), f"{in_words(openvino)} ({openvino / eager:.2f})"]
+        if part == "crops":
+            network, whole = (found(lines, part, scan, kind, "eager") for kind in kinds)
+            cells.append(f"{whole / network:.2f}")
+        rows.append(cells)
+    head = ["scan", "voxels", "level"]
+    for kind in kinds:
+        head += [f"{kind}, eager", f"{kind}, OpenVINO (share of eager)"]
+    return table(head + ["pipeline / network, eager"] * (part == "crops"), rows)
+
+
+def peers(lines: Lines) -> str:
+    """MONAI's U-Nets beside level 0, and other programs on the same crop."""
+    ours = found(lines, "crops", "1 mm", "network", "eager")
+    rows = [["RARE-UNet, level 0, network, eager", in_words(ours), "1.00"]]
+    for name in PEERS:
+        seconds = found(lines, "crops", "1 mm", name, "eager")
+        rows.append([f"{name}, network, eager", in_words(seconds), f"{seconds / ours:.2f}"])
+    for line in lines:
+        if line["part"].startswith("also "):
+            seconds = float(line["seconds"])
+            rows.append([f"{line['what']}, the whole program", in_words(seconds), f"{seconds / ours:.0f}"])
+    return table(["at 1 mm", "seconds", "ratio"], rows)
+
+
+def straight_line(lines: Lines) -> tuple[float, float, list[tuple[int, float]]]:
+    """Seconds per million voxels of a straight line, its R², and the points, of the network at level 0."""
+    points = []
+    for line in lines:
+        if line["part"] == "sizes":
+            points.append((math.prod(map(int, line["voxels"].split("×"))), float(line["seconds"])))
+    x0, y0 = fmean(n for n, _ in points), fmean(s for _, s in points)
+    xx, yy = sum((n - x0) ** 2 for n, _ in points), sum((s - y0) ** 2 for _, s in points)
+    xy = sum((n - x0) * (s - y0) for n, s in points)
+    return xy / xx * 1e6, xy**2 / (xx * yy), points
+
+
+def sizes(lines: Lines) -> str:
+    """Seconds against voxels."""
+    slope, r2, points = straight_line(lines)
+    rows = [[line["voxels"], f"{n:,}", in_words(s)] for line, (n, s) in zip(_of(lines, "sizes"), points)]
+    return f"{table(['grid', 'voxels', 'network, eager'], rows)}\n\nA straight line: {slope:.2f} s per million voxels, \
+R² {r2:.3f}."
+
+
+def throughput(lines: Lines) -> str:
+    """Many scans in one command."""
+    rows = []
+    for line in _of(lines, "throughput"):
+        first, last = line["gigabytes"].split()
+        cells = [line["scan"], line["what"], in_words(float(line["seconds"])), f"{float(line['cpu_seconds']):.2f}"]
+        rows.append([*cells, first, last])
+    return table(["1 mm", "command", "a scan", "CPU s a scan", "GB after the first", "GB after the last"], rows)
+
+
+def readme(lines: Lines) -> str:
+    """Three lines about speed."""
+    crop, head = (found(lines, part, "1 mm", "pipeline", "eager") for part in ("crops", "heads"))
+    fast, fast_head = (found(lines, part, "1 mm", "pipeline", "auto") for part in ("crops", "heads"))
+    coarse, coarse_head = (found(lines, part, "4 mm", "pipeline", "eager") for part in ("crops", "heads"))
+    basic = found(lines, "crops", "1 mm", "network", "eager") / found(lines, "crops", "1 mm", "BasicUNet", "eager")
+    _, r2, _ = straight_line(lines)
+    return (
+        f"- On two CPU cores a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
+        f"{in_words(coarse)} and {in_words(coarse_head)}. Python's start is not counted.\n"
+        f"- Where OpenVINO is installed, it is used: {in_words(fast)} and {in_words(fast_head)} at 1 mm.\n"
+        f"- At 1 mm the network takes {basic:.2f} times as long as MONAI's `BasicUNet` of equal width. Its time grows "
+        f"as the voxels (R² {r2:.3f})."
+    )
+
+
+def _of(lines: Lines, part: str) -> list[Mapping[str, str]]:
+    return [line for line in lines if line["part"] == part]
+
+
+TABLES = {
+    "crops": lambda lines: times(lines, "crops", ("network", "pipeline")),
+    "heads": lambda lines: times(lines, "heads", ("pipeline",)),
+    "tumours": lambda lines: times(lines, "tumours", ("network",)),
+    "peers": peers,
+    "sizes": sizes,
+    "throughput": throughput,
+    "readme": readme,
+}
+
+
+def with_tables(text: str, lines: Lines) -> str:
+    """A document with the tables of what was measured in place of those between its marks."""
+    return MARKS.sub(lambda m: f"{m[1]}{TABLES[m[2]](lines)}\n{m[3]}", text)
