@@ -23,8 +23,10 @@ from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import Route
 from ..runtimes.load import runtime_in_words
 from ..utils.distributed import all_gather, rank
+from ..utils.labels import count_labels
 from ..utils.logs import time_in_words
 from ..utils.quality import SKULL
+from ..utils.resampling import as_plain_tensor
 from ..utils.tables import aligned
 
 __all__ = ["CaseRecordSaver", "cases_of"]
@@ -47,9 +49,9 @@ def cases_of(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str
     return cases
 
 
-def _volume(labels: MetaTensor, index: int) -> float:
-    """Volume of a class in mm3; the determinant makes it right on sheared grids too."""
-    return int((labels == index).sum()) * float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
+def _voxel_volume(labels: MetaTensor) -> float:
+    """Volume of a voxel in mm3; the determinant makes it right on sheared grids too."""
+    return float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
 
 
 def _without_intervals_of_empty(entries: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -203,12 +205,15 @@ class CaseRecordSaver:
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
             classes = classes_of(head, self.class_names)
+            fine = output.get("pred_fine")
+            voxels = count_labels(as_plain_tensor(pred), max(classes) + 1)
+            fine_voxels = None if fine is None else count_labels(as_plain_tensor(fine), max(classes) + 1)
             volumes = {}
             for index, name in classes.items():
                 volumes[name] = {
-                    "voxels": int((pred == index).sum()),
-                    "mm3": _volume(pred, index),
-                    "mm3_fine": _volume(output["pred_fine"], index) if "pred_fine" in output else None,
+                    "voxels": voxels[index],
+                    "mm3": voxels[index] * _voxel_volume(pred),
+                    "mm3_fine": None if fine is None else fine_voxels[index] * _voxel_volume(fine),
                 }
             of_head = {} if head is None else _recorded_head(head, volumes)
             review = [
@@ -232,7 +237,7 @@ class CaseRecordSaver:
                 volumes=volumes,
                 **of_head,
                 seconds=self._seconds,
-                runtime=runtime_in_words(engine.network),
+                **({"runtime": runtime_in_words(engine.network)} if hasattr(engine, "network") else {}),
             )
             if head is not None:
                 write_label_names(self.records.prediction(case), head.class_names)

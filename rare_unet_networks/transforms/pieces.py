@@ -87,8 +87,8 @@ class KeepLargestPieced(MapTransform):
             largest, others = largest_component(mask, seeds)
             kept[largest] = labels[largest]
             pieces += others
-        total = int((labels > 0).sum())
-        voxels = total - int((kept > 0).sum())
+        total = len(labels[labels > 0])
+        voxels = total - len(kept[kept > 0])
         removed = {"pieces": pieces, "voxels": voxels, "percent": 100 * voxels / max(1, total)}
         return MetaTensor(kept[None]).copy_meta_from(prediction), removed
 

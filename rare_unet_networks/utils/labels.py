@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-__all__ = ["is_one_of", "most_likely"]
+__all__ = ["count_labels", "is_one_of", "most_likely"]
 
 
 def most_likely(probabilities: torch.Tensor, dim: int = 0) -> torch.Tensor:
@@ -17,6 +17,17 @@ def most_likely(probabilities: torch.Tensor, dim: int = 0) -> torch.Tensor:
         dim: the axis.
     """
     return probabilities.max(dim=dim).indices
+
+
+def count_labels(labels: torch.Tensor, num_classes: int) -> list[int]:
+    """Number of voxels of each class above background, by index; entry 0 is 0.
+
+    Args:
+        labels: class indices, of any shape; indices of ``num_classes`` or more are not counted.
+        num_classes: classes, background included.
+    """
+    foreground = labels[labels > 0].long()  # few voxels: sums over a whole head take longer
+    return foreground.bincount(minlength=num_classes)[:num_classes].tolist()
 
 
 def is_one_of(labels: torch.Tensor, indices: Iterable[int]) -> torch.Tensor:

@@ -5,7 +5,7 @@ from monai.data import MetaTensor
 from monai.transforms import AsDiscreted
 
 from rare_unet_networks.transforms import AsLabelMapd
-from rare_unet_networks.utils.labels import is_one_of, most_likely
+from rare_unet_networks.utils.labels import count_labels, is_one_of, most_likely
 
 
 def test_of_equally_likely_classes_the_first_is_taken():
@@ -17,6 +17,11 @@ def test_a_mask_has_the_voxels_of_the_classes_that_are_named():
     labels = torch.tensor([0.0, 1.0, 2.0, 3.0])
     assert is_one_of(labels, [1, 3]).tolist() == [False, True, False, True]
     assert not is_one_of(labels, []).any()
+
+
+def test_the_voxels_of_each_class_are_counted():
+    assert count_labels(torch.tensor([[0.0, 2.0, 2.0], [4.0, 1.0, 0.0]]), 4) == [0, 1, 2, 0]
+    assert count_labels(torch.zeros(2, 2), 3) == [0, 0, 0]
 
 
 def test_the_transform_gives_what_monais_gives():

@@ -132,6 +132,17 @@ TABLES = {
 }
 
 
+# Parts of the measurement that a table needs, where they are not its name.
+NEEDED = {"peers": ("crops",), "readme": ("crops", "heads", "sizes")}
+
+
 def with_tables(text: str, lines: Lines) -> str:
     """A document with the tables of what was measured in place of those between its marks."""
-    return MARKS.sub(lambda m: f"{m[1]}{TABLES[m[2]](lines)}\n{m[3]}", text)
+    parts = {line["part"] for line in lines}
+
+    def new(match: re.Match) -> str:
+        if not parts.issuperset(NEEDED.get(match[2], (match[2],))):
+            return match[0]
+        return f"{match[1]}{TABLES[match[2]](lines)}\n{match[3]}"
+
+    return MARKS.sub(new, text)
