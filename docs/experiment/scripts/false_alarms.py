@@ -78,6 +78,7 @@ def main() -> None:
             input=str(args.output_dir / "heads" / scale),
             output_dir=str(output),
             checkpoint=args.checkpoint,
+            runtime="eager",
         )
         workflow.initialize()
         workflow.run()
