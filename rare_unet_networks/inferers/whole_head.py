@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import scale_affine
 
+from ..utils.classes import most_likely
 from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_whole_head, spacing_of
 from ..utils.quality import touches_border
 from ..utils.resampling import as_plain_tensor, copy_meta_like
@@ -240,6 +241,6 @@ def _touching(regions: Sequence[Region], predictions: Sequence[dict[str, torch.T
     reasons = []
     for region, prediction in zip(regions, predictions):
         finest = prediction.get("pred_fine", prediction.get("pred"))
-        if touches_border(as_plain_tensor(finest)[0].argmax(dim=0)):
+        if touches_border(most_likely(as_plain_tensor(finest)[0])):
             reasons.append(f"the prediction of the {region.side} one touches the border of its box: it may be cut")
     return reasons

@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 
 from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import ResolutionLevels, Route
+from ..utils.classes import most_likely
 from ..utils.geometry import spacing_of
 from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
@@ -155,7 +156,7 @@ class ReviewPredictiond(MapTransform):
                 f"left and right look nearly alike (their doubt differs by {margin:.2f}): check the side, or give it "
                 "with --side"
             )
-        labels = as_plain_tensor(finest).argmax(dim=0)
+        labels = most_likely(as_plain_tensor(finest))
         classes = classes_of(head, self.class_names)
         empty = [name for index, name in classes.items() if not bool((labels == index).any())]
         if empty:
