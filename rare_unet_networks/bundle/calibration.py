@@ -24,6 +24,7 @@ from ..levels import ResolutionLevels
 from ..metrics.multi_scale import dice_per_class
 from ..metrics.summary import mean_of_defined
 from ..networks.weights import load_weights
+from ..utils.classes import most_likely
 from ..utils.files import replaced_as_a_whole
 
 __all__ = ["calibrate"]
@@ -150,7 +151,7 @@ def _measures(
         for offset in offsets:
             shifted = logits.clone()
             shifted[0] += offset
-            yield offset, dice_per_class(shifted.argmax(dim=0, keepdim=True), label, len(shifted))
+            yield offset, dice_per_class(most_likely(shifted, keepdim=True), label, len(shifted))
         return
     margin = logits[1:].amax(dim=0) - logits[0]
     volume = int((label > 0).sum())

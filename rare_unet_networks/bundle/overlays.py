@@ -49,7 +49,8 @@ def check_overlays(files: Sequence[str]) -> None:
             parent, _, last = key.rpartition("#")
             candidates = known | set(parser.get())
             if parent:
-                names = component_arguments(parser, parent, overlay.get(f"{parent}#_target_")) if parent in parser else None
+                target = overlay.get(f"{parent}#_target_")
+                names = component_arguments(parser, parent, target) if parent in parser else None
                 if names is None or last in names:
                     continue
                 candidates = {f"{parent}#{name}" for name in names}

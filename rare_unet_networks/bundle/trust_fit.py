@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,7 +145,8 @@ def _intervals(pairs: Sequence[tuple[Row, list[float]]], model: TrustModel) -> d
 def _limits(pairs: Sequence[tuple[Row, list[float]]], class_names: Sequence[str]) -> dict[str, list[float]]:
     limits = {}
     for index, name in enumerate([*class_names, "total"]):
-        scores = []
+        scores: list[float] = []
+        subjects: list[str] = []
         for row, dice in pairs:
             is_total = name == "total"
             true = sum(row["true"]) if is_total else row["true"][index]
@@ -153,15 +155,41 @@ def _limits(pairs: Sequence[tuple[Row, list[float]]], class_names: Sequence[str]
             if predicted > 0:
                 ratio = math.log(true / predicted) if true > 0 else -EMPTY
                 scores.append(ratio / (1 - expected + LEAST_WIDTH))
-        limits[name] = conformal_limits(scores, COVERAGE)
+                subjects.append(row["subject"])
+        limits[name] = conformal_limits(scores, subjects, COVERAGE)
     return limits
 
 
-def conformal_limits(scores: Sequence[float], coverage: float) -> list[float]:
-    """The k-th smallest and k-th largest score, between which a new score lies with at least this probability.
+def conformal_limits(scores: Sequence[float], subjects: Sequence[str], coverage: float) -> list[float]:
+    """Two scores between which a score of a new subject lies with about this probability.
 
-    Of n scores and a new one, each rank is equally likely. So k = floor((n + 1) (1 - coverage) / 2), at least 1.
+    The scores of a subject are alike, so many scores of few subjects say less than as many of many. As in hierarchical
+    conformal prediction (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023), each of
+    K subjects has the weight 1 / (K + 1), which its scores share. The new subject has the last such weight, half of it
+    beyond each limit.
+
+    Args:
+        scores: of scans.
+        subjects: the subject of each.
+        coverage: probability.
+
+    Returns:
+        the limits; the outermost scores where the subjects are too few for the coverage.
     """
-    ordered = sorted(scores)
-    k = max(1, math.floor((len(ordered) + 1) * (1 - coverage) / 2 + 1e-9))
-    return [ordered[k - 1], ordered[-k]] if ordered else [-EMPTY, EMPTY]
+    if not scores:
+        return [-EMPTY, EMPTY]
+    counts = Counter(subjects)
+    share = 1 / (len(counts) + 1)
+    outside = (1 - coverage - share) / 2 + 1e-9
+    weighted = sorted((score, share / counts[subject]) for score, subject in zip(scores, subjects))
+    return [_first_above(weighted, outside), _first_above(weighted[::-1], outside)]
+
+
+def _first_above(weighted: Sequence[tuple[float, float]], limit: float) -> float:
+    """The first score up to which the weights add up to more than the limit."""
+    total = 0.0
+    for score, weight in weighted:
+        total += weight
+        if total > limit:
+            return score
+    return weighted[-1][0]

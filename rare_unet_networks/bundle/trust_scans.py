@@ -19,6 +19,7 @@ from ..inferers.trust import TrustInferer
 from ..metrics.multi_scale import dice_per_class
 from ..transforms.acquisition import simulate_acquisition
 from ..transforms.corruption import CORRUPTIONS, corrupted
+from ..utils.classes import most_likely
 from ..utils.files import replaced_as_a_whole, sha256
 from .trust_fit import NUM_FOLDS, fit_trust
 
@@ -89,7 +90,7 @@ def predicted_scan(
     fine = prediction["pred_fine"] if isinstance(prediction, Mapping) else prediction
     # Linear: the grid of an acquisition may lie between the label's voxels.
     match = ResampleToMatch(mode="bilinear", padding_mode="zeros")
-    labels = torch.as_tensor(match(fine[0].softmax(dim=0).cpu(), label)).argmax(dim=0, keepdim=True)
+    labels = most_likely(torch.as_tensor(match(fine[0].softmax(dim=0).cpu(), label)), keepdim=True)
     truth = label.as_tensor()
     voxel = float(torch.linalg.det(label.affine[:3, :3]).abs())
     return {

@@ -24,9 +24,9 @@ class TrustInferer(InfererWrapper):
     """Notes how well a prediction agrees with a second one; the prediction itself does not change.
 
     The second prediction is that of the scan one level coarser: means of blocks of two voxels, whose intensities are
-    scaled again. At the coarsest level it is that of the scan shifted by one voxel on each axis. Both are compared on
-    the grid of level 0, or on the scan's if ``inferer`` predicts only there. With ``mode="full"`` the shifted scan is a
-    third prediction at every level; it doubles the cost.
+    scaled again. Its probabilities are interpolated linearly. At the coarsest level it is that of the scan shifted by
+    one voxel on each axis. Both are compared on the grid of level 0, or on the scan's if ``inferer`` predicts only
+    there. With ``mode="full"`` the shifted scan is a third prediction at every level; it doubles the cost.
 
     The measures are in the metadata of the predictions as ``trust``, a
     :py:class:`rare_unet_networks.utils.trust.TrustNotes`. It belongs inside of a
@@ -82,7 +82,8 @@ class TrustInferer(InfererWrapper):
         """Probabilities of a level coarser on the grid of those of ``x``."""
         factors = [c // f for c, f in zip(self.levels.scale(level + 1), self.levels.scale(level))]
         coarse = coarsen_and_scale(x, factors, self.scaling)
-        logits = next(iter(self.inferer.predict(coarse, level + 1, grid, network, notes).values()))
+        # On its own grid, which costs half of what it costs on the grid of level 0.
+        logits = next(iter(self.inferer.predict(coarse, level + 1, "scan", network, notes).values()))
         probabilities = logits.float().softmax(dim=1)
         padded_size = [n * f for n, f in zip(coarse.shape[2:], factors)]
         scale = self.levels.scale(level) if grid == "fine" else self.levels.scale(0)
@@ -91,8 +92,16 @@ class TrustInferer(InfererWrapper):
     def _shifted(
         self, x: torch.Tensor, level: int, grid: str, network: Callable[..., Any], notes: ScanNotes
     ) -> torch.Tensor:
-        """Probabilities of ``x`` with a voxel more at the start of each axis, without it again."""
-        wider = F.pad(x, [1, 0] * (x.ndim - 2), mode="replicate")
-        logits = next(iter(self.inferer.predict(wider, level, grid, network, notes).values()))
-        step = self.levels.scale(level) if grid == "fine" else self.levels.scale(0)
-        return logits.float().softmax(dim=1)[(..., *(slice(s, None) for s in step))]
+        """Probabilities of ``x`` moved by one voxel along each axis of several voxels, moved back.
+
+        The grid, and with it the cost, stays as it is. What the move leaves free at the start repeats the first voxels,
+        and at the end of the prediction the last ones.
+        """
+        steps = [int(n > 1) for n in x.shape[2:]]
+        moved = F.pad(x, [n for step in reversed(steps) for n in (step, 0)], mode="replicate")
+        moved = moved[(..., *(slice(n) for n in x.shape[2:]))]
+        logits = next(iter(self.inferer.predict(moved, level, grid, network, notes).values()))
+        scale = self.levels.scale(level) if grid == "fine" else self.levels.scale(0)
+        steps = [step * s for step, s in zip(steps, scale)]
+        inside = logits.float().softmax(dim=1)[(..., *(slice(step, None) for step in steps))]
+        return F.pad(inside, [n for step in reversed(steps) for n in (0, step)], mode="replicate")

@@ -20,6 +20,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple
 
 from ..data.acquisitions import Acquisition
+from ..utils.classes import most_likely
 from ..utils.geometry import format_size, spacing_of
 from ..utils.resampling import as_plain_tensor
 
@@ -84,7 +85,7 @@ def sample_label(label: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.
     shares = one_hot(as_plain_tensor(label).float(), int(label.max()) + 1, dim=0)
     # Sums of weights such as 1/3 are not exact: without rounding, a tie would be decided by chance.
     shares = sample_axes(shares, weights).mul(2**16).round()
-    return shares.argmax(dim=0, keepdim=True).to(label.dtype)
+    return most_likely(shares, keepdim=True).to(label.dtype)
 
 
 def sampled_grid(affine: torch.Tensor, centres: Sequence[torch.Tensor], steps: Sequence[float]) -> torch.Tensor:

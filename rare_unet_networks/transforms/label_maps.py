@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..utils.labels import most_likely
+from ..utils.classes import most_likely
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["AsLabelMapd"]
@@ -25,6 +25,6 @@ class AsLabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.keys:
-            labels = most_likely(as_plain_tensor(d[key]))[None].to(torch.float32)
+            labels = most_likely(as_plain_tensor(d[key]), keepdim=True).to(torch.float32)
             d[key] = MetaTensor(labels).copy_meta_from(d[key]) if isinstance(d[key], MetaTensor) else labels
         return d

@@ -10,6 +10,7 @@ from monai.networks.utils import one_hot
 from monai.transforms import DivisiblePad, Resize
 from monai.utils import ensure_tuple_rep
 
+from .classes import most_likely
 from .geometry import format_size
 from .resampling import as_plain_tensor
 
@@ -119,4 +120,4 @@ def coarsen_label(
         return padded
     # The fractions of classes in a block of 8^level voxels are exact in float32, so ties are found exactly.
     shares = coarsen(one_hot(padded, int(padded.max()) + 1, dim=0), factors, divisor=divisor)
-    return shares.argmax(dim=0, keepdim=True).to(label.dtype)
+    return most_likely(shares, keepdim=True).to(label.dtype)

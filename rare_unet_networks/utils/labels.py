@@ -1,4 +1,4 @@
-"""Label maps from probabilities, and masks of label maps."""
+"""Numbers of voxels and masks of the classes of a label map."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-__all__ = ["count_labels", "is_one_of", "most_likely"]
-
-
-def most_likely(probabilities: torch.Tensor, dim: int = 0) -> torch.Tensor:
-    """Index of the largest entry along an axis, of equal ones the first, as ``argmax``, which takes ten times longer.
-
-    Args:
-        probabilities: classes along ``dim``.
-        dim: the axis.
-    """
-    return probabilities.max(dim=dim).indices
+__all__ = ["count_labels", "is_one_of"]
 
 
 def count_labels(labels: torch.Tensor, num_classes: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .labels import most_likely
+from .classes import most_likely
 from .quality import doubt
 
 __all__ = ["TrustNotes", "soft_dice", "trust_features", "trust_mode"]
@@ -61,13 +61,13 @@ def soft_dice(p: torch.Tensor, q: torch.Tensor) -> list[float]:
     return torch.where(total > LEAST, 2 * (p * q).sum(dim=1) / total.clamp(min=LEAST), 1.0).tolist()
 
 
-def own_dice(p: torch.Tensor) -> list[float]:
+def own_dice(p: torch.Tensor, labels: torch.Tensor) -> list[float]:
     """Dice of the label map with its own probabilities, by class: the Dice to expect if these are right.
 
     Args:
         p: probabilities, shape (classes, *spatial_size), background first.
+        labels: the label map, shape spatial_size.
     """
-    labels = most_likely(p)
     values = []
     for index in range(1, len(p)):
         mask = labels == index
@@ -110,7 +110,7 @@ def trust_features(
     labels = most_likely(own)
     features: dict[str, Any] = {
         "agreement": soft_dice(own, second),
-        "confidence": own_dice(own),
+        "confidence": own_dice(own, labels),
         "volume": [float(p.sum()) * voxel for p in own[1:]],
         "label_volume": [int((labels == index).sum()) * voxel for index in range(1, len(own))],
         "doubt": [float(doubt(p[None])) for p in (own, second)],

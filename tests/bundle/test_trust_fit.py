@@ -18,10 +18,21 @@ CLASSES = ["anterior", "posterior"]
 
 
 def test_limits_have_nine_in_ten_scores_between_them():
-    # Of 19 scores k = floor(20 · 0.1 / 2) = 1: the smallest and the largest; of 39, k = 2.
-    assert conformal_limits([float(i) for i in range(19)], 0.9) == [0.0, 18.0]
-    assert conformal_limits([float(38 - i) for i in range(39)], 0.9) == [1.0, 37.0]
-    assert conformal_limits([3.0], 0.9) == [3.0, 3.0]  # too few: at least the outermost
+    # 19 subjects have 1/20 each, as does the new one: (0.1 - 1/20) / 2 may lie beyond each limit, less than one has.
+    assert conformal_limits([float(i) for i in range(19)], [str(i) for i in range(19)], 0.9) == [0.0, 18.0]
+    # 39 subjects: (0.1 - 1/40) / 2 = 0.0375 is more than 1/40 and less than 2/40, so one lies beyond each limit.
+    assert conformal_limits([float(38 - i) for i in range(39)], [str(i) for i in range(39)], 0.9) == [1.0, 37.0]
+    assert conformal_limits([3.0], ["a"], 0.9) == [3.0, 3.0]  # too few: at least the outermost
+
+
+def test_many_scans_of_a_subject_count_as_one():
+    subjects = [str(i) for i in range(39)]
+    scores = [float(i) for i in range(39)]
+    # Ten more scans of the first subject do not move the limits: they share its weight.
+    assert conformal_limits([*scores, *[0.0] * 10], [*subjects, *["0"] * 10], 0.9) == [1.0, 37.0]
+    # The lowest ten scores are of one subject, together 0.025; with the next subject's it is 0.05, above 0.0375.
+    low = [-float(i) for i in range(10)]
+    assert conformal_limits([*low, *scores[1:]], [*["0"] * 10, *subjects[1:]], 0.9) == [1.0, 37.0]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,26 @@ def test_the_coarse_scan_costs_an_eighth():
     assert network.calls == [(0, (1, 1, 32, 32, 32)), (1, (1, 1, 16, 16, 16))]
 
 
+@pytest.mark.parametrize("size", [(8, 8, 8), (8, 8, 1)])
+def test_a_shifted_scan_costs_what_the_scan_costs_and_lies_where_it_lies(size):
+    class Position(Network):
+        """Foreground where the image is bright, so that a shift that is not undone is seen."""
+
+        def forward(self, x, level=0, output="scan"):
+            self.calls.append((level, tuple(x.shape)))
+            p = 0.1 + 0.8 * x
+            logits = torch.cat([1 - p, p], dim=1).log()
+            fine = F.interpolate(logits, scale_factor=2**level)
+            return {"scan": logits, "fine": fine, "both": Prediction(logits, fine)}[output]
+
+    network, x = Position(), scan(2, size)
+    x[...] = 0
+    x[:, :, 3:5, 2:6] = 1
+    prediction = TrustInferer(ResolutionRoutingInferer(LEVELS, output="both"), True, unchanged)(x, network)
+    assert len(network.calls) == 2 and network.calls[0] == network.calls[1]
+    assert prediction["pred_fine"].meta["trust"].features[""]["agreement"] == pytest.approx([1.0])
+
+
 @pytest.mark.parametrize("level, calls", [(0, [2, 0, 1]), (1, [2, 1, 2]), (2, [2, 2])])
 def test_the_side_is_chosen_first_and_the_chosen_one_is_judged(level, calls):
     x = scan(level)

@@ -5,7 +5,8 @@ from monai.data import MetaTensor
 from monai.transforms import AsDiscreted
 
 from rare_unet_networks.transforms import AsLabelMapd
-from rare_unet_networks.utils.labels import count_labels, is_one_of, most_likely
+from rare_unet_networks.utils.classes import most_likely
+from rare_unet_networks.utils.labels import count_labels, is_one_of
 
 
 def test_of_equally_likely_classes_the_first_is_taken():

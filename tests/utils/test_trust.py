@@ -35,8 +35,10 @@ def test_soft_dice_of_two_predictions():
 
 def test_dice_of_a_label_map_with_its_own_probabilities():
     # Voxels 0 and 1 are in the map: 2 (0.9 + 0.6) / (2 + 0.9 + 0.6 + 0.3)
-    assert own_dice(probabilities(0.9, 0.6, 0.3)) == pytest.approx([3.0 / 3.8])
-    assert own_dice(probabilities(0.0, 0.0)) == [1.0]
+    p = probabilities(0.9, 0.6, 0.3)
+    assert own_dice(p, p.argmax(dim=0)) == pytest.approx([3.0 / 3.8])
+    p = probabilities(0.0, 0.0)
+    assert own_dice(p, p.argmax(dim=0)) == [1.0]
 
 
 def test_share_of_the_foreground_at_the_border():
