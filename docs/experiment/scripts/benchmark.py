@@ -138,7 +138,8 @@ def command(volume: Volume, overlays: tuple[str, ...], net: torch.nn.Module, fil
         torch.save(net.state_dict(), Path(folder) / "model.pt")
         words = [sys.executable, "-m", "monai.bundle", "run", "inferring"]
         words += ["--config_file", str(volume.files(overlays))]
-        words += ["--input", str(file), "--checkpoint", f"{folder}/model.pt", "--output_dir", folder, "--runtime", "eager"]
+        words += ["--input", str(file), "--checkpoint", f"{folder}/model.pt", "--output_dir", folder]
+        words += ["--runtime", "eager"]
         start = time.perf_counter()
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run([sys.executable, "-c", MEASURED, *words], env=environment, capture_output=True, text=True)
