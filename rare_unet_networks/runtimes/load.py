@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,7 +49,12 @@ def runtime_in_words(network: nn.Module) -> str:
     """What runs a network, and the version of it, such as ``"eager (torch 2.13.0)"``, for the records."""
     runtime = getattr(network, "runtime", "eager")
     package = PACKAGE.get(runtime, "torch")
-    return f"{runtime} ({package} {version(package)})"
+    return f"{runtime} ({package} {_version(package)})"
+
+
+@cache
+def _version(package: str) -> str:
+    return version(package)  # it reads the package's description each time
 
 
 class LevelPrograms(nn.Module):

@@ -31,48 +31,24 @@ from statistics import median
 import nibabel as nib
 import torch
 from experiment_results import BRAIN_TUMOR, DOCS, HIPPOCAMPUS, Task, lines_of, write_lines
-from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet
-from scan_cost import coarser
+from speed_pipeline import SPACINGS, Clock, pipeline, scan_of, workflow_of
 from speed_tables import with_tables
 
 from rare_unet_networks.runtimes import load_runtime
 
 RESULTS = HIPPOCAMPUS.results / "speed.csv"
 PARTS = ("crops", "heads", "sizes", "tumours", "throughput")
-COLUMNS = ("part", "scan", "voxels", "level", "what", "runtime", "seconds", "cpu_seconds", "gigabytes")
+COLUMNS = ("part", "scan", "voxels", "level", "what", "runtime", "seconds", "cpu_seconds", "gigabytes", "clock")
 RUNTIMES = ("eager", "auto")
-SPACINGS = {"1 mm": (1.0, 1.0, 1.0), "2 mm": (2.0, 2.0, 2.0), "4 mm": (4.0, 4.0, 4.0), "1×1×5 mm": (1.0, 1.0, 5.0)}
 SAMPLE = HIPPOCAMPUS.bundle / "sample"
 CROP, HEAD = SAMPLE / "images/icbm152_left_1mm.nii.gz", SAMPLE / "heads/icbm152_head_1mm.nii.gz"
 CHANNELS = (16, 32, 64, 96, 128)
 SIZES = [(32, 48, 32), (48, 64, 48), (64, 80, 64), (80, 96, 80), (96, 112, 96)]
 BRAIN = (146, 181, 143)  # the largest box of a brain among the cases of BraTS that are used here
-QUIET = dict(report=False, device="cpu", logging_file=False)
-CLOCK = time.perf_counter
 Row = dict[str, object]
-
-
-def scan_of(file: Path, spacing: Sequence[float], folder: Path) -> Path:
-    """The scan at another voxel size."""
-    target = folder / f"{file.name.split('.')[0]}_{'x'.join(map(str, spacing))}.nii.gz"
-    return Path(shutil.copy(file, target)) if spacing == SPACINGS["1 mm"] else coarser(file, spacing, target)
-
-
-def peak() -> float:
-    """Gigabytes that this process has had at most; its parent's do not count, as they do in ``getrusage``."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-
-
-def workflow_of(task: Task, **options: object) -> ConfigWorkflow:
-    """The inference of a bundle, ready to run."""
-    options = {"bundle_root": str(task.bundle), "trust": False, **QUIET, **options}
-    workflow = ConfigWorkflow(str(task.bundle / "configs/inference.json"), workflow_type="infer", **options)
-    workflow.initialize()
-    return workflow
 
 
 def in_turns(functions: Sequence[Callable[[], object]], runs: int) -> list[float]:
@@ -81,10 +57,10 @@ def in_turns(functions: Sequence[Callable[[], object]], runs: int) -> list[float
     with torch.no_grad():
         for run in range(runs + 1):
             for function, of_function in zip(functions, seconds):
-                start = CLOCK()
+                start = Clock.now()
                 function()
                 if run:
-                    of_function.append(CLOCK() - start)
+                    of_function.append(Clock.now() - start)
     return [median(of_function) for of_function in seconds]
 
 
@@ -94,35 +70,6 @@ def networks(task: Task, runtimes: Sequence[str] = RUNTIMES) -> tuple[ConfigWork
     get = workflow.parser.get_parsed_content
     network = get("network_def").eval()
     return workflow, [load_runtime(r, network, get("export_dir"), get("checkpoint"), "cpu") for r in runtimes]
-
-
-def pipeline(scan: Path, runtime: str, runs: int, folder: Path, **options: object) -> dict[str, object]:
-    """Median seconds of a scan, and the memory after the first and the last one, of one command with several copies."""
-    inputs, output = folder / "inputs", folder / "output"
-    for path in (inputs, output):
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-    for i in range(runs + 1):
-        shutil.copy(scan, inputs / f"scan{i}.nii.gz")
-    workflow = workflow_of(HIPPOCAMPUS, input=str(inputs), output_dir=str(output), runtime=runtime, **options)
-    evaluator = workflow.parser.get_parsed_content("evaluator")
-    times, memory = [], []
-
-    def note() -> None:
-        times.append(CLOCK())
-        memory.append(peak())
-
-    evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
-    start = CLOCK()
-    evaluator.run()
-    if len(times) != runs + 1 or evaluator.failures:
-        raise RuntimeError(f"{scan}: {evaluator.failures or 'not all copies were segmented'}")
-    return {
-        "seconds": median(b - a for a, b in zip(times, times[1:])),
-        "level": workflow.parser.get_parsed_content("records").read("scan0")["level"],
-        "total": times[-1] - start,
-        "memory": (memory[0], memory[-1]),
-    }
 
 
 def crops(runs: int, folder: Path) -> list[Row]:
@@ -240,8 +187,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.clock == "cpu":
-        global CLOCK
-        CLOCK = time.process_time
+        Clock.now = time.process_time
         torch.set_num_threads(1)
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -252,6 +198,8 @@ def main() -> None:
         rows = [row for part in args.parts for row in globals()[part](args.runs, Path(folder))]
         rows += [also(text, Path(folder)) for text in args.also]
     for row in rows:
+        row["clock"] = "CPU time" if args.clock == "cpu" else "time"
+        row["clock"] += f", {torch.get_num_threads()} thread(s)"
         row |= {k: f"{row[k]:.4f}" for k in ("seconds", "cpu_seconds") if k in row}
     parts = {row["part"] for row in rows}
     kept = [line for line in lines_of(args.output) if line["part"] not in parts]

@@ -109,8 +109,9 @@ def readme(lines: Lines) -> str:
     basic = found(lines, "crops", "1 mm", "network", "eager") / found(lines, "crops", "1 mm", "BasicUNet", "eager")
     _, r2, _ = straight_line(lines)
     return (
-        f"- On two CPU cores a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
-        f"{in_words(coarse)} and {in_words(coarse_head)}. Python's start is not counted.\n"
+        f"- Without a GPU a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
+        f"{in_words(coarse)} and {in_words(coarse_head)} ({_of(lines, 'crops')[0]['clock']}). Python's start is not "
+        f"counted.\n"
         f"- Where OpenVINO is installed, it is used: {in_words(fast)} and {in_words(fast_head)} at 1 mm.\n"
         f"- At 1 mm the network takes {basic:.2f} times as long as MONAI's `BasicUNet` of equal width. Its time grows "
         f"as the voxels (R² {r2:.3f})."
