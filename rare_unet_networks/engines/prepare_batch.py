@@ -87,10 +87,13 @@ class PreparePyramidBatch(PrepareBatch):
         A batch of scans of one acquisition has the level that it enters alone; one of coarse labels has no level 0.
 
         Raises:
-            ValueError: if the ranks have no level in common.
+            ValueError: if the batch has none of the levels, or the ranks have none in common.
         """
         own = [level for level in self.levels if f"image_{level}" in batchdata]
         gathered = all_gather((own, "label_0" in batchdata))
+        if not own:  # said only now, because the other ranks wait for this one
+            given = sorted(key for key in batchdata if key.startswith("image_"))
+            raise ValueError(f"a batch must have an image of one of the trained levels {self.levels}, got {given}.")
         present = [level for level in own if all(level in levels for levels, _ in gathered)]
         if not present:
             levels_by_rank = [levels for levels, _ in gathered]

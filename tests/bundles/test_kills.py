@@ -21,7 +21,7 @@ from .conftest import CONFIGS, EVALUATING, SMALL, command, read
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 SCANS = 6
 EPOCHS = 4
-few_or_many = pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+few_or_many = pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 
 
 def visible(folder):

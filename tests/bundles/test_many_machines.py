@@ -346,6 +346,7 @@ def test_two_nodes_train_one_network(tiny, tmp_path):
     assert checkpoint["trainer"]["iteration"] == 1 and (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.slow
 def test_what_monai_label_starts_on_several_gpus_trains_and_hands_over_whole_weights(tiny, tmp_path):
     """Its trainings, where it finds more than one GPU: ``torchrun``, ``--tracking None`` and scans without a name."""
     root, temporary = tmp_path / "bundle", tmp_path / "tmp"

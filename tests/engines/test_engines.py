@@ -92,3 +92,9 @@ def test_ranks_run_the_levels_that_all_of_them_have(monkeypatch):
     monkeypatch.setattr("rare_unet_networks.engines.prepare_batch.all_gather", lambda own: [([0], True), ([1], False)])
     with pytest.raises(ValueError, match=r"must have a level in common, got \[\[0\], \[1\]\]"):
         prepare({"image_0": BATCH["image_0"], "label_0": BATCH["label_0"]})
+
+
+def test_a_batch_without_a_trained_level_is_named():
+    batch = {"image_1": torch.zeros(1, 1, 4, 4, 4), "label_1": torch.zeros(1, 1, 4, 4, 4)}
+    with pytest.raises(ValueError, match=r"one of the trained levels \[2, 3\], got \['image_1'\]"):
+        PreparePyramidBatch([2, 3])(batch)

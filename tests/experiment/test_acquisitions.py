@@ -32,6 +32,17 @@ def test_training_goes_on_with_random_acquisitions_and_pyramids(tiny, trained, p
         assert (tmp_path / str(prob) / "finetuned.pt").exists()
 
 
+def test_the_coarse_levels_are_trained_alone(tiny, trained, paths):
+    weights = str(trained[1] / "model.pt")
+    coarse = [*FILES, *overlays("hippocampus", ["coarse_levels"])]
+    workflow = run(*coarse, workflow_type="train", **paths, checkpoint=weights, max_epochs=2, val_interval=2, **SMALL)
+    parts = tuple(workflow.parser.get_parsed_content("trained_parts"))
+    found = workflow.parser.get_parsed_content("network_def").state_dict()
+    given = torch.load(weights, weights_only=True)
+    changed = [name for name in given if not torch.equal(found[name], given[name])]
+    assert changed and all(name.startswith(parts) for name in changed)
+
+
 def test_boxes_of_heads_and_a_unet_are_trained_on_acquisitions(tiny, trained, paths, tmp_path):
     options = dict(max_epochs=1, val_interval=1, acquisition_prob=1, batch_size=2, **paths, **SMALL)
     heads = [*FILES, *overlays("hippocampus", ["heads"])]

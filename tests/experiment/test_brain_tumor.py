@@ -24,7 +24,7 @@ BASELINES = {
     ),
 }  # fmt: skip
 # Their configs differ from those of another baseline by what that of the hippocampus has too, which is always tested.
-LONG = ("unet_pad", "unet_aug", "unet_aug_full")
+LONG = ("unet_pad", "unet_aug", "unet_aug_full", "rare_unet_paper")
 CASES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BASELINES]
 
 

@@ -362,6 +362,7 @@ def test_the_documented_program_runs_with_the_bundles_folder_on_the_path(downloa
     assert (tmp_path / "my_segmentations" / "icbm152_left_4mm_seg.nii.gz").is_file()
 
 
+@pytest.mark.slow
 def test_the_hub_gives_the_same_bundle(dist, server, downloaded, tmp_path):
     pytest.importorskip("huggingface_hub", reason="huggingface_hub (extra test) is not installed")
     address, answers = server

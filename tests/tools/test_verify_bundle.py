@@ -54,7 +54,7 @@ HIPPOCAMPUS_COMMAND, BRAIN_COMMAND = COMMANDS
 MINUTES = ("TorchScript", "command", "thick slices", "orientation")  # together, of the tumour network
 CASES = [
     pytest.param(HIPPOCAMPUS_COMMAND, (), id="hippocampus"),
-    pytest.param(BRAIN_COMMAND, MINUTES, id="brain tumour, what takes seconds"),
+    pytest.param(BRAIN_COMMAND, MINUTES, id="brain tumour, what takes seconds", marks=pytest.mark.slow),
     pytest.param(BRAIN_COMMAND, (), id="brain tumour", marks=pytest.mark.slow),
 ]
 
