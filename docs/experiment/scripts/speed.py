@@ -81,7 +81,7 @@ def crops(runs: int, folder: Path) -> list[Row]:
         "BasicUNet": BasicUNet(3, 1, 3, (*CHANNELS, CHANNELS[0])).eval(),
         "DynUNet": DynUNet(3, 1, 3, (3,) * 5, strides, strides[1:], CHANNELS).eval(),
     }
-    for name, spacing in SPACINGS.items():
+    for name, spacing in {**SPACINGS, "8 mm": (8.0, 8.0, 8.0)}.items():
         scan = scan_of(CROP, spacing, folder)
         image = nib.load(scan)
         route = levels.route(MetaTensor(torch.zeros(1, 1, *image.shape), affine=torch.from_numpy(image.affine)))
@@ -122,10 +122,10 @@ def sizes(runs: int, folder: Path) -> list[Row]:
 
 
 def tumours(runs: int, folder: Path) -> list[Row]:
-    """Network alone for a brain with a tumour, at 2 and 4 mm."""
+    """Network alone for a brain with a tumour, at 2, 4 and 8 mm."""
     workflow, nets = networks(BRAIN_TUMOR)
     levels, rows = workflow.parser.get_parsed_content("levels"), []
-    for level in (1, 2):
+    for level in (1, 2, 3):
         x = torch.rand(1, 4, *levels.padded_size([-(-n >> level) for n in BRAIN], level))
         calls = [partial(net, x, level=level, output="both") for net in nets]
         shared = {"part": "tumours", "scan": f"{2**level} mm", "voxels": "×".join(map(str, x.shape[2:]))}
