@@ -33,9 +33,9 @@ COLUMNS = ("case", "spacing", "level", "anterior", "posterior", "volume_error")
 CLASSES = ("anterior", "posterior")
 SHORT = ("1", "1.4", "2", "3", "4", "5", "6", "8", "1×1×3", "1×1×5", "1×1×7", "1×1×10", "2×2×5")
 README = ("1", "2", "3", "5", "8", "1×1×5", "2×2×5")
-# Other ways to use the shipped weights, and one other training: file, title.
+# Other ways to use the weights, and one other training: file, title.
 VARIANTS = {
-    "shipped": "the shipped weights",
+    "shipped": "the weights before their coarse levels were trained alone",
     "shifted": "mean with a copy that is shifted by one voxel",
     "shifted_eight": "mean of eight copies: shifted or not along each axis",
     "flipped": "mean with a copy that is flipped left to right",

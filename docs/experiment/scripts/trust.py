@@ -226,7 +226,7 @@ def main() -> None:
         "full": table("--trust", {"true": without, "full": shifted}),
         "intervals": coverage(pairs),
     }
-    pattern = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- table: ({'|'.join(tables)}) -->\n).*?(<!-- /table -->)", re.DOTALL)
     text = DOCUMENT.read_text()
     DOCUMENT.write_text(pattern.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}", text))
     print("\n\n".join(f"{name}\n{lines}" for name, lines in tables.items()))
