@@ -7,7 +7,7 @@ Subpackages and names are imported at their first use, because PyTorch and MONAI
 import sys
 from importlib import import_module
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 SUBPACKAGES = ("bundle", "data", "engines", "handlers", "inferers", "levels", "losses", "metrics", "networks")
 SUBPACKAGES += ("reports", "runtimes", "transforms", "utils")
 MODULES = {

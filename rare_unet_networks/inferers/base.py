@@ -81,14 +81,16 @@ def note_route(
 class RoutingInferer(Inferer):
     """Base class of inferers that resample a scan to the grid of its level and return predictions on the scan's grid.
 
-    Subclasses implement :py:meth:`predict` and :py:meth:`box` and have three attributes: ``levels``
+    Subclasses implement :py:meth:`predict` and :py:meth:`box` and have four attributes: ``levels``
     (:py:class:`rare_unet_networks.levels.ResolutionLevels`), ``output`` (one of
-    :py:data:`rare_unet_networks.levels.OUTPUTS`) and ``cval``, the intensity of padding and background.
+    :py:data:`rare_unet_networks.levels.OUTPUTS`), ``cval``, the intensity of padding and background, and ``fine_from``,
+    the level from which on ``output="both"`` returns the prediction on the level 0 grid alone, or None.
     """
 
     levels: ResolutionLevels
     output: str
     cval: float
+    fine_from: int | None = None
 
     @abstractmethod
     def predict(
@@ -127,7 +129,7 @@ class RoutingInferer(Inferer):
             logits, shape (B, classes, *spatial_size), on the grid that ``output`` names. If ``inputs`` is a
             ``MetaTensor``, so are they: with its metadata, the affine of that grid, the ``route`` and, where sides
             matter, the ``side``. For ``output="both"`` a dictionary of ``pred`` (the scan's grid) and ``pred_fine``.
-            If the scan was resampled, it holds ``pred_fine`` only, and
+            If the scan was resampled, or enters at ``fine_from`` or deeper, it holds ``pred_fine`` only, and
             :py:class:`rare_unet_networks.transforms.ResampleToBothGridsd` computes the other from it.
 
         Raises:
@@ -144,7 +146,8 @@ class RoutingInferer(Inferer):
 
         predictions = self.predict(x, route.level, self.output, bound, notes)
         is_resampled = route.resampled_size != route.spatial_size
-        if self.output == "both" and is_resampled:
+        is_fine_only = is_resampled or (self.fine_from is not None and route.level >= self.fine_from)
+        if self.output == "both" and is_fine_only:
             del predictions["pred"]
         elif "pred" in predictions and is_resampled:
             logits = predictions["pred"].float()
@@ -193,6 +196,11 @@ class InfererWrapper(RoutingInferer):
     def cval(self) -> float:
         """Intensity of padding and background."""
         return self.inferer.cval
+
+    @property
+    def fine_from(self) -> int | None:
+        """Level from which on ``output="both"`` returns the prediction on the level 0 grid alone."""
+        return self.inferer.fine_from
 
     def box(self, x: torch.Tensor) -> list[slice]:
         """As :py:meth:`RoutingInferer.box`."""

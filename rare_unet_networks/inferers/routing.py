@@ -67,9 +67,13 @@ class ResolutionRoutingInferer(RoutingInferer):
         output: ``"scan"``, ``"fine"`` or ``"both"``; the last two need a network that predicts on the level 0 grid.
         crop_foreground: whether to compute only the box of the voxels that differ from ``cval`` in any channel; for
             scans with a constant background, such as brains without skull.
+        fine_from: level from which on ``output="both"`` returns the prediction on the level 0 grid alone. The one on
+            the scan's grid is then its average (:py:class:`rare_unet_networks.transforms.ResampleToBothGridsd`), for
+            levels at which that is better than their own head. By default the heads of all levels are used.
 
     Raises:
-        ValueError: if the window's ``roi_size`` does not fit ``levels`` or ``output`` is unknown.
+        ValueError: if the window's ``roi_size`` does not fit ``levels``, ``output`` is unknown, or ``fine_from`` is no
+            level above 0.
 
     Example::
 
@@ -93,6 +97,7 @@ class ResolutionRoutingInferer(RoutingInferer):
         cval: float = 0.0,
         output: str = "scan",
         crop_foreground: bool = False,
+        fine_from: int | None = None,
     ) -> None:
         super().__init__()
         if window is not None:
@@ -102,7 +107,10 @@ class ResolutionRoutingInferer(RoutingInferer):
                 raise ValueError(f"window.roi_size must be a size level 0 can process, as {fitting}, got {roi_size}.")
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
+        if fine_from is not None and not 1 <= fine_from < levels.num_levels:
+            raise ValueError(f"fine_from must be a level from 1 to {levels.num_levels - 1}, got {fine_from}.")
         self.levels = levels
+        self.fine_from = fine_from
         self.window = window
         self.cval = cval
         self.output = output

@@ -23,6 +23,7 @@ from ..networks.weights import load_weights
 from ..utils.errors import root_cause
 from ..utils.files import read_json, sha256, write_text
 from .load import describe, load_runtime
+from .verified import VerifiedPrograms
 
 __all__ = ["AutoRuntime", "cache_folders"]
 
@@ -43,7 +44,8 @@ class AutoRuntime(nn.Module):
 
     OpenVINO is used on a CPU where its packages are installed. The network is exported once, before the first scan,
     into a cache that has a folder for each checkpoint, network and version. Eager is used if a package is missing, if
-    the export fails, or if its logits differ by more than 0.05 from those of eager. One line of the log says why.
+    the export fails, or if its logits differ by more than 0.05 from those of eager. One line of the log says why. The
+    first image of each level is compared, too (:py:class:`rare_unet_networks.runtimes.verified.VerifiedPrograms`).
     Processes may start at the same time: each exports into a folder of its own, and the first one's is kept.
 
     Args:
@@ -54,6 +56,7 @@ class AutoRuntime(nn.Module):
 
     Attributes:
         runtime: ``"openvino"`` or ``"eager"``, after :py:meth:`prepare`.
+        refused: levels that eager computes although the runtime is OpenVINO.
     """
 
     def __init__(
@@ -69,6 +72,11 @@ class AutoRuntime(nn.Module):
     @property
     def runtime(self) -> str:
         return getattr(self._chosen, "runtime", "eager")
+
+    @property
+    def refused(self) -> list[int]:
+        """Levels that eager computes although the runtime is another."""
+        return getattr(self._chosen, "refused", [])
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the network."""
@@ -151,7 +159,7 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
 
 
 def _loaded(network: nn.Module, folder: Path, checkpoint: Path) -> nn.Module:
-    return load_runtime(RUNTIME, network, folder, checkpoint, "cpu")
+    return VerifiedPrograms(load_runtime(RUNTIME, network, folder, checkpoint, "cpu"), network, folder)
 
 
 def _writable(roots: list[Path]) -> Path:

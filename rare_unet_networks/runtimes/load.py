@@ -49,7 +49,9 @@ def runtime_in_words(network: nn.Module) -> str:
     """What runs a network, and the version of it, such as ``"eager (torch 2.13.0)"``, for the records."""
     runtime = getattr(network, "runtime", "eager")
     package = PACKAGE.get(runtime, "torch")
-    return f"{runtime} ({package} {_version(package)})"
+    refused = getattr(network, "refused", [])
+    exceptions = f", eager at level {', '.join(map(str, refused))}" if refused else ""
+    return f"{runtime} ({package} {_version(package)}){exceptions}"
 
 
 @cache

@@ -115,7 +115,7 @@ def test_a_command_is_one_of_the_bundle_runner(runs, capsys, words, expected):
     assert runs == [
         (("monai.bundle",), {"run_name": "__main__", "alter_sys": True}, ["monai.bundle", "run", *expected])
     ]
-    task, version = ("brain-tumour", "0.4.0") if "brain" in words[0] else ("hippocampus", "0.6.0")
+    task, version = ("brain-tumour", "0.5.0") if "brain" in words[0] else ("hippocampus", "0.7.0")
     assert capsys.readouterr().err.startswith(f"rare-unet {__version__}: {task}, weights {version}, {BUNDLES}")
 
 
@@ -164,7 +164,7 @@ def test_version_names_the_weights_of_each_task(capsys):
     assert lines[0] == f"rare-unet {__version__}"
     assert lines[1:] == [
         f"brain-tumour: weights 0.4.0, {TUMOUR.parent}",
-        f"hippocampus: weights 0.6.0, {CONFIGS.parent}",
+        f"hippocampus: weights 0.7.0, {CONFIGS.parent}",
     ]
 
 

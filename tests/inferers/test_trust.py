@@ -113,3 +113,17 @@ def test_trust_needs_the_scaling():
     with pytest.raises(ValueError, match=r"trust needs scaling, the transform that scaled .*, got None"):
         TrustInferer(plain, "full")
     assert TrustInferer(plain, False).mode == "false"
+
+
+@pytest.mark.parametrize("level, keys", [(0, {"pred", "pred_fine"}), (1, {"pred_fine"}), (2, {"pred_fine"})])
+def test_deep_levels_return_the_fine_prediction_alone_through_all_wrappers(level, keys):
+    plain = ResolutionRoutingInferer(LEVELS, output="both", fine_from=1)
+    inferer = MirrorInferer(TrustInferer(plain, True, unchanged), "left", 0, unchanged)
+    prediction = inferer(scan(level), Network())
+    assert set(prediction) == keys
+    assert prediction["pred_fine"].shape[2:] == tuple([16 * 2**level] * 3)
+
+
+def test_fine_from_is_a_level():
+    with pytest.raises(ValueError, match=r"fine_from must be a level from 1 to 2, got 3"):
+        ResolutionRoutingInferer(LEVELS, output="both", fine_from=3)
