@@ -163,7 +163,7 @@ def test_version_names_the_weights_of_each_task(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"rare-unet {__version__}"
     assert lines[1:] == [
-        f"brain-tumour: weights 0.4.0, {TUMOUR.parent}",
+        f"brain-tumour: weights 0.5.0, {TUMOUR.parent}",
         f"hippocampus: weights 0.7.0, {CONFIGS.parent}",
     ]
 
