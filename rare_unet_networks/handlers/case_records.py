@@ -15,19 +15,23 @@ from monai.engines import IterationEvents
 from monai.utils import ensure_tuple
 
 from ..data.datalists import REFUSED, case_id
-from ..data.head_volumes import asymmetry, asymmetry_reason, side_totals, write_label_names
-from ..data.record_files import is_refused
+from ..data.head_volumes import asymmetry_reason, write_label_names
 from ..data.records import CaseRecords
 from ..data.volume_table import check_volumes, collect_volumes
-from ..inferers.whole_head import HeadNotes, classes_of
-from ..levels import Route
+from ..inferers.whole_head import classes_of
 from ..runtimes.load import runtime_in_words
 from ..utils.distributed import all_gather, rank
-from ..utils.labels import count_labels
 from ..utils.logs import time_in_words
 from ..utils.quality import SKULL
-from ..utils.resampling import as_plain_tensor
 from ..utils.tables import aligned
+from .case_entries import (
+    cells,
+    in_words,
+    recorded_head,
+    recorded_route,
+    recorded_volumes,
+    without_intervals_of_empty,
+)
 
 __all__ = ["CaseRecordSaver", "cases_of"]
 
@@ -47,81 +51,6 @@ def cases_of(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str
             names = [case_id(file) for file in ensure_tuple(files)]
         cases += ensure_tuple(names)
     return cases
-
-
-def _voxel_volume(labels: MetaTensor) -> float:
-    """Volume of a voxel in mm3; the determinant makes it right on sheared grids too."""
-    return float(torch.linalg.det(labels.affine[:3, :3].double()).abs())
-
-
-def _without_intervals_of_empty(entries: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Entries of trust; a class of which no voxel is left after removing small pieces has no interval."""
-    intervals = entries.get("volume_interval")
-    if intervals is None:
-        return dict(entries)
-    empty = [name for name, volume in volumes.items() if not volume["voxels"]]
-    return {**entries, "volume_interval": {name: None if name in empty else i for name, i in intervals.items()}}
-
-
-def _recorded_route(route: Route) -> dict[str, Any]:
-    """Entries of a record about a route."""
-    return {
-        "reason": route.reason,
-        "scale": list(route.scale),
-        "spacing": None if route.spacing is None else [float(s) for s in route.spacing],
-        "spatial_size": list(route.spatial_size),
-        "resampled_size": list(route.resampled_size),
-        "is_resampled": route.resampled_size != route.spatial_size,
-    }
-
-
-def _recorded_head(head: HeadNotes, volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Entries of a record about a whole head, beside those of a crop."""
-    totals = side_totals(volumes, head.sides)
-    return {
-        "totals": totals,
-        "asymmetry": asymmetry(totals),
-        "labels": {str(index): name for index, name in enumerate(head.class_names, start=1)},
-        "head": {
-            "sides": head.sides,
-            "turned": head.turned,
-            "centres": head.centres,
-            "confidence": head.confidence,
-        },
-    }
-
-
-def _spacing(record: Mapping[str, Any], cross: str) -> str:
-    return cross.join(f"{s:.4g}" for s in record["spacing"])
-
-
-def _cells(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[str, ...]:
-    """Cells of a case in the table of the log; in a whole head the volumes of both sides share a cell."""
-    volumes = []
-    for name in class_names:
-        of_class = [
-            v for n, v in record["volumes"].items() if n == name or ("head" in record and n.endswith(f" {name}"))
-        ]
-        for key in ("mm3", "mm3_fine"):
-            volumes.append("+".join("" if v.get(key) is None else f"{v[key]:.0f}" for v in of_class).strip("+"))
-    to_review = "yes" if record.get("review") else ""
-    placed = ("none", "") if is_refused(record) else (str(record["level"]), f"{record['seconds']:.2f}")
-    return record["case"], _spacing(record, "x"), *placed, *volumes, to_review
-
-
-def _in_words(record: Mapping[str, Any]) -> str:
-    """A case in one line of the log."""
-    parts = [f"{_spacing(record, '×')} mm -> level {record['level']}"]
-    if record["side"]:
-        parts.append(f"{record['side']} side")
-    for name, volume in record["volumes"].items():
-        is_fine = record["grid"] == "fine" and volume["mm3_fine"] is not None
-        parts.append(f"{name} {volume['mm3_fine' if is_fine else 'mm3']:.0f} mm3")
-    if record["doubt"] is not None:
-        parts.append(f"doubt {record['doubt']:.2f}")
-    parts.append(f"{record['seconds']:.2f} s")
-    review = f"; to be reviewed: {'; '.join(record['review'])}" if record["review"] else ""
-    return f"{record['case']}: {', '.join(parts)}{review}"
 
 
 class CaseRecordSaver:
@@ -167,7 +96,7 @@ class CaseRecordSaver:
         lines = [self._heading]
         if rank() == 0:
             records = filter(None, map(self.records.read, self.records.done))
-            lines += [_cells(record, self.class_names) for record in records]
+            lines += [cells(record, self.class_names) for record in records]
         for lines_of_rank in all_gather(self._lines):
             lines += lines_of_rank
         if rank() == 0:
@@ -199,34 +128,24 @@ class CaseRecordSaver:
     def iteration_completed(self, engine: Engine) -> None:
         if REFUSED in engine.state.batch:  # the evaluator has logged it
             for case, refused in zip(cases_of(engine.state.batch), engine.state.batch[REFUSED]):
-                self._lines.append(_cells(self.records.write_refused(case, **json.loads(refused)), self.class_names))
+                self._lines.append(cells(self.records.write_refused(case, **json.loads(refused)), self.class_names))
             return
         for case, output in zip(cases_of(engine.state.batch), engine.state.output or []):
             pred = output["pred"]  # class indices on the file's own grid
             head = pred.meta.get("head")  # notes of the inferer, if it was a whole head
-            classes = classes_of(head, self.class_names)
-            fine = output.get("pred_fine")
-            voxels = count_labels(as_plain_tensor(pred), max(classes) + 1)
-            fine_voxels = None if fine is None else count_labels(as_plain_tensor(fine), max(classes) + 1)
-            volumes = {}
-            for index, name in classes.items():
-                volumes[name] = {
-                    "voxels": voxels[index],
-                    "mm3": voxels[index] * _voxel_volume(pred),
-                    "mm3_fine": None if fine is None else fine_voxels[index] * _voxel_volume(fine),
-                }
-            of_head = {} if head is None else _recorded_head(head, volumes)
+            volumes = recorded_volumes(pred, output.get("pred_fine"), classes_of(head, self.class_names))
+            of_head = {} if head is None else recorded_head(head, volumes)
             review = [
                 *pred.meta.get("review", ()),
                 *asymmetry_reason(of_head.get("asymmetry"), self.asymmetry_limit),
             ]
-            entries = _without_intervals_of_empty(pred.meta.get("trust_entries", {}), volumes)
+            entries = without_intervals_of_empty(pred.meta.get("trust_entries", {}), volumes)
             route = pred.meta["route"]  # written by the inferer
             record = self.records.write(
                 case,
                 spacing=[float(s) for s in pred.pixdim],
                 level=route.level,
-                route=_recorded_route(route),
+                route=recorded_route(route),
                 side=pred.meta.get("side"),
                 side_margin=pred.meta.get("side_margin"),
                 doubt=pred.meta.get("doubt"),
@@ -241,9 +160,9 @@ class CaseRecordSaver:
             )
             if head is not None:
                 write_label_names(self.records.prediction(case), head.class_names)
-            self._lines.append(_cells(record, self.class_names))
+            self._lines.append(cells(record, self.class_names))
             level = logging.WARNING if record["review"] else logging.INFO
-            logger.log(level, f"{self._position(engine)}{_in_words(record)}{self._time_left(engine)}")
+            logger.log(level, f"{self._position(engine)}{in_words(record)}{self._time_left(engine)}")
 
     def _position(self, engine: Engine) -> str:
         """Number of the scan among all scans of the command, ``"17 of 52: "``; empty if their number is unknown."""

@@ -9,7 +9,7 @@ from monai.engines import IterationEvents
 
 from rare_unet_networks.data import CaseRecords
 from rare_unet_networks.handlers import CaseRecordSaver
-from rare_unet_networks.handlers.case_records import _without_intervals_of_empty
+from rare_unet_networks.handlers.case_entries import without_intervals_of_empty
 from rare_unet_networks.inferers.whole_head import HeadNotes
 from rare_unet_networks.levels import ResolutionLevels
 
@@ -198,6 +198,6 @@ def test_a_limit_of_asymmetry_that_is_none_is_refused(tmp_path, limit):
 def test_a_class_of_which_no_voxel_is_left_has_no_interval():
     entries = {"agreement": 1, "volume_interval": {"a": [1.0, 2.0], "b": [3.0, 4.0], "total": [4.0, 6.0]}}
     volumes = {"a": {"voxels": 0}, "b": {"voxels": 5}}
-    found = _without_intervals_of_empty(entries, volumes)
+    found = without_intervals_of_empty(entries, volumes)
     assert found == {"agreement": 1, "volume_interval": {"a": None, "b": [3.0, 4.0], "total": [4.0, 6.0]}}
-    assert _without_intervals_of_empty({}, volumes) == {}
+    assert without_intervals_of_empty({}, volumes) == {}
