@@ -23,14 +23,13 @@ from ..networks.weights import load_weights
 from ..utils.errors import root_cause
 from ..utils.files import read_json, sha256, write_text
 from .load import describe, load_runtime
-from .verified import VerifiedPrograms
+from .verified import TOLERANCE, VerifiedPrograms
 
 __all__ = ["AutoRuntime", "cache_folders"]
 
 logger = logging.getLogger(__name__)
 RUNTIME = "openvino"
 PACKAGES = ("openvino", "onnx", "onnxscript")
-TOLERANCE = 0.05  # largest accepted difference between logits of OpenVINO and of eager
 FAILURE = "failure.json"  # beside the exports: why this network cannot be exported
 NOISY = ("onnxscript", "onnx_ir", "torch.onnx")  # loggers
 
@@ -45,8 +44,9 @@ class AutoRuntime(nn.Module):
     OpenVINO is used on a CPU where its packages are installed. The network is exported once, before the first scan,
     into a cache that has a folder for each checkpoint, network and version. Eager is used if a package is missing, if
     the export fails, or if its logits differ by more than 0.05 from those of eager. One line of the log says why. The
-    first image of each level is compared, too (:py:class:`rare_unet_networks.runtimes.verified.VerifiedPrograms`).
-    Processes may start at the same time: each exports into a folder of its own, and the first one's is kept.
+    first image of each level and grid is compared, too, by
+    :py:class:`rare_unet_networks.runtimes.verified.VerifiedPrograms`. Processes may start at the same time: each
+    exports into a folder of its own, and the first one's is kept.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`.
@@ -142,8 +142,7 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
     key = _key(network, checkpoint)
     for root in cache_folders(export_dir):
         folder = root / key
-        if (folder / FAILURE).exists():
-            raise ExportError(read_json(folder / FAILURE)["reason"])
+        _check_failure(folder)
         if folder.is_dir():
             try:
                 return _loaded(network, folder, checkpoint)
@@ -153,9 +152,19 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
     folder = _writable(cache_folders(export_dir)) / key
     logger.info(f"runtime auto: exports the network to OpenVINO, once, into {folder}")
     _export(network, folder, checkpoint)
-    if (folder / FAILURE).exists():
-        raise ExportError(read_json(folder / FAILURE)["reason"])
+    _check_failure(folder)
     return _loaded(network, folder, checkpoint)
+
+
+def _check_failure(folder: Path) -> None:
+    """Looks for an export that failed, in this or an earlier run.
+
+    Raises:
+        ExportError: if there is one.
+    """
+    file = folder / FAILURE
+    if file.exists():
+        raise ExportError(f"{read_json(file)['reason']} (not tried again while {file} exists)")
 
 
 def _loaded(network: nn.Module, folder: Path, checkpoint: Path) -> nn.Module:

@@ -23,7 +23,7 @@ from ..networks.outputs import Prediction
 from ..utils.files import read_json, sha256
 from .programs import READERS, Program
 
-__all__ = ["RUNTIMES", "LevelPrograms", "load_runtime"]
+__all__ = ["EXPORTED", "RUNTIMES", "LevelPrograms", "load_runtime", "runtime_in_words"]
 
 logger = logging.getLogger(__name__)
 EXPORTED = ("torchscript", "onnx", "openvino")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,15 +18,15 @@ __all__ = ["VerifiedPrograms"]
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 0.05  # largest accepted difference between logits of the runtime and of eager
-FILE = "verified.json"  # largest difference of each level
+FILE = "verified.json"  # largest difference of each level and grid
 
 
 class VerifiedPrograms(nn.Module):
     """A runtime's programs, each of which is used only if it gave the logits of eager for a real image.
 
     An export is checked with small images of noise. With a large image the sums are longer, and logits can differ more.
-    So the first image of each level is computed by both. The difference is kept beside the export; where it is above
-    0.05, the network computes that level from then on.
+    So the first image of each level, and of each grid that it is predicted on, is computed by both. The difference is
+    kept beside the export; where it is above 0.05, the network computes that level from then on.
 
     Args:
         programs: called like the network.
@@ -38,9 +39,10 @@ class VerifiedPrograms(nn.Module):
         self.programs = programs
         self.network = network
         self.file = folder / FILE
-        self.differences: dict[str, float] = {}
+        self.differences: dict[int, dict[str, float]] = {}  # by level and grid
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # not there yet, or damaged
-            self.differences = {str(level): float(value) for level, value in read_json(self.file).items()}
+            kept = read_json(self.file).items()
+            self.differences = {int(n): {grid: float(d) for grid, d in of_level.items()} for n, of_level in kept}
 
     @property
     def runtime(self) -> str:
@@ -50,30 +52,36 @@ class VerifiedPrograms(nn.Module):
     @property
     def refused(self) -> list[int]:
         """Levels that eager computes."""
-        return sorted(int(level) for level, value in self.differences.items() if not value <= TOLERANCE)
+        differences = self.differences.items()
+        return sorted(level for level, of_level in differences if not _largest(of_level.values()) <= TOLERANCE)
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor, level: int = 0, output: str = "scan") -> torch.Tensor | Prediction:
         """As the network."""
-        if str(level) not in self.differences:
-            expected = self.network(x, level=level, output=output)
-            self._note(level, _difference(self.programs(x, level=level, output=output), expected))
-            return expected
-        chosen = self.network if level in self.refused else self.programs
-        return chosen(x, level=level, output=output)
+        if level in self.refused:
+            return self.network(x, level=level, output=output)
+        logits = self.programs(x, level=level, output=output)
+        # At level 0 the two grids are the same.
+        grids = ("scan",) if level == 0 else ("scan", "fine") if output == "both" else (output,)
+        if set(grids) <= self.differences.get(level, {}).keys():
+            return logits
+        expected = self.network(x, level=level, output=output)
+        pairs = [(logits, expected)] if isinstance(expected, torch.Tensor) else zip(logits, expected)
+        self._note(level, {grid: float((a - b).abs().max()) for grid, (a, b) in zip(grids, pairs)})
+        return expected
 
-    def _note(self, level: int, difference: float) -> None:
-        self.differences[str(level)] = difference
-        if not difference <= TOLERANCE:
+    def _note(self, level: int, differences: Mapping[str, float]) -> None:
+        self.differences.setdefault(level, {}).update(differences)
+        largest = _largest(differences.values())
+        if not largest <= TOLERANCE:
             logger.warning(
-                f"runtime auto: eager at level {level}, because logits of {self.runtime} differ by {difference:.2g} "
+                f"runtime auto: eager at level {level}, because logits of {self.runtime} differ by {largest:.2g} "
                 f"from those of eager, expected at most {TOLERANCE:g}"
             )
         with contextlib.suppress(OSError):
             write_text(self.file, json.dumps(self.differences) + "\n")
 
 
-def _difference(found: torch.Tensor | Prediction, expected: torch.Tensor | Prediction) -> float:
-    """The largest difference of a logit; NaN if one is NaN."""
-    pairs = [(found, expected)] if isinstance(expected, torch.Tensor) else list(zip(found, expected))
-    return float(torch.stack([(a - b).abs().max() for a, b in pairs]).max())
+def _largest(differences: Iterable[float]) -> float:
+    """The largest difference; NaN if one is NaN, which Python's max may ignore."""
+    return float(torch.tensor([0.0, *differences]).max())

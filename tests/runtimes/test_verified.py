@@ -48,16 +48,29 @@ def test_wrong_programs_are_not_used_at_that_level_which_is_said_once(tmp_path, 
     assert again.refused == [2] and float(again(X, level=2).max()) == 0.0 and len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("outputs, calls", [
+    (["scan", "scan", "fine", "both"], 2),  # the grid of trust's second prediction says nothing of the other one
+    (["both", "scan", "fine"], 1),
+])  # fmt: skip
+def test_each_grid_of_a_level_is_compared_once(tmp_path, outputs, calls):
+    eager = Network(0.0, 0.0)
+    verified = VerifiedPrograms(Network(0.0, 0.04), eager, tmp_path)
+    for output in outputs:
+        verified(X, level=1, output=output)
+    assert eager.calls == calls and sorted(verified.differences[1]) == ["fine", "scan"]
+    assert VerifiedPrograms(Network(0.0, 0.0), eager, tmp_path).differences == verified.differences
+
+
 def test_logits_that_are_not_finite_are_not_used(tmp_path):
     verified = VerifiedPrograms(Network(float("nan"), 0.0), Network(0.0, 0.0), tmp_path)
     assert float(verified(X).max()) == 0.0 and verified.refused == [0]
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"0": [1]}', "{"])
+@pytest.mark.parametrize("text", ["", "[1]", '{"0": [1]}', '{"0": 0.0}', '{"x": {}}', "{"])
 def test_a_damaged_file_means_to_compare_anew(tmp_path, text):
     (tmp_path / "verified.json").write_text(text)
     VerifiedPrograms(Network(0.0, 0.0), Network(0.0, 0.0), tmp_path)(X)
-    assert json.loads((tmp_path / "verified.json").read_text()) == {"0": 0.0}
+    assert json.loads((tmp_path / "verified.json").read_text()) == {"0": {"scan": 0.0}}
 
 
 def test_records_name_the_levels_of_eager(tmp_path, monkeypatch):
