@@ -1,5 +1,7 @@
 """The times of networks and pipelines, and the tables of docs/speed.md."""
 
+import re
+
 import pytest
 
 from .conftest import REPOSITORY, SCRIPTS, script
@@ -69,3 +71,10 @@ def test_another_program_needs_a_name(speed, tmp_path):
     with pytest.raises(ValueError, match="--also must be NAME=COMMAND, got 'nnUNetv2_predict'"):
         speed.also("nnUNetv2_predict", tmp_path)
     assert speed.also("copy=cp {file} {output}", tmp_path)["what"] == "copy" and (tmp_path / "also_output").is_file()
+
+
+def test_eager_is_not_measured_as_openvino(speed):
+    speed.check_openvino("openvino (openvino 2026.4.1)")
+    for runtime in ("eager (torch 2.13.0)", "openvino (openvino 2026.4.1), eager at level 1"):
+        with pytest.raises(RuntimeError, match=f"must use OpenVINO .*, got {re.escape(runtime)}"):
+            speed.check_openvino(runtime)

@@ -34,10 +34,11 @@ from experiment_results import BRAIN_TUMOR, DOCS, HIPPOCAMPUS, Task, lines_of, w
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet
-from speed_pipeline import SPACINGS, Clock, pipeline, scan_of, workflow_of
+from speed_pipeline import SPACINGS, Clock, check_openvino, pipeline, scan_of, workflow_of
 from speed_tables import with_tables
 
 from rare_unet_networks.runtimes import load_runtime
+from rare_unet_networks.runtimes.load import runtime_in_words
 
 RESULTS = HIPPOCAMPUS.results / "speed.csv"
 PARTS = ("crops", "heads", "sizes", "tumours", "throughput")
@@ -93,6 +94,7 @@ def crops(runs: int, folder: Path) -> list[Row]:
         names = [*(("network", runtime) for runtime in RUNTIMES), *((peer, "eager") for peer in others)]
         for (what, runtime), seconds in zip(names, in_turns(calls, runs)):
             rows.append({**shared, "what": what, "runtime": runtime, "seconds": seconds})
+        check_openvino(runtime_in_words(nets[-1]))
         for runtime in RUNTIMES:
             seconds = pipeline(scan, runtime, runs, folder)["seconds"]
             rows.append({**shared, "what": "pipeline", "runtime": runtime, "seconds": seconds})
@@ -106,9 +108,9 @@ def heads(runs: int, folder: Path) -> list[Row]:
         scan = scan_of(HEAD, spacing, folder)
         size = "×".join(map(str, nib.load(scan).shape))
         for runtime in RUNTIMES:
-            found = pipeline(scan, runtime, runs, folder)
-            shared = {"part": "heads", "scan": name, "voxels": size, "level": found["level"]}
-            rows.append({**shared, "what": "pipeline", "runtime": runtime, "seconds": found["seconds"]})
+            measured = pipeline(scan, runtime, runs, folder)
+            shared = {"part": "heads", "scan": name, "voxels": size, "level": measured["level"]}
+            rows.append({**shared, "what": "pipeline", "runtime": runtime, "seconds": measured["seconds"]})
     return rows
 
 
@@ -116,9 +118,9 @@ def sizes(runs: int, folder: Path) -> list[Row]:
     """Network alone at level 0 for crops of several sizes."""
     _, (net,) = networks(HIPPOCAMPUS, ("eager",))
     inputs = [torch.rand(1, 1, *size) for size in SIZES]
-    found = in_turns([partial(net, x) for x in inputs], runs)
+    measured = in_turns([partial(net, x) for x in inputs], runs)
     shared = {"part": "sizes", "scan": "1 mm", "level": 0, "what": "network", "runtime": "eager"}
-    return [{**shared, "voxels": "×".join(map(str, n)), "seconds": s} for n, s in zip(SIZES, found)]
+    return [{**shared, "voxels": "×".join(map(str, n)), "seconds": s} for n, s in zip(SIZES, measured)]
 
 
 def tumours(runs: int, folder: Path) -> list[Row]:
@@ -131,6 +133,7 @@ def tumours(runs: int, folder: Path) -> list[Row]:
         shared = {"part": "tumours", "scan": f"{2**level} mm", "voxels": "×".join(map(str, x.shape[2:]))}
         for runtime, seconds in zip(RUNTIMES, in_turns(calls, runs)):
             rows.append({**shared, "level": level, "what": "network", "runtime": runtime, "seconds": seconds})
+        check_openvino(runtime_in_words(nets[-1]))
     return rows
 
 
@@ -156,8 +159,8 @@ def worker(file: str, count: str, workers: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         before = cpu()
-        found = pipeline(Path(file), "auto", int(count) - 1, Path(folder), num_workers=int(workers))
-        print(json.dumps([found["total"] / int(count), (cpu() - before) / int(count), *found["memory"]]))
+        measured = pipeline(Path(file), "auto", int(count) - 1, Path(folder), num_workers=int(workers))
+        print(json.dumps([measured["total"] / int(count), (cpu() - before) / int(count), *measured["memory"]]))
 
 
 def also(text: str, folder: Path) -> Row:

@@ -17,7 +17,7 @@ def in_words(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def found(lines: Lines, part: str, scan: str, what: str, runtime: str) -> float | None:
+def seconds_of(lines: Lines, part: str, scan: str, what: str, runtime: str) -> float | None:
     """Seconds of an entry, None if it was not measured."""
     for line in lines:
         if (line["part"], line["scan"], line["what"], line["runtime"]) == (part, scan, what, runtime):
@@ -45,10 +45,10 @@ def times(lines: Lines, part: str, kinds: Sequence[str]) -> str:
     for scan, line in scans(lines, part).items():
         cells = [scan, line["voxels"], line["level"]]
         for kind in kinds:
-            eager, openvino = (found(lines, part, scan, kind, runtime) for runtime in ("eager", "auto"))
+            eager, openvino = (seconds_of(lines, part, scan, kind, runtime) for runtime in ("eager", "auto"))
             cells += [in_words(eager), f"{in_words(openvino)} ({openvino / eager:.2f})"]
         if part == "crops":
-            network, whole = (found(lines, part, scan, kind, "eager") for kind in kinds)
+            network, whole = (seconds_of(lines, part, scan, kind, "eager") for kind in kinds)
             cells.append(f"{whole / network:.2f}")
         rows.append(cells)
     head = ["scan", "voxels", "level"]
@@ -59,10 +59,10 @@ def times(lines: Lines, part: str, kinds: Sequence[str]) -> str:
 
 def peers(lines: Lines) -> str:
     """MONAI's U-Nets beside level 0, and other programs on the same crop."""
-    ours = found(lines, "crops", "1 mm", "network", "eager")
+    ours = seconds_of(lines, "crops", "1 mm", "network", "eager")
     rows = [["RARE-UNet, level 0, network, eager", in_words(ours), "1.00"]]
     for name in PEERS:
-        seconds = found(lines, "crops", "1 mm", name, "eager")
+        seconds = seconds_of(lines, "crops", "1 mm", name, "eager")
         rows.append([f"{name}, network, eager", in_words(seconds), f"{seconds / ours:.2f}"])
     for line in lines:
         if line["part"].startswith("also "):
@@ -103,18 +103,19 @@ def throughput(lines: Lines) -> str:
 
 def readme(lines: Lines) -> str:
     """Three lines about speed."""
-    crop, head = (found(lines, part, "1 mm", "pipeline", "eager") for part in ("crops", "heads"))
-    fast, fast_head = (found(lines, part, "1 mm", "pipeline", "auto") for part in ("crops", "heads"))
-    coarse, coarse_head = (found(lines, part, "4 mm", "pipeline", "eager") for part in ("crops", "heads"))
-    basic = found(lines, "crops", "1 mm", "network", "eager") / found(lines, "crops", "1 mm", "BasicUNet", "eager")
+    crop, head = (seconds_of(lines, part, "1 mm", "pipeline", "eager") for part in ("crops", "heads"))
+    fast, fast_head = (seconds_of(lines, part, "1 mm", "pipeline", "auto") for part in ("crops", "heads"))
+    coarse, coarse_head = (seconds_of(lines, part, "4 mm", "pipeline", "eager") for part in ("crops", "heads"))
+    network, basic = (seconds_of(lines, "crops", "1 mm", what, "eager") for what in ("network", "BasicUNet"))
     _, r2, _ = straight_line(lines)
+    clock = _of(lines, "crops")[0]["clock"].replace(" 1 thread(s)", " one thread")
     return (
         f"- Without a GPU a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
-        f"{in_words(coarse)} and {in_words(coarse_head)} ({_of(lines, 'crops')[0]['clock']}). Python's start is not "
+        f"{in_words(coarse)} and {in_words(coarse_head)} ({clock}), without trust and report. Python's start is not "
         f"counted.\n"
         f"- Where OpenVINO is installed, it is used: {in_words(fast)} and {in_words(fast_head)} at 1 mm.\n"
-        f"- At 1 mm the network takes {basic:.2f} times as long as MONAI's `BasicUNet` of equal width. Its time grows "
-        f"as the voxels (R² {r2:.3f})."
+        f"- At 1 mm the network takes {network / basic:.2f} times as long as MONAI's `BasicUNet` of equal width. "
+        f"Its time grows as the voxels (R² {r2:.3f})."
     )
 
 
