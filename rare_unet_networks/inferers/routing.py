@@ -107,8 +107,8 @@ class ResolutionRoutingInferer(RoutingInferer):
                 raise ValueError(f"window.roi_size must be a size level 0 can process, as {fitting}, got {roi_size}.")
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r}.")
-        if fine_from is not None and not 1 <= fine_from < levels.num_levels:
-            raise ValueError(f"fine_from must be a level from 1 to {levels.num_levels - 1}, got {fine_from}.")
+        if fine_from is not None and fine_from < 1:
+            raise ValueError(f"fine_from must be a level above 0, got {fine_from}.")
         self.levels = levels
         self.fine_from = fine_from
         self.window = window

@@ -202,7 +202,8 @@ def test_the_run_moves_each_head_by_what_it_logs_and_then_finds_the_limits_of_th
     assert stored.keys() == shipped.keys()
     logged = {name: float(offset) for name, offset in re.findall(r"(\S+\.bias): ([+-][\d.]+), score", result.stdout)}
     assert sorted(logged) == [f"full_heads.{i}.conv_block.1.conv.bias" for i in range(3)] + [
-        f"heads.{i}.conv.bias" for i in range(4)
+        f"heads.{i}.conv.bias"
+        for i in range(2)  # deeper, the scan's grid gets the average of the 1 mm prediction
     ]
     assert any(logged.values())
     for name, value in shipped.items():

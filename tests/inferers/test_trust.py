@@ -124,6 +124,6 @@ def test_deep_levels_return_the_fine_prediction_alone_through_all_wrappers(level
     assert prediction["pred_fine"].shape[2:] == tuple([16 * 2**level] * 3)
 
 
-def test_fine_from_is_a_level():
-    with pytest.raises(ValueError, match=r"fine_from must be a level from 1 to 2, got 3"):
-        ResolutionRoutingInferer(LEVELS, output="both", fine_from=3)
+def test_fine_from_is_a_level_above_0():
+    with pytest.raises(ValueError, match=r"fine_from must be a level above 0, got 0"):
+        ResolutionRoutingInferer(LEVELS, output="both", fine_from=0)
