@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..networks.weights import load_weights
-from ..utils.errors import root_cause
+from ..utils.errors import innermost, is_out_of_memory, root_cause
 from ..utils.files import read_json, sha256, write_text
 from .load import describe, load_runtime
 from .verified import TOLERANCE, VerifiedPrograms
@@ -201,9 +201,10 @@ def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
         with _quiet():
             try:
                 export_runtimes(RUNTIME, network, temporary, checkpoint, tolerance=TOLERANCE)
-            except (OSError, MemoryError, ImportError):  # of this machine at this time, not of this network
-                raise
             except Exception as error:
+                cause = innermost(error)
+                if isinstance(cause, (OSError, ImportError)) or is_out_of_memory(cause):
+                    raise  # of this machine at this time, not of this network
                 rmtree(temporary, ignore_errors=True)
                 write_text(temporary / FAILURE, json.dumps({"reason": root_cause(error)}))
         _put(temporary, folder)

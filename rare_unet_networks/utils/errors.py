@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["RefusedError", "innermost", "is_user_error", "one_line", "root_cause"]
+__all__ = ["RefusedError", "innermost", "is_out_of_memory", "is_user_error", "one_line", "root_cause"]
 
 MAX_LENGTH = 1000  # characters of a reason
 TRACEBACK = "Traceback (most recent call last)"
@@ -78,14 +78,15 @@ def _words(error: BaseException) -> str | None:
     return None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, which PyTorch says with a ``RuntimeError`` on a CPU."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ALLOCATOR.search(str(error)) is not None
 
 
 def is_user_error(error: BaseException) -> bool:
     """Whether a user can correct the error, without the help of a traceback."""
     error = innermost(error)
-    return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or _is_out_of_memory(error)
+    return isinstance(error, (ValueError, OSError, ImportError, KeyboardInterrupt)) or is_out_of_memory(error)
 
 
 def _is_bare(error: BaseException, text: str) -> bool:
@@ -103,7 +104,7 @@ def root_cause(error: BaseException) -> str:
     text = DEVELOPERS.sub("", _last_line(str(error)))
     text = ALLOCATOR.sub(lambda match: f"{int(match[1]) / 2**30:.1f} GiB were asked for", ENFORCE.sub("", text))
     text = one_line(" ".join(ERRNO.sub("", text).split()))
-    words = WORDS[MemoryError] if _is_out_of_memory(error) else _words(error)
+    words = WORDS[MemoryError] if is_out_of_memory(error) else _words(error)
     if words:
         text = f"{words}: {text}" if text else words
     elif not text:

@@ -101,6 +101,8 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_the_users_cache(exporter
 @pytest.mark.parametrize("error, reason, is_remembered", [
     (RuntimeError("they differ by 0.06"), "RuntimeError: they differ by 0.06", True),
     (OSError("No space left on device"), "No space left on device", False),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1073741824 bytes."),
+     "not enough memory: 1.0 GiB were asked for", False),
 ])  # fmt: skip
 def test_a_failed_export_means_eager_with_one_warning(exporter, tmp_path, caplog, error, reason, is_remembered):
     exporter.error = error
