@@ -44,11 +44,12 @@ def calibrate(
     criterion: str = "dice",
     levels: ResolutionLevels | None = None,
 ) -> None:
-    """Adds the best offset to the background bias of every head, and saves the weights as float16.
+    """Adds the best offset to the background bias of each head that the inferer uses; saves the weights as float16.
 
     By ``"dice"``, the best offset has the highest class mean Dice on the dataset, measured on the grid of the head. By
     ``"volume"``, the mean volume of the whole structure on the level 0 grid differs least from the labels'; heads of
     coarse grids are still chosen by Dice. A head for several scales gets the offset with the best mean over them.
+    From the inferer's ``fine_from`` on, heads of coarse grids stay as they are: their predictions are not used.
 
     Args:
         network: a :py:class:`rare_unet_networks.networks.RAREUNet`; it gets the calibrated weights.
