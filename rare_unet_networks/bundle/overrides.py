@@ -132,7 +132,8 @@ def _check_switch(key: str, written: str) -> None:
     try:
         value = is_on(written)
     except ValueError:
-        raise SystemExit(f"error: --{key} must be true or false, got {written!r}.") from None
+        values = ", ".join(("true", *FURTHER[key], "false")) if key in FURTHER else "true or false"
+        raise SystemExit(f"error: --{key} must be {values}, got {written!r}.") from None
     if ("#" in key or "::" in key) and written not in ("True", "False", "1", "0"):
         raise SystemExit(f"error: --{key} must be True or False, got {written!r}: write --{key} {value}")
 

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   rare-unet hippocampus my_scans --grid fine --side right
   rare-unet evaluate hippocampus Task04_Hippocampus --split validation -o runs/mine
   rare-unet train hippocampus Task04_Hippocampus -o runs/mine
-  rare-unet hippocampus my_scans --bundle Downloads/hippocampus_mri_segmentation_v0.5.0.zip"""
+  rare-unet hippocampus my_scans --bundle Downloads/hippocampus_mri_segmentation_v0.7.0.zip"""
 PAGE = """# Options
 
 The options of each command, with default and example. `rare-unet` and MONAI's bundle runner take the same ones:

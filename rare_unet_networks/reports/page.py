@@ -193,7 +193,7 @@ def _case(card: str, record: Mapping[str, Any], figure: str, columns: Sequence[C
         error = dice.get("error") if isinstance(dice, Mapping) else None
         facts["expected Dice"] = f"{mean_of(dice):.2f}" + (f" ± {error:.2f}" if isinstance(error, float) else "")
     if not is_refused(record):
-        facts["network"] = f"{float(record['seconds']):.2f} s"
+        facts["time"] = f"{float(record['seconds']):.2f} s"
     for name, scan in (record.get("scans") or {}).items():
         facts["scan" if name == "image" else name] = Path(str(scan.get("file", ""))).name
     entries = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
@@ -222,5 +222,5 @@ def _volumes(record: Mapping[str, Any]) -> str:
         cells = [volume["voxels"], f"{volume['mm3']:.0f}", "" if fine is None else f"{fine:.0f}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows.append(f"<tr><td>{escape(_words(name))}</td>{numbers}</tr>")
-    heads = "".join(f'<th class="number">{h}</th>' for h in ("voxels", "mm³", "mm³ at level 0"))
+    heads = "".join(f'<th class="number">{h}</th>' for h in ("voxels", "mm³ on its grid", "mm³ at level 0"))
     return f"<table><thead><tr><th>class</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

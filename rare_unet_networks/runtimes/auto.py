@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 RUNTIME = "openvino"
 PACKAGES = ("openvino", "onnx", "onnxscript")
 FAILURE = "failure.json"  # beside the exports: why this network cannot be exported
-NOISY = ("onnxscript", "onnx_ir", "torch.onnx")  # loggers
+NOISY = ("onnxscript", "onnx_ir", "torch.onnx", "rare_unet_networks.runtimes.export")  # loggers
 
 
 class ExportError(ValueError):
@@ -150,7 +150,7 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
                 logger.debug(f"{folder} is exported again: {error}")
                 _remove(folder)
     folder = _writable(cache_folders(export_dir)) / key
-    logger.info(f"runtime auto: exports the network to OpenVINO, once, into {folder}")
+    logger.info(f"runtime auto: exports the network to OpenVINO, once, in about a minute, into {folder}")
     _export(network, folder, checkpoint)
     _check_failure(folder)
     return _loaded(network, folder, checkpoint)

@@ -113,7 +113,8 @@ def readme(lines: Lines) -> str:
         f"- Without a GPU a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
         f"{in_words(coarse)} and {in_words(coarse_head)} ({clock}), without trust and report. Python's start is not "
         f"counted.\n"
-        f"- Where OpenVINO is installed, it is used: {in_words(fast)} and {in_words(fast_head)} at 1 mm.\n"
+        f"- Where OpenVINO is installed (`pip install '.[openvino]'`), it is used: {in_words(fast)} and "
+        f"{in_words(fast_head)} at 1 mm.\n"
         f"- At 1 mm the network takes {network / basic:.2f} times as long as MONAI's `BasicUNet` of equal width. "
         f"Its time grows as the voxels (R² {r2:.3f})."
     )
