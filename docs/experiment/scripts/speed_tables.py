@@ -108,7 +108,8 @@ def readme(lines: Lines) -> str:
     coarse, coarse_head = (seconds_of(lines, part, "4 mm", "pipeline", "eager") for part in ("crops", "heads"))
     network, basic = (seconds_of(lines, "crops", "1 mm", what, "eager") for what in ("network", "BasicUNet"))
     _, r2, _ = straight_line(lines)
-    clock = _of(lines, "crops")[0]["clock"].replace(" 1 thread(s)", " one thread")
+    clock = _of(lines, "crops")[0]["clock"].replace("1 thread(s)", "one thread").replace("thread(s)", "threads")
+    clock = clock.removeprefix("time, ")  # of a clock, which need not be said
     return (
         f"- Without a GPU a crop of 1 mm takes {in_words(crop)} and a whole head {in_words(head)}; at 4 mm "
         f"{in_words(coarse)} and {in_words(coarse_head)} ({clock}), without trust and report. Python's start is not "
