@@ -24,8 +24,8 @@ from ..levels import ResolutionLevels
 from ..metrics.multi_scale import dice_per_class
 from ..metrics.summary import mean_of_defined
 from ..networks.weights import load_weights
-from ..utils.classes import most_likely
 from ..utils.files import replaced_as_a_whole
+from ..utils.labels import most_likely
 
 __all__ = ["calibrate"]
 

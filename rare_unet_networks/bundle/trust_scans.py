@@ -19,8 +19,8 @@ from ..inferers.trust import TrustInferer
 from ..metrics.multi_scale import dice_per_class
 from ..transforms.acquisition import simulate_acquisition
 from ..transforms.corruption import CORRUPTIONS, corrupted
-from ..utils.classes import most_likely
 from ..utils.files import replaced_as_a_whole, sha256
+from ..utils.labels import most_likely
 from .trust_fit import NUM_FOLDS, fit_trust
 
 __all__ = ["SPACINGS", "find_trust", "predicted_scan", "trust_tasks"]

@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms.utils import scale_affine
 
-from ..utils.classes import most_likely
 from ..utils.geometry import FIELDS_OF_VIEW, format_size, is_whole_head, spacing_of
+from ..utils.labels import most_likely
 from ..utils.quality import touches_border
 from ..utils.resampling import as_plain_tensor, copy_meta_like
 from ..utils.trust import TrustNotes

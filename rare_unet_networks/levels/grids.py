@@ -15,16 +15,7 @@ __all__ = ["LevelGrids"]
 
 
 class LevelGrids:
-    """The grids of a task's levels. Arguments and errors as of :py:class:`ResolutionLevels`, which places scans.
-
-    Args:
-        num_levels: number of levels: the gateways plus one for full resolution.
-        spatial_size: reference size in voxels at level 0, needed to place inputs by size.
-        spacing: reference voxel size in mm at level 0, needed to place inputs by spacing.
-        num_stages: encoder stages of the network, including the deepest; ``num_levels + 1`` by default, as in
-            :py:class:`rare_unet_networks.networks.RAREUNet`.
-        tolerance: an axis is resampled if its spacing differs from the level's by more than this fraction.
-    """
+    """The grids of a task's levels. Arguments and errors as of :py:class:`ResolutionLevels`, which places scans."""
 
     def __init__(
         self,

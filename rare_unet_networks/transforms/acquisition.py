@@ -20,8 +20,8 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple
 
 from ..data.acquisitions import Acquisition
-from ..utils.classes import most_likely
 from ..utils.geometry import format_size, spacing_of
+from ..utils.labels import most_likely
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["RandSimulateAcquisitiond", "SimulateAcquisitiond", "simulate_acquisition"]

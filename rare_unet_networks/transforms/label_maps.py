@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..utils.classes import most_likely
+from ..utils.labels import most_likely
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["AsLabelMapd"]

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..utils.components import largest_component
-from ..utils.labels import is_one_of
+from ..utils.labels import count_labels, is_one_of
 from ..utils.resampling import as_plain_tensor
 
 __all__ = ["KeepLargestPieced"]
@@ -99,18 +99,17 @@ class KeepLargestPieced(MapTransform):
         classes: Mapping[str, Mapping[int, str]],
         removed: Mapping[str, Any],
     ) -> list[str]:
+        if not removed["voxels"]:
+            return []
         reasons = []
         if removed["percent"] > self.max_percent:
             reasons.append(
                 f"{removed['pieces']} stray piece(s) with {removed['percent']:.0f} % of the volume were removed: the "
                 "network may have been misled"
             )
-        gone = []
-        for of_side in classes.values() if removed["voxels"] else ():
-            for index, name in of_side.items():
-                was_there, is_there = (bool((as_plain_tensor(labels) == index).any()) for labels in (before, kept))
-                if was_there and not is_there:
-                    gone.append(name)
+        names = {index: name for of_side in classes.values() for index, name in of_side.items()}
+        counts = [count_labels(as_plain_tensor(labels), max(names) + 1) for labels in (before, kept)]
+        gone = [name for index, name in names.items() if counts[0][index] and not counts[1][index]]
         if gone:
             reasons.append(f"without the stray pieces no voxel is {', '.join(gone)}")
         return reasons

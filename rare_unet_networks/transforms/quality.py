@@ -13,8 +13,8 @@ from monai.transforms import MapTransform
 
 from ..inferers.whole_head import HeadNotes, classes_of
 from ..levels import ResolutionLevels, Route
-from ..utils.classes import most_likely
 from ..utils.geometry import spacing_of
+from ..utils.labels import most_likely
 from ..utils.logs import name_of
 from ..utils.quality import add_warning, doubt, slices_through, touches_border, warnings_of
 from ..utils.resampling import as_plain_tensor

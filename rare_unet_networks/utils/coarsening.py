@@ -10,8 +10,8 @@ from monai.networks.utils import one_hot
 from monai.transforms import DivisiblePad, Resize
 from monai.utils import ensure_tuple_rep
 
-from .classes import most_likely
 from .geometry import format_size
+from .labels import most_likely
 from .resampling import as_plain_tensor
 
 __all__ = ["IMAGE_MODES", "LABEL_MODES", "coarsen", "coarsen_and_scale", "coarsen_label"]

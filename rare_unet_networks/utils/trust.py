@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .classes import most_likely
+from .labels import most_likely
 from .quality import doubt
 
 __all__ = ["TrustNotes", "soft_dice", "trust_features", "trust_mode"]

@@ -5,8 +5,7 @@ from monai.data import MetaTensor
 from monai.transforms import AsDiscreted
 
 from rare_unet_networks.transforms import AsLabelMapd
-from rare_unet_networks.utils.classes import most_likely
-from rare_unet_networks.utils.labels import count_labels, is_one_of
+from rare_unet_networks.utils.labels import count_labels, is_one_of, most_likely
 
 
 def test_of_equally_likely_classes_the_first_is_taken():

@@ -49,6 +49,11 @@ def random_rotation(random: np.random.Generator) -> np.ndarray:
     return rotation
 
 
+def turn_of(move: np.ndarray) -> float:
+    """Angle in degrees by which an affine without scaling turns."""
+    return float(np.rad2deg(np.arccos((np.trace(move[:3, :3]) - 1) / 2)))
+
+
 def random_spacing(random: np.random.Generator, is_fine: bool) -> tuple[float, ...]:
     kind = random.choice(["iso", "thick", "fine", "fine thick"] if is_fine else ["iso", "thick"])
     if kind == "iso":
@@ -182,8 +187,7 @@ def main() -> None:
         head = load_head(args.dataset_dir, name)
         random = np.random.default_rng(number)
         for scan, move, spacing, is_cut in random_scans(head, args.per_head, random):
-            turned = float(np.rad2deg(np.arccos((np.trace(move[:3, :3]) - 1) / 2)))
-            row = {"head": name, "spacing": format_spacing(spacing), "turned": turned, "cut": is_cut}
+            row = {"head": name, "spacing": format_spacing(spacing), "turned": turn_of(move), "cut": is_cut}
             row |= score(head, move, scan, locate)
             logging.info(f"{len(rows) + 1}: {row}")
             rows.append(row)

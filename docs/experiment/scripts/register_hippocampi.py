@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
-from find_hippocampi import BUNDLE, random_scans, score, shows_both
+from find_hippocampi import BUNDLE, LIMIT, random_scans, score, shows_both, turn_of
 from head_scans import Head, head_names, load_head
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -32,7 +31,6 @@ from rare_unet_networks.transforms import simulate_acquisition
 
 TEMPLATE = BUNDLE / "sample/heads/icbm152_head_1mm.nii.gz"
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-LIMIT = 6.0  # mm
 SEARCH = "-search 1000 40 40"  # starts, standard deviation of the rotation in degrees and of the shift in mm
 
 
@@ -92,7 +90,7 @@ def main() -> None:
             by_registration = distances(head, move, register(scan, coarse, args.cost), places)
             seconds = time.process_time() - start
             row = score(head, move, scan, locate)
-            turned = float(np.rad2deg(math.acos((np.trace(move[:3, :3]) - 1) / 2)))
+            turned = turn_of(move)
             rows.append((turned, max(by_registration), max(row[f"{side}_mm"] for side in SIDES), seconds))
             logging.info(f"{name}: turned {turned:.0f} degrees, {rows[-1][1]:.1f} and {rows[-1][2]:.1f} mm")
     print("| turned by | registration: within 6 mm | median distance | localiser: within 6 mm | median distance |")
