@@ -54,12 +54,19 @@ def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
     paths = dict(dataset_dir=str(tmp_path / "data"), splits_file=str(heads / "splits.json"))
     small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4]}
     short = dict(max_epochs=1, val_interval=1, workflow_type="train", patch_size=[32, 16, 16])
-    for name, training, evaluating in ("ours", [], []), ("baseline", ["unet", "unet_aug"], ["unet"]):
+    acquired = ["acquisitions", "two_mm", "two_mm_acquisitions"]
+    for name, training, evaluating in (
+        ("ours", ["two_mm"], []),
+        ("baseline", ["two_mm", "unet", "unet_aug"], ["unet"]),
+        ("ours_acquired", acquired, []),
+        ("baseline_acquired", [*acquired, "unet", "unet_acquisitions"], ["unet"]),
+    ):
         output = tmp_path / name
-        files = [overlays(TASK, ["two_mm", *names]) for names in (training, evaluating)]
-        run("train.json", *files[0], output_dir=str(output), **short, **paths, **small)
+        more = {"acquisition_prob": 1} if "acquired" in name else {}
+        run("train.json", *overlays(TASK, training), output_dir=str(output), **short, **paths, **small, **more)
         weights = dict(checkpoint=str(output / "model.pt"), output_dir=str(output))
-        run(*EVALUATE, PROTOCOL, *files[1], **weights, **paths, **small)
+        files = overlays(TASK, ["two_mm", *evaluating])
+        run(*EVALUATE, PROTOCOL, *files, **weights, **paths, **small)
         rows = read(output / "metrics" / "per_case.csv")
         assert {r["scale"] for r in rows} == {"1", "0.5", "0.25"} and len(rows) == 2 * 3 * 3 * 6
 

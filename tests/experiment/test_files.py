@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from monai.bundle import ConfigParser
 
@@ -40,10 +41,17 @@ def test_the_papers_splits_share_no_subject_and_leave_our_test_volumes_alone():
     assert set(splits["paper_compared"]) == set(splits["paper_test"]) - set(config("splits.json")["test"])
 
 
-def test_the_folds_of_the_tumour_cases_are_their_parts():
+@pytest.mark.parametrize(("name", "train"), [("brain_tumor_2mm", "train_12"), ("brain_tumor_22", "train")])
+def test_the_folds_of_the_tumour_cases_are_their_parts(name, train):
     splits = config("splits.json", BRAIN)
-    cases = splits["train_12"] + splits["validation"]
-    folds = json.loads((EXPERIMENT / "brain_tumor_2mm/folds.json").read_text())
+    cases = [case for part in (train, "validation") for case in splits[part]]
+    folds = json.loads((EXPERIMENT / name / "folds.json").read_text())
     assert sorted(case for i in range(4) for case in folds[f"fold_{i}"]) == sorted(cases)
     for i in range(4):
         assert set(folds[f"fold_{i}_train"]) == set(cases) - set(folds[f"fold_{i}"])
+
+
+def test_the_first_fold_has_the_cases_on_which_the_training_was_chosen():
+    chosen = set(config("splits.json", BRAIN)["validation"])
+    for name in ("brain_tumor_2mm", "brain_tumor_22"):
+        assert chosen <= set(json.loads((EXPERIMENT / name / "folds.json").read_text())["fold_0"])

@@ -106,9 +106,20 @@ def test_cells_say_how_many_volumes_have_the_measure():
 
 
 def test_volumes_of_one_subject_are_grouped():
-    subject = script("experiment_results").HIPPOCAMPUS.subject
+    subject = script("experiment_tasks").HIPPOCAMPUS.subject
     assert subject("hippocampus_067") == subject("hippocampus_068") == 34
     assert subject("hippocampus_069") == 35
+
+
+def test_of_acquisitions_the_spacing_is_the_column():
+    lines = [
+        ["case", "spacing", "profile", "level", "grid", "class", "dice"],
+        ["a", "2x2x6", "gaussian", "1", "full", "edema", "0.5"],
+    ]
+    found = script("experiment_results").by_spacing(lines)
+    assert found == [["case", "scale", "grid", "class", "dice"], ["a", "2x2x6", "full", "edema", "0.5"]]
+    tasks = script("experiment_tasks")
+    assert found[1][1] in tasks.BRAIN_TUMOR_22_ACQUISITIONS.scales
 
 
 def test_nnunet_gets_the_split_and_its_predictions_are_restored_to_the_right_grids(tiny, tmp_path):
@@ -173,7 +184,7 @@ def test_a_wrong_path_is_reported_in_one_line(tiny, tmp_path, monkeypatch, capsy
 def test_figures_are_drawn_from_slices(tmp_path):
     pytest.importorskip("matplotlib")
     figures = script("experiment_figures")
-    task = script("experiment_results").HIPPOCAMPUS
+    task = script("experiment_tasks").HIPPOCAMPUS
     label = np.asarray(nib.load(task.file("labelsTr")).dataobj)
     figures.draw_cases(task, {"a model": {"1": label[15], "0.5": label[15]}}, 15, tmp_path / "4.png")
     key = ("dice", "full", "mean")

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from experiment_results import ROOT, person
+from experiment_tasks import ROOT, person
 from monai.bundle import ConfigParser
 
 from rare_unet_networks.baselines import paired_differences

@@ -28,7 +28,8 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 import torch
-from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, OVERLAYS, Task, lines_of, write_lines
+from experiment_results import lines_of, write_lines
+from experiment_tasks import BRAIN_TUMOR, HIPPOCAMPUS, OVERLAYS, Task
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from torch.utils.flop_counter import FlopCounterMode

@@ -23,7 +23,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from experiment_results import TASKS, Task, lines_of, write_lines
+from experiment_results import lines_of, write_lines
+from experiment_tasks import TASKS, Task
 from make_experiment import EXPORTS, with_tables
 from monai.bundle import ConfigParser
 from monai.transforms import Compose

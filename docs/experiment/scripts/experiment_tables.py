@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from experiment_results import HEADS, HIPPOCAMPUS, PAPER_SPLIT, Task, benchmark, lines_of, listed, models, rows, summary
+from experiment_results import PAPER_SPLIT, benchmark, lines_of, listed, models, rows, summary
+from experiment_tasks import HEADS, HIPPOCAMPUS, Task
 
 from rare_unet_networks.baselines import paired_differences, read_rows
 from rare_unet_networks.metrics.summary import summarise

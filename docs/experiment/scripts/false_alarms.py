@@ -15,7 +15,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from experiment_results import BRAIN_TUMOR
+from experiment_tasks import BRAIN_TUMOR
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, LoadImaged, Orientationd, SaveImage
 

@@ -19,8 +19,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-from experiment_results import ROOT, TASKS, Task, add, add_published, benchmark, models, places, slice_of_case, summary
+from experiment_results import add, add_published, benchmark, models, places, slice_of_case, summary
 from experiment_tables import TABLES
+from experiment_tasks import ROOT, TASKS, Task
 
 SHIPPED_GRIDS = ("native", "full")  # what the bundle's evaluate.json scores; the paper's labels are an overlay's
 EXPORTS = ROOT / "docs/exports.md"  # its tables are of docs/experiment/scripts/compare_runtimes.py

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from experiment_figures import show_labels
-from experiment_results import HIPPOCAMPUS, ROOT
+from experiment_tasks import HIPPOCAMPUS, ROOT
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from experiment_results import TASKS, Task
+from experiment_tasks import TASKS, Task
 from monai.transforms import Compose, LoadImaged
 from torch.nn import functional as F
 

@@ -27,7 +27,7 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from experiment_results import HIPPOCAMPUS, ROOT
+from experiment_tasks import HIPPOCAMPUS, ROOT
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor

@@ -23,7 +23,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from experiment_results import BRAIN_TUMOR, HIPPOCAMPUS, ROOT
+from experiment_tasks import BRAIN_TUMOR, HIPPOCAMPUS, ROOT
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple_rep
 

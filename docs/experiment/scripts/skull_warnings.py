@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from experiment_results import BRAIN_TUMOR
+from experiment_tasks import BRAIN_TUMOR
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from torch.nn import functional as F

@@ -30,7 +30,8 @@ from statistics import median
 
 import nibabel as nib
 import torch
-from experiment_results import BRAIN_TUMOR, DOCS, HIPPOCAMPUS, Task, lines_of, write_lines
+from experiment_results import lines_of, write_lines
+from experiment_tasks import BRAIN_TUMOR, DOCS, HIPPOCAMPUS, Task
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet

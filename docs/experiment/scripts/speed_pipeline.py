@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from experiment_results import HIPPOCAMPUS, Task
+from experiment_tasks import HIPPOCAMPUS, Task
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from scan_cost import coarser

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from experiment_results import ROOT
+from experiment_tasks import ROOT
 from monai.bundle import ConfigParser
 
 from rare_unet_networks.bundle.trust_fit import expected_mean, fit_trust, true_mean

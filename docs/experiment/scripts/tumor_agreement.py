@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from experiment_results import ROOT
+from experiment_tasks import ROOT
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from scipy.stats import spearmanr
