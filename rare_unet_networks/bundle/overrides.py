@@ -139,16 +139,18 @@ def _check_switch(key: str, written: str) -> None:
 
 
 def check_existence(key: str, value: str) -> None:
-    """Checks that an override that is a path is not empty, and that it exists, if it is one that must.
+    """Checks that an override that is a path is not empty, no file where it is a folder, and there, if it must be.
 
     Raises:
-        SystemExit: if it is empty or does not exist.
+        SystemExit: if it is empty, a file instead of a folder, or does not exist.
     """
     if (key in EXISTING or key.endswith(PATH_ENDS)) and not value.strip():
         # As a path it is the current folder; a shell makes it of a variable without a value.
         raise SystemExit(f"error: --{key} must be a path, got none.")
     if key in EXISTING and not Path(value).exists():
         raise SystemExit(f"error: --{key} must exist, {one_line(value)} does not.")
+    if key.endswith("_dir") and Path(value).is_file():
+        raise SystemExit(f"error: --{key} must be a folder, {one_line(value)} is a file.")
 
 
 def check_overrides(files: Sequence[str], overrides: Mapping[str, Any]) -> None:

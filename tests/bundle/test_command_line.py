@@ -57,6 +57,7 @@ def test_known_overrides_pass(config, options):
         (("--dataset_dir", ""), r"--dataset_dir must be a path, got none\.$"),
         (("--output_dir=",), r"--output_dir must be a path, got none\.$"),
         (("--dataset_dir", "/nowhere"), "--dataset_dir must exist, /nowhere does not"),
+        (("--output_dir", __file__), "--output_dir must be a folder, .*test_command_line.py is a file"),
     ],
 )
 def test_misspelt_overrides_and_missing_paths_stop_the_program(config, options, match):
