@@ -190,3 +190,15 @@ def test_the_program_of_the_readme_segments_a_scan(tmp_path, monkeypatch, capsys
     exec(code, names)
     assert set(names["result"].volumes) == {"anterior", "posterior"} and min(names["result"].volumes.values()) > 1000
     assert str(names["result"].volumes) in capsys.readouterr().out
+
+
+def test_the_program_of_any_resolution_makes_a_scan_of_thick_slices(tmp_path, monkeypatch):
+    """A labelled sample of 36×42×41 voxels of 1 mm gets 8 slices of 5 mm."""
+    for name, folder in (("scan", "imagesTr"), ("label", "labelsTr")):
+        shutil.copy(SAMPLE / "Task04_Hippocampus" / folder / "hippocampus_067.nii.gz", tmp_path / f"{name}.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (code,) = programs(REPOSITORY / "docs/any_resolution.md")
+    exec(code, {})
+    for name in ("scan", "label"):
+        made = nib.load(tmp_path / "thick_slices" / name / f"{name}_trans.nii.gz")
+        assert made.shape == (36, 42, 8) and made.header.get_zooms() == (1, 1, 5)
