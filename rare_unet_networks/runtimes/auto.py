@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +20,11 @@ from torch import nn
 from ..networks.weights import load_weights
 from ..utils.errors import innermost, is_out_of_memory, root_cause
 from ..utils.files import read_json, sha256, write_text
+from .cache import cache_folders, hidden_folder, put_folder, remove_folder, remove_leftovers, writable_folder
 from .load import describe, load_runtime
 from .verified import TOLERANCE, VerifiedPrograms
 
-__all__ = ["AutoRuntime", "cache_folders"]
+__all__ = ["AutoRuntime"]
 
 logger = logging.getLogger(__name__)
 RUNTIME = "openvino"
@@ -113,12 +112,6 @@ class AutoRuntime(nn.Module):
         return None, logging.INFO
 
 
-def cache_folders(export_dir: Path) -> list[Path]:
-    """Folders that may hold the exports of ``auto``, the preferred one first."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [export_dir / "auto", user / "rare_unet_networks"]
-
-
 def _key(network: nn.Module, checkpoint: Path) -> str:
     """Name of an export: it differs by weights, network, its code, and the versions of the packages."""
     code = {p.name: sha256(p) for p in sorted((Path(__file__).parents[1] / "networks").glob("*.py"))}
@@ -148,8 +141,10 @@ def _openvino(network: nn.Module, export_dir: Path, checkpoint: Path) -> nn.Modu
                 return _loaded(network, folder, checkpoint)
             except ValueError as error:
                 logger.debug(f"{folder} is exported again: {error}")
-                _remove(folder)
-    folder = _writable(cache_folders(export_dir)) / key
+                remove_folder(folder)
+    root = writable_folder(cache_folders(export_dir))
+    remove_leftovers(root)
+    folder = root / key
     logger.info(f"runtime auto: exports the network to OpenVINO, once, in about a minute, into {folder}")
     _export(network, folder, checkpoint)
     _check_failure(folder)
@@ -171,24 +166,6 @@ def _loaded(network: nn.Module, folder: Path, checkpoint: Path) -> nn.Module:
     return VerifiedPrograms(load_runtime(RUNTIME, network, folder, checkpoint, "cpu"), network, folder)
 
 
-def _writable(roots: list[Path]) -> Path:
-    """The first folder that can be written to.
-
-    Raises:
-        OSError: if there is none.
-    """
-    for root in roots:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            trial = root / f".{uuid.uuid4().hex[:12]}"
-            trial.mkdir()
-            trial.rmdir()
-            return root
-        except OSError as error:
-            logger.debug(f"{root} cannot be written to: {error}")
-    raise OSError(f"none of the folders for its export can be written to: {', '.join(map(str, roots))}")
-
-
 def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
     """Exports into a folder of its own and renames it, so that processes that do so at once do not disturb each other.
 
@@ -196,7 +173,7 @@ def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
     """
     from .export import export_runtimes  # it takes a second to import
 
-    temporary = folder.with_name(f".{uuid.uuid4().hex[:12]}.{folder.name}")
+    temporary = hidden_folder(folder)
     try:
         with _quiet():
             try:
@@ -207,28 +184,9 @@ def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
                     raise  # of this machine at this time, not of this network
                 rmtree(temporary, ignore_errors=True)
                 write_text(temporary / FAILURE, json.dumps({"reason": root_cause(error)}))
-        _put(temporary, folder)
+        put_folder(temporary, folder)
     finally:
         rmtree(temporary, ignore_errors=True)
-
-
-def _put(temporary: Path, folder: Path) -> None:
-    """Renames a folder, unless another process was faster."""
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
-def _remove(folder: Path) -> None:
-    """Removes a damaged export at once, if that is possible: other processes never see a part of it."""
-    hidden = folder.with_name(f".{uuid.uuid4().hex[:12]}.{folder.name}")
-    try:
-        folder.rename(hidden)
-    except OSError:  # another process did it, or the folder cannot be written to
-        return
-    rmtree(hidden, ignore_errors=True)
 
 
 @contextmanager

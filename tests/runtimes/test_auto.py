@@ -2,14 +2,16 @@
 
 import json
 import logging
+import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from rare_unet_networks.networks import RAREUNet
-from rare_unet_networks.runtimes import auto, export
-from rare_unet_networks.runtimes.auto import FAILURE, AutoRuntime, cache_folders
+from rare_unet_networks.runtimes import auto, cache, export
+from rare_unet_networks.runtimes.auto import FAILURE, AutoRuntime
 from rare_unet_networks.runtimes.load import runtime_in_words
 
 from .test_runtimes import KWARGS, runtime_or_skip, weights_of
@@ -86,8 +88,19 @@ def test_the_export_of_a_faster_process_is_kept(tmp_path):
     for folder in (ours, theirs):
         folder.mkdir()
         (folder / "from").write_text(folder.name)
-    auto._put(ours, theirs)
+    cache.put_folder(ours, theirs)
     assert (theirs / "from").read_text() == "export"
+
+
+def test_what_a_killed_export_left_goes_after_a_day(exporter, tmp_path):
+    root = tmp_path / "exports/auto"
+    (old, young), other = (cache.hidden_folder(root / "key") for _ in range(2)), root / ".mine"
+    for folder in (old, young, other):
+        folder.mkdir(parents=True)
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 25 * 3600,) * 2)
+    auto_of(tmp_path).prepare()
+    assert not old.exists() and young.exists() and other.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_the_users_cache(exporter, tmp_path):
@@ -95,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_the_users_cache(exporter
     network = auto_of(tmp_path)
     network.prepare()
     assert network.runtime == "openvino" and len(list((tmp_path / "cache/rare_unet_networks").iterdir())) == 1
-    assert cache_folders(tmp_path)[1] == tmp_path / "cache/rare_unet_networks"
+    assert cache.cache_folders(tmp_path)[1] == tmp_path / "cache/rare_unet_networks"
 
 
 @pytest.mark.parametrize("error, reason, is_remembered", [

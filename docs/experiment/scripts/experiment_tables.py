@@ -266,6 +266,7 @@ TABLES: dict[str, Callable[[Task], str]] = {
     "region_native": lambda task: by_class(task, "native", task.regions),
     "region_full": lambda task: by_class(task, "full", task.regions),
     "case_native": lambda task: by_case(task, "native"),
+    "case_full": lambda task: by_case(task, "full"),
     "differences_native": lambda task: differences(task, "native"),
     "differences_full": lambda task: differences(task, "full"),
     "trained": trained,
