@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.data.utils import orientation_ras_lps
 
 from ..utils.files import replaced_as_a_whole
 from .dicom import read_headers
@@ -20,7 +21,6 @@ logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 __all__ = ["dicom_seg_path", "on_slices", "require_highdicom", "series_affine", "write_dicom_seg"]
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between the axes of DICOM and those of NIfTI
 TOLERANCE = 0.02  # voxels by which the grids of a label map and of its series may differ
 SERIES_NUMBER = 900  # of a segmentation of a series without a number; of others, 100 times that number is added
 # What highdicom copies from the series. Any of it may be missing, or removed by a tool that makes scans anonymous.
@@ -58,7 +58,7 @@ def series_affine(headers: Sequence[Any]) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = axes[:3] * spacing[1], axes[3:] * spacing[0]
     affine[:3, 2], affine[:3, 3] = (last - first) / (len(headers) - 1), first
-    return LPS @ affine
+    return orientation_ras_lps(affine)
 
 
 def on_slices(label_map: nib.Nifti1Image, headers: Sequence[Any]) -> np.ndarray | None:

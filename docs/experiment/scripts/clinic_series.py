@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 from monai.data import MetaTensor
+from monai.data.utils import orientation_ras_lps
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from skull_stripping import read, thick
 
 PERSONS = ("sub-01", "sub-02", "sub-03")
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from the axes of NIfTI to those of DICOM
 
 
 def write_series(folder: Path, scan: MetaTensor, number: int, description: str, common: dict, **tags) -> None:
     """Writes a file for each slice of the last axis of a scan, shape (1, D, H, W)."""
     folder.mkdir(parents=True)
-    affine = LPS @ np.asarray(scan.affine, dtype=np.float64)
+    affine = orientation_ras_lps(np.asarray(scan.affine, dtype=np.float64))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     voxels = np.asarray(scan.as_tensor()[0])
     voxels = np.round(voxels * (4095 / voxels.max())).clip(0, 4095).astype("<u2")

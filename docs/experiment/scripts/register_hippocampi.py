@@ -24,25 +24,14 @@ from head_scans import Head, head_names, load_head
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from picsl_greedy import Greedy3D
+from register_modalities import as_itk
 
 from rare_unet_networks.data import Acquisition
 from rare_unet_networks.inferers.landmarks import SIDES
 from rare_unet_networks.transforms import simulate_acquisition
 
 TEMPLATE = BUNDLE / "sample/heads/icbm152_head_1mm.nii.gz"
-TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SEARCH = "-search 1000 40 40"  # starts, standard deviation of the rotation in degrees and of the shift in mm
-
-
-def as_sitk(scan: MetaTensor) -> sitk.Image:
-    """The image of a scan of shape (1, D, H, W) in ITK's world coordinates."""
-    affine = TO_LPS @ np.asarray(scan.affine, dtype=np.float64)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(scan.as_tensor()[0].float().numpy().transpose(2, 1, 0))
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return image
 
 
 def register(scan: MetaTensor, template: sitk.Image, cost: str) -> np.ndarray:
@@ -50,7 +39,7 @@ def register(scan: MetaTensor, template: sitk.Image, cost: str) -> np.ndarray:
     greedy = Greedy3D()
     greedy.execute(
         f"-d 3 -a -dof 12 -i fixed moving -ia-image-centers {SEARCH} -n 60x40x20 -m {cost} -threads 1 -o affine",
-        fixed=template, moving=as_sitk(scan), affine=None,
+        fixed=template, moving=as_itk(scan), affine=None,
     )  # fmt: skip
     return np.asarray(greedy["affine"])
 
@@ -78,7 +67,7 @@ def main() -> None:
     spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
     points = nib.affines.apply_affine(volume.affine, found / spacing)
     places = points.reshape(2, 2, 3).mean(axis=1)
-    coarse = as_sitk(simulate_acquisition(template, Acquisition((2.0,) * 3)))
+    coarse = as_itk(simulate_acquisition(template, Acquisition((2.0,) * 3)))
     rows = []
     for number, name in enumerate(head_names("test")):
         head = load_head(args.dataset_dir, name)

@@ -18,11 +18,10 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
+from monai.data.utils import orientation_ras_lps
 from monai.transforms import LoadImage
 
 from rare_unet_networks.data import ScanReader
-
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read(path: Path) -> MetaTensor:
@@ -31,7 +30,8 @@ def read(path: Path) -> MetaTensor:
 
 
 def as_itk(scan: MetaTensor) -> sitk.Image:
-    affine = LPS @ np.asarray(scan.affine, dtype=np.float64)
+    """The image of a scan of shape (1, D, H, W) in ITK's world coordinates."""
+    affine = orientation_ras_lps(np.asarray(scan.affine, dtype=np.float64))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image = sitk.GetImageFromArray(np.asarray(scan.as_tensor()[0], dtype=np.float32).transpose(2, 1, 0))
     image.SetSpacing(spacing.tolist())
@@ -63,7 +63,7 @@ def motion(fixed: MetaTensor, moving: MetaTensor) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, 3] = images[3]
     matrix[:3, :3] = (images[:3] - images[3]).T
-    return LPS @ np.linalg.inv(matrix) @ LPS
+    return orientation_ras_lps(np.linalg.inv(matrix)) @ orientation_ras_lps(np.eye(4))
 
 
 def main() -> None:
