@@ -29,7 +29,9 @@ LINES = [
     line("sizes", "network", 1.0, voxels="1×2×5"), line("sizes", "network", 2.0, voxels="2×2×5"),
     line("sizes", "network", 3.0, voxels="3×2×5"),
     line("throughput", "20 scans, num_workers 0", 0.5, "auto", "crop", cpu_seconds="0.75", gigabytes="1.10 1.20"),
-    line("also nnU-Net", "nnU-Net", 8.0),
+    line("also a", "a, the whole program", 8.0), line("also b", "b, prediction", 0.5),
+    line("tumours", "network", 6.0, scan="1 mm"), line("tumours", "network", 2.0, scan="2 mm"),
+    line("tumours", "network", 1.0, "auto", scan="2 mm"),
 ]  # fmt: skip
 
 
@@ -37,8 +39,12 @@ def test_the_rows_have_the_shares_that_follow_from_the_seconds(tables):
     assert tables.TABLES["crops"](LINES).splitlines()[-1] == (
         "| 1 mm | 4×4×4 | 0 | 200 ms | 50 ms (0.25) | 300 ms | 120 ms (0.40) | 1.50 |"
     )
-    assert tables.peers(LINES).splitlines()[-2:] == [
-        "| DynUNet, network, eager | 100 ms | 0.50 |", "| nnU-Net, the whole program | 8.0 s | 40 |",
+    assert tables.peers(LINES).splitlines()[-3:] == [
+        "| DynUNet, network, eager | 100 ms | 0.50 |", "| a, the whole program | 8.0 s | 40 |",
+        "| b, prediction | 500 ms | 2.5 |",
+    ]  # fmt: skip
+    assert tables.TABLES["tumours"](LINES).splitlines()[-2:] == [
+        "| 1 mm | 4×4×4 | 0 | 6.0 s | – |", "| 2 mm | 4×4×4 | 0 | 2.0 s | 1.0 s (0.50) |",
     ]  # fmt: skip
     row = "| crop | 20 scans, num_workers 0 | 500 ms | 0.75 | 1.10 | 1.20 |"
     assert tables.throughput(LINES).splitlines()[-1] == row
@@ -70,7 +76,10 @@ def test_the_median_is_that_of_the_runs_after_the_first(speed, monkeypatch):
 def test_another_program_needs_a_name(speed, tmp_path):
     with pytest.raises(ValueError, match="--also must be NAME=COMMAND, got 'nnUNetv2_predict'"):
         speed.also("nnUNetv2_predict", tmp_path)
-    assert speed.also("copy=cp {file} {output}", tmp_path)["what"] == "copy" and (tmp_path / "also_output").is_file()
+    assert (
+        speed.also("copy=cp {file} {output}", tmp_path)["what"] == "copy, the whole program"
+        and (tmp_path / "also_output").is_file()
+    )
 
 
 def test_eager_is_not_measured_as_openvino(speed):

@@ -46,7 +46,7 @@ def times(lines: Lines, part: str, kinds: Sequence[str]) -> str:
         cells = [scan, line["voxels"], line["level"]]
         for kind in kinds:
             eager, openvino = (seconds_of(lines, part, scan, kind, runtime) for runtime in ("eager", "auto"))
-            cells += [in_words(eager), f"{in_words(openvino)} ({openvino / eager:.2f})"]
+            cells += [in_words(eager), f"{in_words(openvino)} ({openvino / eager:.2f})" if openvino else "–"]
         if part == "crops":
             network, whole = (seconds_of(lines, part, scan, kind, "eager") for kind in kinds)
             cells.append(f"{whole / network:.2f}")
@@ -67,7 +67,7 @@ def peers(lines: Lines) -> str:
     for line in lines:
         if line["part"].startswith("also "):
             seconds = float(line["seconds"])
-            rows.append([f"{line['what']}, the whole program", in_words(seconds), f"{seconds / ours:.0f}"])
+            rows.append([line["what"], in_words(seconds), f"{seconds / ours:.{0 if seconds > 10 * ours else 1}f}"])
     return table(["at 1 mm", "seconds", "ratio"], rows)
 
 
