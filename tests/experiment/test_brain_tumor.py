@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from ..bundles.conftest import EVALUATE, read
-from ..bundles.test_brain_tumor import BUNDLE, SMALL, run
+from ..bundles.test_brain_tumor import BUNDLE, run
 from .conftest import PROTOCOL, overlays, script
 
 TASK = "brain_tumor"
+NARROW = {"network_def#channels": [2, 4, 4, 4, 4, 4]}  # and the channels of the heads as they are
 
 
 # name: configs beside train.json, options of training, configs beside evaluate.json, options of evaluating
@@ -31,7 +32,7 @@ CASES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for 
 @pytest.mark.parametrize("name", CASES)
 def test_every_baseline_trains_and_is_evaluated_with_two_commands(heads, tmp_path, name):
     train, train_options, evaluate, options = BASELINES[name]
-    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path), **SMALL)
+    paths = dict(dataset_dir=str(heads), splits_file=str(heads / "splits.json"), output_dir=str(tmp_path), **NARROW)
     short = dict(max_epochs=1, val_interval=1, workflow_type="train")
     patch = {} if name == "rare_unet_paper" else {"patch_size": [64, 32, 32]}
     run("train.json", *overlays(TASK, train), **short, **patch, **paths, **train_options)
@@ -52,7 +53,7 @@ def test_at_2_mm_as_in_the_cross_validation(heads, tmp_path, monkeypatch):
     assert 0.8 < 8 * np.count_nonzero(coarse.dataobj) / np.count_nonzero(fine.dataobj) < 1.2
     assert nib.load(tmp_path / "data" / "imagesTr" / "a.nii.gz").shape == (*coarse.shape, 4)
     paths = dict(dataset_dir=str(tmp_path / "data"), splits_file=str(heads / "splits.json"))
-    small = {"network_def#channels": [2, 4, 4, 4, 4], "network_def#fine_channels": [4, 4]}
+    small = {"network_def#channels": [2, 4, 4, 4, 4]}
     short = dict(max_epochs=1, val_interval=1, workflow_type="train", patch_size=[32, 16, 16])
     acquired = ["acquisitions", "two_mm", "two_mm_acquisitions"]
     for name, training, evaluating in (
