@@ -39,6 +39,7 @@ def test_the_rows_have_the_shares_that_follow_from_the_seconds(tables):
     assert tables.TABLES["crops"](LINES).splitlines()[-1] == (
         "| 1 mm | 4×4×4 | 0 | 200 ms | 50 ms (0.25) | 300 ms | 120 ms (0.40) | 1.50 |"
     )
+    assert "| RARE-UNet, pipeline, OpenVINO | 120 ms | 0.60 |" in tables.peers(LINES)
     assert tables.peers(LINES).splitlines()[-3:] == [
         "| DynUNet, network, eager | 100 ms | 0.50 |", "| a, the whole program | 8.0 s | 40 |",
         "| b, prediction | 500 ms | 2.5 |",
@@ -48,6 +49,18 @@ def test_the_rows_have_the_shares_that_follow_from_the_seconds(tables):
     ]  # fmt: skip
     row = "| crop | 20 scans, num_workers 0 | 500 ms | 0.75 | 1.10 | 1.20 |"
     assert tables.throughput(LINES).splitlines()[-1] == row
+
+
+def test_the_readme_tells_nnunet_where_it_was_measured(tables):
+    lines = [{**row, "clock": "time, 2 thread(s)"} for row in LINES if row["part"] != "throughput"]
+    lines += [line("heads", "network", 1.0), line("crops", "pipeline", 0.1, scan="4 mm")]
+    lines += [line("heads", "pipeline", 2.0, r, scan) for r in ("eager", "auto") for scan in ("1 mm", "4 mm")]
+    assert tables.readme(lines).endswith("(R² 1.000).")
+    lines += [
+        line("also nnU-Net", f"nnU-Net, {name}, prediction", t)
+        for name, t in (("mirroring", 4.0), ("no mirroring", 0.5))
+    ]
+    assert tables.readme(lines).endswith(" nnU-Net's predictor takes 4.0 s for the crop, 500 ms without mirroring.")
 
 
 def test_seconds_that_grow_as_the_voxels_are_a_straight_line(tables):

@@ -134,7 +134,7 @@ def tumours(runs: int, folder: Path) -> list[Row]:
         shared = {"part": "tumours", "scan": f"{2**level} mm", "voxels": "×".join(map(str, x.shape[2:]))}
         for runtime, seconds in zip(RUNTIMES, in_turns(calls, runs)):
             rows.append({**shared, "level": level, "what": "network", "runtime": runtime, "seconds": seconds})
-        check_openvino(runtime_in_words(nets[-1]))
+    check_openvino(runtime_in_words(nets[-1]))
     return rows
 
 

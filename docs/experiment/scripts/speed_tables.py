@@ -58,9 +58,12 @@ def times(lines: Lines, part: str, kinds: Sequence[str]) -> str:
 
 
 def peers(lines: Lines) -> str:
-    """MONAI's U-Nets beside level 0, and other programs on the same crop."""
+    """MONAI's U-Nets beside level 0, and other programs beside the pipeline, on the same crop."""
     ours = seconds_of(lines, "crops", "1 mm", "network", "eager")
     rows = [["RARE-UNet, level 0, network, eager", in_words(ours), "1.00"]]
+    for runtime, name in (("eager", "eager"), ("auto", "OpenVINO")):
+        seconds = seconds_of(lines, "crops", "1 mm", "pipeline", runtime)
+        rows.append([f"RARE-UNet, pipeline, {name}", in_words(seconds), f"{seconds / ours:.2f}"])
     for name in PEERS:
         seconds = seconds_of(lines, "crops", "1 mm", name, "eager")
         rows.append([f"{name}, network, eager", in_words(seconds), f"{seconds / ours:.2f}"])
@@ -117,8 +120,17 @@ def readme(lines: Lines) -> str:
         f"- Where OpenVINO is installed (`pip install '.[openvino]'`), it is used: {in_words(fast)} and "
         f"{in_words(fast_head)} at 1 mm.\n"
         f"- At 1 mm the network takes {network / basic:.2f} times as long as MONAI's `BasicUNet` of equal width. "
-        f"Its time grows as the voxels (R² {r2:.3f})."
+        f"Its time grows as the voxels (R² {r2:.3f}).{_nnunet(lines)}"
     )
+
+
+def _nnunet(lines: Lines) -> str:
+    """What nnU-Net's predictor takes, where it was measured."""
+    names = [f"nnU-Net, {mirroring}, prediction" for mirroring in ("mirroring", "no mirroring")]
+    found = {line["what"]: in_words(float(line["seconds"])) for line in lines}
+    if not found.keys() >= set(names):
+        return ""
+    return f" nnU-Net's predictor takes {found[names[0]]} for the crop, {found[names[1]]} without mirroring."
 
 
 def _of(lines: Lines, part: str) -> list[Mapping[str, str]]:
