@@ -67,8 +67,8 @@ class LevelPrograms(nn.Module):
 
     Args:
         programs: one per level, from level 0. Each takes an image of shape (1, C, *spatial_size) and returns the logits
-            of its ``outputs``, which may lie in memory that its next call overwrites. If it has a method ``only``, this
-            returns a program of the named outputs alone, which takes less time.
+            of its ``outputs``. If it has a method ``only``, this returns a program of the named outputs alone, which
+            takes less time.
         divisors: number that every axis must be divisible by, one per level.
         outputs: ``"scan"`` (the image's grid), ``"fine"`` (the level 0 grid) or both, one tuple per level. At level 0
             the two are the same.
@@ -109,13 +109,10 @@ class LevelPrograms(nn.Module):
         if level > 0 and hasattr(program, "only"):
             names = tuple(name for name in names if name in grids)
             program = program.only(names)
+        of_images = [program(image) for image in images.split(1)]
         logits: dict[str, torch.Tensor] = {}
-        for index in range(len(images)):
-            for name, part in zip(names, program(images[index : index + 1])):
-                if index == 0:
-                    logits[name] = part.new_empty(len(images), *part.shape[1:])
-                logits[name][index] = part[0]
-        logits = {name: y.to(x.device) for name, y in logits.items()}
+        for name, parts in zip(names, zip(*of_images)):
+            logits[name] = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x.device)
         if level == 0:  # the two grids are the same
             logits = dict.fromkeys(("scan", "fine"), *logits.values())
         if output == "both":
