@@ -19,8 +19,8 @@ from torch import nn
 
 from ..networks.weights import load_weights
 from ..utils.errors import innermost, is_out_of_memory, root_cause
-from ..utils.files import read_json, sha256, write_text
-from .cache import cache_folders, hidden_folder, put_folder, remove_folder, remove_leftovers, writable_folder
+from ..utils.files import hidden_beside, read_json, sha256, write_text
+from .cache import cache_folders, put_folder, remove_folder, remove_leftovers, writable_folder
 from .load import describe, load_runtime
 from .verified import TOLERANCE, VerifiedPrograms
 
@@ -173,7 +173,7 @@ def _export(network: nn.Module, folder: Path, checkpoint: Path) -> None:
     """
     from .export import export_runtimes  # it takes a second to import
 
-    temporary = hidden_folder(folder)
+    temporary = hidden_beside(folder)
     try:
         with _quiet():
             try:

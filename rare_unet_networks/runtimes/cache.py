@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 
-__all__ = ["cache_folders", "hidden_folder", "put_folder", "remove_folder", "remove_leftovers", "writable_folder"]
+from ..utils.files import hidden_beside
+
+__all__ = ["cache_folders", "put_folder", "remove_folder", "remove_leftovers", "writable_folder"]
 
 logger = logging.getLogger(__name__)
 LEFT_AFTER = 24 * 3600  # seconds; an export takes about one minute
@@ -31,18 +32,13 @@ def writable_folder(roots: Sequence[Path]) -> Path:
     for root in roots:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            trial = root / f".{uuid.uuid4().hex[:12]}"
+            trial = hidden_beside(root / "trial")
             trial.mkdir()
             trial.rmdir()
             return root
         except OSError as error:
             logger.debug(f"{root} cannot be written to: {error}")
     raise OSError(f"none of the folders for its export can be written to: {', '.join(map(str, roots))}")
-
-
-def hidden_folder(folder: Path) -> Path:
-    """Path beside a folder that no other process uses, from which it can be renamed to its place."""
-    return folder.with_name(f".{uuid.uuid4().hex[:12]}.{folder.name}")
 
 
 def remove_leftovers(root: Path) -> None:
@@ -66,7 +62,7 @@ def put_folder(temporary: Path, folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Removes a damaged export at once, if that is possible: other processes never see a part of it."""
-    hidden = hidden_folder(folder)
+    hidden = hidden_beside(folder)
     try:
         folder.rename(hidden)
     except OSError:  # another process did it, or the folder cannot be written to

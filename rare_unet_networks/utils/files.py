@@ -13,7 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "replaced_as_a_whole", "sha256", "write_text"]
+__all__ = ["hidden_beside", "read_json", "replaced_as_a_whole", "sha256", "write_text"]
+
+
+def hidden_beside(path: Path) -> Path:
+    """Hidden path in the same folder that no other call returns, to be renamed to ``path`` when all of it is there."""
+    return path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
 
 
 @contextmanager
@@ -23,7 +28,7 @@ def replaced_as_a_whole(path: Path) -> Iterator[Path]:
     Other processes always see the old or a new complete file, even if this process dies or several write at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")  # hidden, and unique to this call
+    temporary = hidden_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)

@@ -13,6 +13,7 @@ from rare_unet_networks.networks import RAREUNet
 from rare_unet_networks.runtimes import auto, cache, export
 from rare_unet_networks.runtimes.auto import FAILURE, AutoRuntime
 from rare_unet_networks.runtimes.load import runtime_in_words
+from rare_unet_networks.utils.files import hidden_beside
 
 from .test_runtimes import KWARGS, runtime_or_skip, weights_of
 
@@ -94,7 +95,7 @@ def test_the_export_of_a_faster_process_is_kept(tmp_path):
 
 def test_what_a_killed_export_left_goes_after_a_day(exporter, tmp_path):
     root = tmp_path / "exports/auto"
-    (old, young), other = (cache.hidden_folder(root / "key") for _ in range(2)), root / ".mine"
+    (old, young), other = (hidden_beside(root / "key") for _ in range(2)), root / ".mine"
     for folder in (old, young, other):
         folder.mkdir(parents=True)
     for folder in (old, other):

@@ -4,7 +4,7 @@
 
 The network is that of the plans. Its weights are random, because time does not depend on them. A prediction is what
 nnU-Net does from an array to a label map: preprocessing, sliding window, resampling. Reading and writing are left out.
-Medians of ``--runs`` after one to warm up. Run speed.py afterwards: it writes the tables.
+Medians of ``--runs`` after one to warm up. ``speed.py --parts`` without a part then writes the tables.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from speed_tables import MIRRORING, NNUNET
 
 ROOT = Path(__file__).parents[3]
 CROP = ROOT / "bundles/hippocampus_mri_segmentation/sample/images/icbm152_left_1mm.nii.gz"
@@ -59,7 +60,7 @@ def main() -> None:
     scan = nib.load(CROP)
     voxels = np.asarray(scan.dataobj, dtype=np.float32).T[None]  # nnU-Net's order of axes
     spacing = {"spacing": [float(v) for v in scan.header.get_zooms()[::-1]]}
-    predictors = {name: predictor(args.dataset_dir, name == "mirroring") for name in ("mirroring", "no mirroring")}
+    predictors = {name: predictor(args.dataset_dir, name == "mirroring") for name in MIRRORING}
     seconds: dict[str, list[float]] = {name: [] for name in predictors}
     for run in range(args.runs + 1):
         for name, made in predictors.items():
@@ -71,7 +72,7 @@ def main() -> None:
         rows = [row for row in csv.DictReader(file) if row["part"] != PART]
     for name, measured in seconds.items():
         row = dict.fromkeys(rows[0], "")
-        row |= {"part": PART, "scan": "1 mm", "what": f"nnU-Net, {name}, prediction", "runtime": "eager"}
+        row |= {"part": PART, "scan": "1 mm", "what": NNUNET.format(name), "runtime": "eager"}
         row |= {"seconds": f"{median(measured):.4f}", "clock": f"time, {torch.get_num_threads()} thread(s)"}
         rows.append(row)
         print(f"{row['what']}: {row['seconds']} s")

@@ -2,12 +2,12 @@
 
     python docs/experiment/scripts/speed.py
 
-Networks are timed in turns, medians of ``--runs`` after one to warm up. A pipeline is what the command does for each of
-several scans (here equal copies), without trust and report, and without what a command does once: Python's start and
-the weights. ``--clock cpu`` takes CPU seconds on one thread, for a machine that has other work. ``--parts`` measures a
-part anew. ``--also`` times another program on the crop of 1 mm from its start to its end: ``--also
-"nnU-Net=nnUNetv2_predict -i {input} -o {output} -d 501 -c 3d_fullres -f 0"``, ``--also "hippodeep=bash deepseg1.sh
-{file}"``.
+Networks are timed in turns, each after a call that warms it up; medians of ``--runs``. A pipeline is what the command
+does for each of several scans (here equal copies), without trust and report, and without what a command does once:
+Python's start and the weights. ``--clock cpu`` takes CPU seconds on one thread, for a machine that has other work.
+``--parts`` measures some parts anew, without a name none: it then only writes the tables. ``--also`` times another
+program on the crop of 1 mm from its start to its end: ``--also "nnU-Net=nnUNetv2_predict -i {input} -o {output} -d 501
+-c 3d_fullres -f 0"``, ``--also "hippodeep=bash deepseg1.sh {file}"``.
 """
 
 from __future__ import annotations

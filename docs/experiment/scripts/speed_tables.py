@@ -9,6 +9,8 @@ from statistics import fmean
 
 Lines = Sequence[Mapping[str, str]]
 PEERS = ("BasicUNet", "DynUNet")
+NNUNET = "nnU-Net, {}, prediction"  # of nnunet_speed.py, with what it says of mirroring
+MIRRORING = ("mirroring", "no mirroring")
 MARKS = re.compile(r"(<!-- table: speed_(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -126,7 +128,7 @@ def readme(lines: Lines) -> str:
 
 def _nnunet(lines: Lines) -> str:
     """What nnU-Net's predictor takes, where it was measured."""
-    names = [f"nnU-Net, {mirroring}, prediction" for mirroring in ("mirroring", "no mirroring")]
+    names = [NNUNET.format(mirroring) for mirroring in MIRRORING]
     found = {line["what"]: in_words(float(line["seconds"])) for line in lines}
     if not found.keys() >= set(names):
         return ""
